@@ -1,0 +1,11 @@
+//! `ckpt-fs`: a training checkpoint in any parallel layout, without rewriting it.
+//!
+//! Data flows one way: `store` -> `format` -> `source` (with a `family`) -> `catalog` -> `view` -> `plan` -> `reader` -> `fuse`,
+//! `materialize`, `verify`, `digest`. `docs/architecture.md` draws it on one page; `tests/architecture.rs` fails on any other edge.
+
+pub mod cli;
+pub mod extent;
+pub mod format;
+pub mod tensor;
+pub mod value;
+pub mod vfs;

@@ -1,0 +1,216 @@
+//! The tree that a pickle holds: numbers, strings, containers, tensor references and opaque objects.
+//!
+//! Values are data. Nothing here calls, imports or resolves what a [`Global`] names. Sharing is by `Arc`, so an object that a pickle
+//! refers to twice is one node here too, and two nodes are "the same object" exactly when their `Arc` pointers are equal.
+//!
+//! Not here: pickle opcodes and torch's rebuild functions (`format`), what keys mean (`family`, `view`).
+
+use std::sync::Arc;
+
+use crate::tensor::{Dtype, Shape};
+
+/// One node of a decoded pickle.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// `None`
+    None,
+    /// `True`, `False`
+    Bool(bool),
+    /// An `int` that fits 64 bits.
+    Int(i64),
+    /// A larger `int`: two's complement, little-endian, as short as pickle writes it.
+    Long(Arc<[u8]>),
+    /// `float`
+    Float(f64),
+    /// `str`
+    Str(Arc<str>),
+    /// `bytes` (only protocol 3 and later pickle bytes as such)
+    Bytes(Arc<[u8]>),
+    /// `list`
+    List(Arc<[Value]>),
+    /// `tuple`
+    Tuple(Arc<[Value]>),
+    /// `dict`, in insertion order.
+    Dict(Arc<[(Value, Value)]>),
+    /// `set`
+    Set(Arc<[Value]>),
+    /// `frozenset`
+    FrozenSet(Arc<[Value]>),
+    /// A class or function named by the pickle. A name only.
+    Global(Arc<Global>),
+    /// Whatever a callable would have made of its arguments, uncalled.
+    Object(Arc<Object>),
+    /// A persistent id that is not part of a tensor.
+    Persistent(Arc<Value>),
+    /// A tensor: metadata and the storage its bytes are in.
+    Tensor(Arc<TensorRef>),
+}
+
+/// `module.name`, as a pickle spells it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Global {
+    /// Dotted module path.
+    pub module: Arc<str>,
+    /// Name within the module.
+    pub name: Arc<str>,
+}
+
+impl Global {
+    /// Whether this is `module.name`.
+    #[must_use]
+    pub fn is(&self, module: &str, name: &str) -> bool {
+        &*self.module == module && &*self.name == name
+    }
+}
+
+/// How an [`Object`] is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Construct {
+    /// `callable(*args)`
+    Call,
+    /// `callable.__new__(callable, *args)`
+    New,
+}
+
+/// An object described by the call that would rebuild it and what would be put into it afterwards.
+#[derive(Debug, Clone)]
+pub struct Object {
+    /// How `callable` is applied.
+    pub construct: Construct,
+    /// What is called, usually a [`Value::Global`].
+    pub callable: Value,
+    /// Its arguments, usually a [`Value::Tuple`].
+    pub args: Value,
+    /// Items appended afterwards (objects that behave as lists).
+    pub appended: Vec<Value>,
+    /// Items set afterwards (objects that behave as dicts, such as `OrderedDict`).
+    pub items: Vec<(Value, Value)>,
+    /// State given to `__setstate__` or merged into `__dict__`.
+    pub state: Option<Value>,
+}
+
+/// A tensor as a pickle refers to it.
+#[derive(Debug, Clone)]
+pub struct TensorRef {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Sizes.
+    pub shape: Shape,
+    /// Strides in elements, one per dimension.
+    pub strides: Vec<u64>,
+    /// First element within the storage.
+    pub offset: u64,
+    /// The storage that holds the elements.
+    pub storage: Storage,
+    /// `requires_grad`
+    pub requires_grad: bool,
+}
+
+/// A storage: one record of bytes that any number of tensors look into.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Storage {
+    /// Which record: the `N` of `data/N` in a file, a name of the writer's choice in a tree that is yet to be written.
+    pub key: Arc<str>,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+impl Value {
+    /// A `str` value.
+    #[must_use]
+    pub fn str(text: &str) -> Self {
+        Self::Str(text.into())
+    }
+
+    /// The text of a `str`.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::Str(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The number of an `int`.
+    #[must_use]
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// Items of a `dict`, or of an object that items were set on (`OrderedDict`).
+    #[must_use]
+    pub fn items(&self) -> Option<&[(Value, Value)]> {
+        match self {
+            Self::Dict(items) => Some(items),
+            Self::Object(object) if object.is_dict() => Some(&object.items),
+            _ => None,
+        }
+    }
+
+    /// The item under a `str` key of a dict-like value.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.items()?.iter().find(|(k, _)| k.as_str() == Some(key)).map(|(_, v)| v)
+    }
+
+    /// The attribute `name` of an object whose state is a dict, such as `argparse.Namespace`.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&Value> {
+        match self {
+            Self::Object(object) => object.state.as_ref()?.get(name),
+            _ => None,
+        }
+    }
+
+    /// The tensor of this value: itself, or what `torch` wraps around one (a `Parameter`, a tensor that carries Python attributes).
+    #[must_use]
+    pub fn tensor(&self) -> Option<&Arc<TensorRef>> {
+        match self {
+            Self::Tensor(tensor) => Some(tensor),
+            Self::Object(object) => object.wrapped_tensor(),
+            _ => None,
+        }
+    }
+
+    /// Whether Python would call this value true, as `args` fields are tested. Objects count as true.
+    #[must_use]
+    pub fn is_truthy(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Bool(flag) => *flag,
+            Self::Int(number) => *number != 0,
+            Self::Float(number) => *number != 0.0,
+            Self::Str(text) => !text.is_empty(),
+            Self::Bytes(bytes) => !bytes.is_empty(),
+            Self::List(items) | Self::Tuple(items) | Self::Set(items) | Self::FrozenSet(items) => {
+                !items.is_empty()
+            }
+            Self::Dict(items) => !items.is_empty(),
+            _ => true,
+        }
+    }
+}
+
+impl Object {
+    /// `collections.OrderedDict(...)`: the only callable whose items read as a dict.
+    fn is_dict(&self) -> bool {
+        matches!(&self.callable, Value::Global(g) if g.is("collections", "OrderedDict"))
+    }
+
+    /// See [`Value::tensor`]. Both wrappers hold the plain tensor somewhere in their arguments.
+    fn wrapped_tensor(&self) -> Option<&Arc<TensorRef>> {
+        let Value::Global(callable) = &self.callable else { return None };
+        let Value::Tuple(args) = &self.args else { return None };
+        if callable.is("torch._utils", "_rebuild_parameter") {
+            return args.first()?.tensor();
+        }
+        if callable.is("torch._tensor", "_rebuild_from_type_v2") {
+            // (rebuild function, type, its arguments, state): the decoder has replaced the inner arguments by the tensor.
+            return args.get(2)?.tensor();
+        }
+        None
+    }
+}

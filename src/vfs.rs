@@ -1,0 +1,118 @@
+//! The read-only tree without FUSE types: what a mount shows, testable without a kernel.
+//!
+//! Not here: errno, FUSE protocol (`fuse`); how bytes are found (`reader`); how files are laid out (`view`).
+
+use std::ffi::OsStr;
+use std::time::SystemTime;
+
+/// Number of a node; stable for one source and layout, also across mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    /// The root directory, as FUSE numbers it.
+    pub const ROOT: Self = Self(1);
+}
+
+/// What a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+}
+
+/// What `stat` tells about a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attr {
+    /// Its number.
+    pub ino: Ino,
+    /// File or directory.
+    pub kind: Kind,
+    /// Exact size in bytes; zero for directories.
+    pub size: u64,
+    /// Hard links: one for files, two plus sub-directories for directories.
+    pub links: u32,
+    /// Time of the source it was made from.
+    pub modified: SystemTime,
+}
+
+/// One line of a directory listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Number of the node.
+    pub ino: Ino,
+    /// File or directory.
+    pub kind: Kind,
+    /// Name within the directory.
+    pub name: String,
+}
+
+/// How the kernel should treat reads of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IoMode {
+    /// Every read comes here; best for loaders that `read()`.
+    Direct,
+    /// The kernel keeps pages; best for loaders that map the file.
+    Cached,
+}
+
+/// Why an operation cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// No such node.
+    #[error("no such file or directory")]
+    NotFound,
+    /// A file where a directory is needed.
+    #[error("not a directory")]
+    NotDirectory,
+    /// A directory where a file is needed.
+    #[error("is a directory")]
+    IsDirectory,
+    /// The source changed since it was opened; nothing read from it can be trusted.
+    #[error("{0}")]
+    Stale(String),
+    /// The bytes could not be read or the file could not be laid out.
+    #[error("{0}")]
+    Io(String),
+}
+
+/// A read-only tree of directories and files. Methods are called from many threads at once.
+pub trait Tree: Send + Sync + 'static {
+    /// The entry `name` of directory `parent`.
+    ///
+    /// # Errors
+    /// [`TreeError::NotFound`], [`TreeError::NotDirectory`], or what laying out a file ran into.
+    fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Attr, TreeError>;
+
+    /// Attributes of a node.
+    ///
+    /// # Errors
+    /// [`TreeError::NotFound`], or what laying out a file ran into.
+    fn attr(&self, ino: Ino) -> Result<Attr, TreeError>;
+
+    /// Number of the directory that holds `ino` (the root holds itself).
+    ///
+    /// # Errors
+    /// [`TreeError::NotFound`]
+    fn parent(&self, ino: Ino) -> Result<Ino, TreeError>;
+
+    /// Entries of a directory, without `.` and `..`, in an order that does not change while it is open.
+    ///
+    /// # Errors
+    /// [`TreeError::NotFound`], [`TreeError::NotDirectory`]
+    fn list(&self, ino: Ino) -> Result<Vec<DirEntry>, TreeError>;
+
+    /// How reads of file `ino` are to be made.
+    ///
+    /// # Errors
+    /// [`TreeError::NotFound`], [`TreeError::IsDirectory`]
+    fn io_mode(&self, ino: Ino) -> Result<IoMode, TreeError>;
+
+    /// Fills `buffer` from byte `offset` on and returns how many bytes it got: fewer than asked for only at the end of the file.
+    ///
+    /// # Errors
+    /// [`TreeError::Stale`] and [`TreeError::Io`]: the buffer then holds nothing of value.
+    fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, TreeError>;
+}
