@@ -3,9 +3,13 @@
 //! Data flows one way: `store` -> `format` -> `source` (with a `family`) -> `catalog` -> `view` -> `plan` -> `reader` -> `fuse`,
 //! `materialize`, `verify`, `digest`. `docs/architecture.md` draws it on one page; `tests/architecture.rs` fails on any other edge.
 
+pub mod catalog;
 pub mod cli;
 pub mod extent;
+pub mod family;
 pub mod format;
+pub mod layout;
+pub mod plan;
 pub mod tensor;
 pub mod value;
 pub mod vfs;

@@ -2,7 +2,11 @@
 //!
 //! Not here: where bytes live (`extent`), what a tensor is called or how it is cut (`family`).
 
+mod band;
+
 use std::fmt;
+
+pub use band::Band;
 
 /// Element type of a tensor, named as `torch` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,201 @@
+//! A canonical parameter and the chunks of it that source files store.
+//!
+//! Not here: how chunks become bytes of a target file (`plan`).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::extent::ObjectId;
+use crate::layout::Rank;
+use crate::tensor::{Dtype, Shape};
+
+/// One parameter of the model, whole: layer 7's q, layer 7's gate, the embedding.
+#[derive(Debug, Clone)]
+pub struct Param {
+    /// Canonical name, e.g. `layers.7.attention.q.weight`.
+    pub name: Arc<str>,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Global shape.
+    pub shape: Shape,
+    /// The axis along which ranks hold different positions; 0 where every rank holds all of it.
+    pub axis: usize,
+    /// Stored pieces, replicas included, sorted by first position and then by rank.
+    chunks: Vec<Chunk>,
+}
+
+/// Positions `span` along a parameter's axis, with everything on its other axes, as one rank stores them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Positions along [`Param::axis`]; never empty.
+    pub span: Range<u64>,
+    /// The rank that stores it.
+    pub rank: Rank,
+    /// The file it is in.
+    pub object: ObjectId,
+    /// Byte in the file of the element at `span.start` and at 0 on every other axis.
+    pub start: u64,
+    /// Bytes from one position to the next, for every axis.
+    pub strides: Vec<u64>,
+    /// Set where positions along the axis lie in groups with other parameters between them.
+    pub period: Option<Period>,
+}
+
+/// Groups of `len` positions, `step` bytes from the start of one to the start of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period {
+    /// Positions per group.
+    pub len: u64,
+    /// Bytes between groups.
+    pub step: u64,
+}
+
+/// What is wrong with the chunks of a parameter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// No file stores these positions.
+    #[error("no file holds positions {} to {} of its {size}", .missing.start, .missing.end)]
+    Uncovered {
+        /// Positions nobody stores.
+        missing: Range<u64>,
+        /// Positions there should be.
+        size: u64,
+    },
+    /// Two files store ranges that overlap without being the same.
+    #[error("positions {} to {} in one file overlap positions {} to {} in another", .0.start, .0.end, .1.start, .1.end)]
+    Overlap(Range<u64>, Range<u64>),
+}
+
+impl Param {
+    /// A parameter of which nothing is known to be stored yet.
+    #[must_use]
+    pub fn new(name: Arc<str>, dtype: Dtype, shape: Shape, axis: usize) -> Self {
+        Self { name, dtype, shape, axis, chunks: Vec::new() }
+    }
+
+    /// Positions along the axis; 1 for a 0-d parameter.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.shape.0.get(self.axis).copied().unwrap_or(1)
+    }
+
+    /// Adds a stored piece.
+    pub fn add(&mut self, chunk: Chunk) {
+        let at = self.chunks.partition_point(|c| (c.span.start, c.rank) <= (chunk.span.start, chunk.rank));
+        self.chunks.insert(at, chunk);
+    }
+
+    /// All stored pieces, replicas included.
+    #[must_use]
+    pub fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// The chunk to read `position` from: of several replicas the one with the lowest rank, so that all readers share its pages.
+    #[must_use]
+    pub fn chunk_at(&self, position: u64) -> Option<&Chunk> {
+        let after = self.chunks.partition_point(|c| c.span.start <= position);
+        let start = self.chunks.get(after.checked_sub(1)?)?.span.start;
+        let first = self.chunks.partition_point(|c| c.span.start < start);
+        self.chunks.get(first).filter(|c| c.span.contains(&position))
+    }
+
+    /// Checks that the pieces cover every position and that two of them are either replicas or disjoint.
+    ///
+    /// # Errors
+    /// [`ChunkError`]
+    pub fn check(&self) -> Result<(), ChunkError> {
+        let mut covered = 0..0u64;
+        for chunk in &self.chunks {
+            if chunk.span == covered {
+                continue;
+            }
+            if chunk.span.start < covered.end {
+                return Err(ChunkError::Overlap(covered, chunk.span.clone()));
+            }
+            if chunk.span.start > covered.end {
+                break;
+            }
+            covered = chunk.span.clone();
+        }
+        if covered.end == self.size() {
+            return Ok(());
+        }
+        let next = self.chunks.iter().map(|c| c.span.start).find(|start| *start > covered.end);
+        Err(ChunkError::Uncovered {
+            missing: covered.end..next.unwrap_or_else(|| self.size()),
+            size: self.size(),
+        })
+    }
+}
+
+impl Chunk {
+    /// Byte of the element at `position` along `axis` and at 0 on every other axis. `position` lies in the span.
+    #[must_use]
+    pub fn byte_of(&self, position: u64, axis: usize) -> u64 {
+        let within = position - self.span.start;
+        let stride = self.strides.get(axis).copied().unwrap_or(0);
+        match self.period {
+            None => self.start + within * stride,
+            Some(period) => self.start + within / period.len * period.step + within % period.len * stride,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn param(size: u64, spans: &[(u64, u64, u32)]) -> Param {
+        let mut param = Param::new("p".into(), Dtype::Int8, Shape(vec![size]), 0);
+        for (start, end, tp) in spans {
+            param.add(Chunk {
+                span: *start..*end,
+                rank: Rank { pp: 0, tp: *tp },
+                object: ObjectId(*tp),
+                start: 0,
+                strides: vec![1],
+                period: None,
+            });
+        }
+        param
+    }
+
+    #[test]
+    fn replicas_are_kept_and_the_lowest_rank_is_read() {
+        let param = param(8, &[(4, 8, 2), (0, 4, 1), (0, 4, 0), (4, 8, 3)]);
+        assert_eq!(param.check(), Ok(()));
+        assert_eq!(param.chunks().len(), 4);
+        let tp_of = |position| param.chunk_at(position).map(|c| c.rank.tp);
+        assert_eq!(
+            (tp_of(0), tp_of(3), tp_of(4), tp_of(7), tp_of(8)),
+            (Some(0), Some(0), Some(2), Some(2), None)
+        );
+    }
+
+    #[test]
+    fn gaps_and_overlaps_are_found() {
+        assert_eq!(param(8, &[(0, 4, 0)]).check(), Err(ChunkError::Uncovered { missing: 4..8, size: 8 }));
+        assert_eq!(param(8, &[(4, 8, 0)]).check(), Err(ChunkError::Uncovered { missing: 0..4, size: 8 }));
+        assert_eq!(
+            param(8, &[(0, 2, 0), (6, 8, 1)]).check(),
+            Err(ChunkError::Uncovered { missing: 2..6, size: 8 })
+        );
+        assert_eq!(param(8, &[(0, 4, 0), (2, 8, 1)]).check(), Err(ChunkError::Overlap(0..4, 2..8)));
+        assert_eq!(param(0, &[]).check(), Ok(()));
+    }
+
+    #[test]
+    fn positions_skip_what_lies_between_groups() {
+        let chunk = Chunk {
+            span: 10..16,
+            rank: Rank { pp: 0, tp: 0 },
+            object: ObjectId(0),
+            start: 100,
+            strides: vec![4],
+            period: Some(Period { len: 2, step: 50 }),
+        };
+        let bytes: Vec<_> = (10..16).map(|position| chunk.byte_of(position, 0)).collect();
+        assert_eq!(bytes, [100, 104, 150, 154, 200, 204]);
+    }
+}

@@ -1,0 +1,203 @@
+//! Model families: what a model's tensors are called, which parameters they hold, how they are cut, and which `args` encode the layout.
+//!
+//! A family is a data file (`families/*.toml`, embedded; `--family FILE` adds one). This module reads such files and answers questions
+//! about them for one checkpoint's `args`. Not here: files, bytes, catalogs.
+
+mod arrange;
+mod file;
+mod limits;
+mod model;
+mod vocabulary;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+pub use arrange::{ArrangeError, Arrangement, part_sizes};
+pub use limits::{Limit, LimitError, check as check_limits, possible as possible_sizes};
+pub use model::{Entry, Holding, Model, ModelError, Stage};
+pub use vocabulary::{Padding, Vocabulary, VocabularyError};
+
+/// A family as its file states it.
+#[derive(Debug, Clone)]
+pub struct Family {
+    /// Name used in messages and output, e.g. `megatron-core`.
+    pub name: String,
+    /// Name for people.
+    pub title: String,
+    file: file::FamilyFile,
+    parameters: Arc<Parameters>,
+}
+
+/// The canonical parameters and their dimensions, shared by all families.
+#[derive(Debug, Clone, Default)]
+struct Parameters {
+    /// Dimension names of each parameter, by its name with `{layer}`.
+    dimensions: HashMap<String, Vec<String>>,
+    /// For dimensions that may be cut: the size that TP must divide.
+    cut: HashMap<String, String>,
+}
+
+/// What a field of `args` says about the layout, and so what it is rewritten to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArgRole {
+    /// Tensor-parallel size.
+    Tp,
+    /// Pipeline-parallel size.
+    Pp,
+    /// Number of the process that would have saved the file.
+    Rank,
+    /// Number of processes.
+    WorldSize,
+    /// Layers per stage as a list.
+    StagesList,
+    /// Layers per stage as text, `2,4`; a `None` stays where stages are even.
+    StagesText,
+    /// `uniform` where stages are even and the source said so, else `block`.
+    StagesMethod,
+    /// Layers per stage in Megatron's layout text; a `None` stays where other fields can say it.
+    StagesLayout,
+    /// Layers of the first stage where it differs from the middle ones, else `None`.
+    FirstStage,
+    /// Layers of the last stage where it differs from the middle ones, else `None`.
+    LastStage,
+    /// Rows of the padded vocabulary.
+    PaddedVocabulary,
+    /// `False`.
+    False,
+    /// `None`.
+    None,
+    /// `False` at tensor-parallel size 1, else as it was.
+    FalseWithoutTp,
+    /// `False` where the stages are not the source's, else as it was.
+    FalseIfRecut,
+}
+
+/// A family file that cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FamilyError {
+    /// Not TOML, or not of the form a family has.
+    #[error("{0}")]
+    Syntax(String),
+    /// A tensor holds a parameter nobody has described.
+    #[error(
+        "tensor '{tensor}' holds '{param}', which is not a canonical parameter; add it under [parameters] with its dimensions"
+    )]
+    UnknownParameter {
+        /// The tensor.
+        tensor: String,
+        /// The parameter.
+        param: String,
+    },
+    /// A statement that contradicts another.
+    #[error("tensor '{tensor}': {what}")]
+    Tensor {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+const PARAMETERS: &str = include_str!("../families/parameters.toml");
+const EMBEDDED: &[&str] = &[
+    include_str!("../families/yuan.toml"),
+    include_str!("../families/megatron-core.toml"),
+    include_str!("../families/megatron-legacy.toml"),
+];
+
+impl Family {
+    /// The families that are built in.
+    ///
+    /// # Errors
+    /// [`FamilyError`]: never for the files of this repository (tested).
+    pub fn embedded() -> Result<Vec<Self>, FamilyError> {
+        EMBEDDED.iter().map(|text| Self::parse(text)).collect()
+    }
+
+    /// Reads a family file.
+    ///
+    /// # Errors
+    /// [`FamilyError`] saying which line or tensor is wrong.
+    pub fn parse(text: &str) -> Result<Self, FamilyError> {
+        let file: file::FamilyFile = toml::from_str(text).map_err(|e| FamilyError::Syntax(e.to_string()))?;
+        let mut parameters = Parameters::default();
+        let shared: file::ParameterFile =
+            toml::from_str(PARAMETERS).map_err(|e| FamilyError::Syntax(e.to_string()))?;
+        parameters.extend(shared.dimensions, shared.parameters);
+        parameters.extend(file.dimensions.clone(), file.parameters.clone());
+        let family = Self {
+            name: file.name.clone(),
+            title: file.title.clone(),
+            file,
+            parameters: Arc::new(parameters),
+        };
+        family.check()?;
+        Ok(family)
+    }
+
+    fn check(&self) -> Result<(), FamilyError> {
+        for tensor in &self.file.tensor {
+            let wrong = |what: &str| FamilyError::Tensor { tensor: tensor.name.clone(), what: what.into() };
+            if tensor.holds.is_empty() != tensor.extra_state {
+                return Err(wrong("it must either hold parameters or be marked extra_state"));
+            }
+            if tensor.name.contains("{layer}") == tensor.stage.is_some() {
+                return Err(wrong("it needs a stage (first or last) or a {layer} in its name, and not both"));
+            }
+            if !tensor.shares.is_empty() && tensor.shares.len() != tensor.holds.len() {
+                return Err(wrong("shares must be as many as the parameters it holds"));
+            }
+            for param in &tensor.holds {
+                if !self.parameters.dimensions.contains_key(param) {
+                    return Err(FamilyError::UnknownParameter {
+                        tensor: tensor.name.clone(),
+                        param: param.clone(),
+                    });
+                }
+                if param.contains("{layer}") != tensor.name.contains("{layer}") {
+                    return Err(wrong("tensor and parameter must both name a {layer} or neither"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Parameters {
+    fn extend(
+        &mut self,
+        dimensions: BTreeMap<String, file::DimensionFile>,
+        parameters: BTreeMap<String, Vec<String>>,
+    ) {
+        self.cut.extend(dimensions.into_iter().map(|(name, dimension)| (name, dimension.cut)));
+        self.dimensions.extend(parameters);
+    }
+
+    /// The axis of a parameter that may be cut, and the size that TP must divide.
+    fn cut_of(&self, param: &str) -> Option<(usize, &str)> {
+        let dimensions = self.dimensions.get(param)?;
+        dimensions.iter().enumerate().find_map(|(axis, name)| Some((axis, self.cut.get(name)?.as_str())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_embedded_family_is_well_formed() {
+        let names: Vec<_> = Family::embedded().unwrap().into_iter().map(|f| f.name).collect();
+        assert_eq!(names, ["yuan-2.0", "megatron-core", "megatron-legacy"]);
+    }
+
+    #[test]
+    fn mistakes_in_a_family_file_are_named() {
+        let head = "name = 'x'\ntitle = 'X'\n[vocabulary]\npadding = 'fixed'\nmultiple = 'm'\n";
+        let error = |body: &str| Family::parse(&format!("{head}{body}")).unwrap_err().to_string();
+        assert!(error("[[tensor]]\nname = 'a'\nstage = 'first'\nholds = ['nope']").contains("'nope'"));
+        assert!(error("[[tensor]]\nname = 'a'\nholds = ['embedding.weight']").contains("needs a stage"));
+        assert!(error("[[tensor]]\nname = 'a'\nstage = 'first'").contains("must either hold"));
+        assert!(error("[[tensor]]\nnam = 'a'").contains("nam"));
+    }
+}

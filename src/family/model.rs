@@ -1,0 +1,376 @@
+//! A family applied to the `args` of one checkpoint: which of its tensors this model has, how big its groups are, how its vocabulary is padded.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::file::{SizeFile, TensorFile};
+use super::{ArgRole, Arrangement, Family, Padding, Vocabulary};
+use crate::value::Value;
+
+/// The pipeline stage a tensor is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The first.
+    First,
+    /// The last.
+    Last,
+    /// That of its layer.
+    #[serde(skip)]
+    Layer,
+}
+
+/// One tensor (or extra state) that a rank of this model may save.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name with `{layer}`; `/` separates nested dicts.
+    pub name: Arc<str>,
+    /// The parameters it holds; empty for extra state.
+    pub holds: Vec<Holding>,
+    /// How it holds them.
+    pub arrangement: Arrangement,
+    /// The axis along which it is arranged; 0 where it is replicated.
+    pub axis: usize,
+    /// Where it is.
+    pub stage: Stage,
+    /// Saved only where there is more than one stage.
+    pub only_if_pipelined: bool,
+    /// Where its dict must be made anew: the dict it is like.
+    pub container_like: Option<String>,
+}
+
+/// One parameter in a tensor.
+#[derive(Debug, Clone)]
+pub struct Holding {
+    /// Canonical name with `{layer}`.
+    pub param: String,
+    /// Its share of the tensor's rows.
+    pub share: u64,
+    /// Names of its dimensions.
+    pub dimensions: Vec<String>,
+}
+
+/// A family applied to the `args` of one checkpoint.
+#[derive(Debug, Clone)]
+pub struct Model {
+    family: Arc<Family>,
+    sizes: BTreeMap<String, u64>,
+    entries: Vec<Entry>,
+    by_name: HashMap<Arc<str>, usize>,
+}
+
+/// A checkpoint that the family cannot describe.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ModelError {
+    /// `args` lacks a number that is needed.
+    #[error("args has no {what} (looked for: {})", .fields.join(", "))]
+    MissingArg {
+        /// What it would say.
+        what: String,
+        /// Names of the fields that could say it.
+        fields: Vec<String>,
+    },
+    /// The family says that such a checkpoint cannot be resharded.
+    #[error("{reason} (args.{field} is {value})")]
+    Refused {
+        /// The telling field.
+        field: String,
+        /// Its value.
+        value: String,
+        /// Why.
+        reason: String,
+    },
+    /// An old checkpoint.
+    #[error(
+        "checkpoint_version is {found}, files below {needed} keep the rows of fused tensors in another order"
+    )]
+    Version {
+        /// What the file says; 0 where it says nothing.
+        found: f64,
+        /// What the family needs.
+        needed: f64,
+    },
+    /// A mistake in the family file that only shows with sizes.
+    #[error("family {family}: {what}")]
+    Family {
+        /// Name of the family.
+        family: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl Family {
+    /// Whether a checkpoint with these args and tensor names (with `{layer}`) is of this family.
+    #[must_use]
+    pub fn matches(&self, args: &Value, names: &dyn Fn(&str) -> bool) -> bool {
+        let detect = &self.file.detect;
+        let has = |field: &String| args.attribute(field).is_some();
+        detect.args.iter().all(has)
+            && !detect.without_args.iter().any(has)
+            && detect.tensors.iter().any(|name| names(name))
+    }
+
+    /// This family for a checkpoint with these args.
+    ///
+    /// # Errors
+    /// [`ModelError`] where args lack a size, or say something that cannot be resharded.
+    pub fn model(self: &Arc<Self>, args: &Value, checkpoint_version: f64) -> Result<Model, ModelError> {
+        if let Some(needed) =
+            self.file.checkpoint_version_at_least.filter(|needed| checkpoint_version < *needed)
+        {
+            return Err(ModelError::Version { found: checkpoint_version, needed });
+        }
+        for rule in &self.file.refuse {
+            let value = args.attribute(&rule.arg);
+            let refused = match (value, rule.above) {
+                (Some(value), Some(above)) => value.as_int().is_some_and(|n| n > above),
+                (Some(value), None) => value.is_truthy(),
+                (None, _) => false,
+            };
+            if let (true, Some(value)) = (refused, value) {
+                let (field, value) = (rule.arg.clone(), describe(value));
+                return Err(ModelError::Refused { field, value, reason: rule.reason.clone() });
+            }
+        }
+        let mut sizes = BTreeMap::new();
+        for (name, ways) in &self.file.sizes {
+            sizes.insert(name.clone(), size(name, ways, args)?);
+        }
+        let mut model = Model { family: self.clone(), sizes, entries: Vec::new(), by_name: HashMap::new() };
+        let holds =
+            |fields: &[String]| fields.iter().any(|f| args.attribute(f).is_some_and(Value::is_truthy));
+        for tensor in &self.file.tensor {
+            if (tensor.when.is_empty() || holds(&tensor.when)) && !holds(&tensor.unless) {
+                let entry = model.entry(tensor)?;
+                model.by_name.insert(entry.name.clone(), model.entries.len());
+                model.entries.push(entry);
+            }
+        }
+        Ok(model)
+    }
+}
+
+impl Model {
+    /// The family.
+    #[must_use]
+    pub fn family(&self) -> &Family {
+        &self.family
+    }
+
+    /// A size that args state: `heads`, `groups`, `layers`.
+    #[must_use]
+    pub fn size(&self, name: &str) -> Option<u64> {
+        self.sizes.get(name).copied()
+    }
+
+    /// Every tensor and extra state of the model, in the order in which a rank saves them.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entry that a saved name is, and the number of its layer on the stage.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<(&Entry, Option<u32>)> {
+        if let Some(index) = self.by_name.get(name) {
+            return Some((self.entries.get(*index)?, None));
+        }
+        templates(name).find_map(|(template, layer)| {
+            let index = self.by_name.get(template.as_str())?;
+            Some((self.entries.get(*index)?, Some(layer)))
+        })
+    }
+
+    /// Fields of args that encode the layout.
+    #[must_use]
+    pub fn arg_role(&self, field: &str) -> Option<ArgRole> {
+        self.family.file.args.get(field).copied()
+    }
+
+    /// The size that TP must divide where it cuts dimension `name`, if it may cut it.
+    #[must_use]
+    pub fn cut(&self, dimension: &str) -> Option<&str> {
+        self.family.parameters.cut.get(dimension).map(String::as_str)
+    }
+
+    /// The vocabulary, for a source that stores `stored` rows of it at tensor-parallel size `tp`.
+    #[must_use]
+    pub fn vocabulary(&self, args: &Value, stored: u64, tp: u32) -> Vocabulary {
+        let rule = &self.family.file.vocabulary;
+        let number =
+            |field: &str| args.attribute(field).and_then(Value::as_int).and_then(|n| u64::try_from(n).ok());
+        let unpadded = rule
+            .unpadded_if_false
+            .as_ref()
+            .and_then(|field| args.attribute(field))
+            .is_some_and(|v| !v.is_truthy());
+        let (padding, multiple) = if unpadded {
+            (Padding::Fixed, Some(1))
+        } else {
+            (rule.padding, number(&rule.multiple).filter(|n| *n > 0))
+        };
+        let mut vocabulary =
+            Vocabulary { padding, multiple, stored, stored_tp: u64::from(tp), true_size: None };
+        vocabulary.trust(rule.true_size.as_deref().and_then(number));
+        vocabulary
+    }
+
+    fn entry(&self, tensor: &TensorFile) -> Result<Entry, ModelError> {
+        let wrong = |what: String| ModelError::Family { family: self.family.name.clone(), what };
+        let mut holds = Vec::with_capacity(tensor.holds.len());
+        let mut cuts = Vec::with_capacity(tensor.holds.len());
+        for (index, param) in tensor.holds.iter().enumerate() {
+            let share = tensor.shares.get(index).map_or(Ok(1), |text| self.quotient(text).map_err(wrong))?;
+            let dimensions = self.family.parameters.dimensions.get(param).cloned().unwrap_or_default();
+            cuts.push(self.family.parameters.cut_of(param).map(|(axis, _)| axis));
+            holds.push(Holding { param: param.clone(), share, dimensions });
+        }
+        let axis = cuts.first().copied().flatten();
+        if cuts.iter().any(|cut| *cut != axis) {
+            return Err(wrong(format!(
+                "'{}' holds parameters that are cut along different axes",
+                tensor.name
+            )));
+        }
+        let arrangement = match (axis, &tensor.interleave) {
+            (None, _) => Arrangement::Replicated,
+            (Some(_), None) => Arrangement::Concatenated,
+            (Some(_), Some(groups)) => {
+                Arrangement::Interleaved { groups: self.quotient(groups).map_err(wrong)? }
+            }
+        };
+        Ok(Entry {
+            name: tensor.name.as_str().into(),
+            holds,
+            arrangement,
+            axis: axis.unwrap_or(0),
+            stage: tensor.stage.unwrap_or(Stage::Layer),
+            only_if_pipelined: tensor.only_if_pipelined,
+            container_like: tensor.container_like.clone(),
+        })
+    }
+
+    /// `A` or `A/B`, each a number or a size.
+    fn quotient(&self, text: &str) -> Result<u64, String> {
+        let term = |text: &str| {
+            text.trim()
+                .parse()
+                .ok()
+                .or_else(|| self.size(text.trim()))
+                .ok_or_else(|| format!("there is no size '{text}'"))
+        };
+        let (numerator, denominator) = match text.split_once('/') {
+            Some((a, b)) => (term(a)?, term(b)?),
+            None => (term(text)?, 1),
+        };
+        if denominator == 0 || numerator == 0 || numerator % denominator != 0 {
+            return Err(format!("{text} is {numerator}/{denominator}, which is not a whole number above 0"));
+        }
+        Ok(numerator / denominator)
+    }
+}
+
+/// The names with `{layer}` that `name` could be of, one for each number in it.
+pub(crate) fn templates(name: &str) -> impl Iterator<Item = (String, u32)> {
+    let mut start = 0;
+    name.split('.').filter_map(move |part| {
+        let at = start;
+        start += part.len() + 1;
+        let plain = !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'));
+        let number = if plain { part.parse().ok()? } else { return None };
+        let (before, after) = (name.get(..at)?, name.get(at + part.len()..)?);
+        Some((format!("{before}{{layer}}{after}"), number))
+    })
+}
+
+fn size(name: &str, ways: &[SizeFile], args: &Value) -> Result<u64, ModelError> {
+    ways.iter()
+        .filter(|way| {
+            way.when.as_ref().is_none_or(|field| args.attribute(field).is_some_and(Value::is_truthy))
+        })
+        .find_map(|way| args.attribute(&way.arg)?.as_int().and_then(|n| u64::try_from(n).ok()))
+        .filter(|size| *size > 0)
+        .ok_or_else(|| ModelError::MissingArg {
+            what: format!("number of {name}"),
+            fields: ways.iter().map(|way| way.arg.clone()).collect(),
+        })
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Int(number) => number.to_string(),
+        Value::Bool(true) => "True".into(),
+        Value::Str(text) => format!("'{text}'"),
+        _ => "set".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::{Construct, Object};
+
+    fn args(fields: &[(&str, Value)]) -> Value {
+        let state = fields.iter().map(|(k, v)| (Value::str(k), v.clone())).collect();
+        Value::Object(Arc::new(Object {
+            construct: Construct::New,
+            callable: Value::None,
+            args: Value::Tuple(Arc::new([])),
+            appended: vec![],
+            items: vec![],
+            state: Some(Value::Dict(state)),
+        }))
+    }
+
+    fn core() -> Arc<Family> {
+        Arc::new(Family::embedded().unwrap().remove(1))
+    }
+
+    fn gqa() -> Vec<(&'static str, Value)> {
+        vec![
+            ("num_layers", Value::Int(2)),
+            ("num_attention_heads", Value::Int(8)),
+            ("num_query_groups", Value::Int(2)),
+            ("group_query_attention", Value::Bool(true)),
+        ]
+    }
+
+    #[test]
+    fn args_decide_groups_and_gates() {
+        let plain = core().model(&args(&gqa()), 3.0).unwrap();
+        let (qkv, layer) = plain.find("decoder.layers.1.self_attention.linear_qkv.weight").unwrap();
+        assert_eq!((qkv.arrangement, layer), (Arrangement::Interleaved { groups: 2 }, Some(1)));
+        assert_eq!(qkv.holds.iter().map(|h| h.share).collect::<Vec<_>>(), [4, 1, 1]);
+        assert_eq!(plain.find("decoder.layers.0.mlp.linear_fc1.weight").unwrap().0.holds.len(), 1);
+        let mut fields = gqa();
+        fields.push(("swiglu", Value::Bool(true)));
+        fields[3].1 = Value::Bool(false);
+        let gated = core().model(&args(&fields), 3.0).unwrap();
+        assert_eq!(gated.find("decoder.layers.0.mlp.linear_fc1.weight").unwrap().0.holds.len(), 2);
+        assert_eq!(gated.size("groups"), Some(8));
+    }
+
+    #[test]
+    fn what_a_family_cannot_describe_is_refused() {
+        let error =
+            |fields: &[(&str, Value)], version| core().model(&args(fields), version).unwrap_err().to_string();
+        assert!(
+            error(&[], 3.0).contains("num_query_groups") || error(&[], 3.0).contains("num_attention_heads")
+        );
+        assert!(error(&gqa(), 1.0).contains("another order"));
+        let mut fields = gqa();
+        fields.push(("moe_mlp_glu_interleave_size", Value::Int(32)));
+        assert!(error(&fields, 3.0).contains("moe_mlp_glu_interleave_size is 32"));
+    }
+
+    #[test]
+    fn only_plain_numbers_are_layers() {
+        let all: Vec<_> = templates("a.0.b.12.c").collect();
+        assert_eq!(all, [("a.{layer}.b.12.c".to_owned(), 0), ("a.0.b.{layer}.c".to_owned(), 12)]);
+        assert_eq!(templates("a.01.b").count(), 0);
+        assert_eq!(templates("weight7.a").count(), 0);
+    }
+}

@@ -1,0 +1,168 @@
+//! Padding of the vocabulary: how many rows the embedding has at a tensor-parallel size, and what of them is real.
+
+/// How the family pads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Padding {
+    /// To a size that does not depend on the layout.
+    Fixed,
+    /// To a multiple of `multiple` x TP.
+    PerTp,
+}
+
+/// The vocabulary of one checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vocabulary {
+    /// How it is padded.
+    pub padding: Padding,
+    /// What the padded size is a multiple of (before TP); `None` where `args` do not say.
+    pub multiple: Option<u64>,
+    /// Rows the source has.
+    pub stored: u64,
+    /// Tensor-parallel size of the source.
+    pub stored_tp: u64,
+    /// Real tokens, where known: the rest is padding.
+    pub true_size: Option<u64>,
+}
+
+/// A vocabulary that cannot be padded for a layout.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VocabularyError {
+    /// The padded size depends on a number the files do not have.
+    #[error(
+        "the padded vocabulary at TP {tp} depends on the true vocabulary size, which this checkpoint does not record \
+         (it stores {stored} rows); say it with --vocab-size N"
+    )]
+    Unknown {
+        /// Tensor-parallel size asked for.
+        tp: u64,
+        /// Rows the source has.
+        stored: u64,
+    },
+    /// A size from the command line that cannot be.
+    #[error("--vocab-size {given} is more than the {stored} rows this checkpoint stores")]
+    TooLarge {
+        /// Size given.
+        given: u64,
+        /// Rows the source has.
+        stored: u64,
+    },
+    /// A size from the command line that would have been padded differently.
+    #[error(
+        "--vocab-size {given} would be padded to {padded} at the source's TP {tp}, but it stores {stored} rows"
+    )]
+    Contradiction {
+        /// Size given.
+        given: u64,
+        /// What it would be padded to.
+        padded: u64,
+        /// Rows the source has.
+        stored: u64,
+        /// TP of the source.
+        tp: u64,
+    },
+}
+
+impl Vocabulary {
+    /// Takes over what `args` say the true size is, if padding it gives the rows that are stored; otherwise the field means something else.
+    pub fn trust(&mut self, stated: Option<u64>) {
+        self.true_size = stated
+            .filter(|size| *size <= self.stored && self.padded(*size, self.stored_tp) == Some(self.stored));
+    }
+
+    /// Takes over what the user says the true size is.
+    ///
+    /// # Errors
+    /// [`VocabularyError`] where that cannot be.
+    pub fn state(&mut self, given: u64) -> Result<(), VocabularyError> {
+        if given > self.stored {
+            return Err(VocabularyError::TooLarge { given, stored: self.stored });
+        }
+        match self.padded(given, self.stored_tp) {
+            // More rows than stored only means that whoever wrote the source did not pad; fewer would drop rows that may be real.
+            Some(padded) if padded < self.stored => {
+                Err(VocabularyError::Contradiction { given, padded, stored: self.stored, tp: self.stored_tp })
+            }
+            _ => {
+                self.true_size = Some(given);
+                Ok(())
+            }
+        }
+    }
+
+    /// Rows at tensor-parallel size `tp`.
+    ///
+    /// # Errors
+    /// [`VocabularyError::Unknown`] where the answer depends on an unknown true size.
+    pub fn rows(&self, tp: u64) -> Result<u64, VocabularyError> {
+        let unknown = VocabularyError::Unknown { tp, stored: self.stored };
+        if self.padding == Padding::Fixed || tp == self.stored_tp {
+            return Ok(self.stored);
+        }
+        if let Some(size) = self.true_size {
+            return self.padded(size, tp).ok_or(unknown);
+        }
+        // Any true size between these would have given the stored rows; if they all give the same now, it need not be known.
+        let slack =
+            self.multiple.and_then(|multiple| multiple.checked_mul(self.stored_tp)).ok_or(unknown.clone())?;
+        let least = self.stored.saturating_sub(slack).saturating_add(1);
+        match (self.padded(least, tp), self.padded(self.stored, tp)) {
+            (Some(low), Some(high)) if low == high => Ok(high),
+            _ => Err(unknown),
+        }
+    }
+
+    fn padded(&self, size: u64, tp: u64) -> Option<u64> {
+        let unit = match self.padding {
+            Padding::Fixed => self.multiple?,
+            Padding::PerTp => self.multiple?.checked_mul(tp)?,
+        };
+        size.checked_next_multiple_of(unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn megatron(stored: u64, stored_tp: u64) -> Vocabulary {
+        Vocabulary { padding: Padding::PerTp, multiple: Some(64), stored, stored_tp, true_size: None }
+    }
+
+    #[test]
+    fn a_true_size_is_trusted_only_if_it_reproduces_the_stored_rows() {
+        let mut vocabulary = megatron(576, 1);
+        vocabulary.trust(Some(530));
+        assert_eq!(vocabulary.true_size, Some(530));
+        assert_eq!((vocabulary.rows(1), vocabulary.rows(2), vocabulary.rows(4)), (Ok(576), Ok(640), Ok(768)));
+        vocabulary.trust(Some(500));
+        assert_eq!(vocabulary.true_size, None);
+        vocabulary.trust(Some(577));
+        assert_eq!(vocabulary.true_size, None);
+    }
+
+    #[test]
+    fn an_unknown_true_size_matters_only_where_padding_depends_on_it() {
+        assert_eq!(megatron(512, 1).rows(8), Ok(512));
+        assert_eq!(megatron(640, 2).rows(2), Ok(640));
+        assert_eq!(megatron(640, 2).rows(1), Err(VocabularyError::Unknown { tp: 1, stored: 640 }));
+        assert_eq!(megatron(576, 1).rows(2), Ok(640));
+        let silent = Vocabulary { multiple: None, ..megatron(576, 1) };
+        assert!(silent.rows(2).is_err());
+    }
+
+    #[test]
+    fn a_given_size_must_fit_the_stored_rows() {
+        let mut vocabulary = megatron(640, 2);
+        assert!(matches!(vocabulary.state(641), Err(VocabularyError::TooLarge { .. })));
+        assert!(matches!(vocabulary.state(500), Err(VocabularyError::Contradiction { padded: 512, .. })));
+        assert_eq!(vocabulary.state(530), Ok(()));
+        assert_eq!(vocabulary.rows(1), Ok(576));
+    }
+
+    #[test]
+    fn a_fixed_padding_is_the_same_everywhere() {
+        let yuan = Vocabulary { padding: Padding::Fixed, ..megatron(384, 1) };
+        assert_eq!((yuan.rows(1), yuan.rows(3)), (Ok(384), Ok(384)));
+    }
+}

@@ -1,0 +1,201 @@
+//! Byte-range algebra, the heart: which source bytes make which bytes of a file.
+//!
+//! A [`FilePlan`] is a gapless list of segments. It is built from catalog parameters ([`gather`]) and resolved to reads for any range.
+//! Knows parameters, bands and bytes. Not here: layouts and ranks (`view`), formats, any I/O.
+
+mod builder;
+mod gather;
+mod stripe;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+pub use builder::Builder;
+pub use gather::{Fill, GatherError, Source, Target, gather};
+pub use stripe::{Dim, Piece, Stripe};
+
+use crate::extent::ObjectId;
+
+/// A stretch of a file and where its bytes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Segment {
+    /// These bytes.
+    Literal(Arc<[u8]>),
+    /// So many zero bytes.
+    Zero(u64),
+    /// Source bytes in a regular pattern.
+    Stripe(Stripe),
+    /// Four bytes: the little-endian CRC-32 of the file's own bytes in this range, which lies before the segment.
+    Crc32(Range<u64>),
+}
+
+impl Segment {
+    /// Length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Literal(bytes) => bytes.len() as u64,
+            Self::Zero(len) => *len,
+            Self::Stripe(stripe) => stripe.bytes(),
+            Self::Crc32(_) => 4,
+        }
+    }
+}
+
+/// One instruction for filling a buffer. `to` is the byte of the resolved range that it starts at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read<'plan> {
+    /// Copy from a source object.
+    Copy {
+        /// The object.
+        object: ObjectId,
+        /// First byte in the object.
+        from: u64,
+        /// First byte in the answer.
+        to: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Copy these bytes.
+    Literal {
+        /// The bytes.
+        bytes: &'plan [u8],
+        /// First byte in the answer.
+        to: u64,
+    },
+    /// Write zeros.
+    Zero {
+        /// First byte in the answer.
+        to: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Write bytes `part` of the checksum of the file's bytes in `of`.
+    Crc32 {
+        /// The range of the file that is summed.
+        of: Range<u64>,
+        /// Which of the four bytes.
+        part: Range<u64>,
+        /// First byte in the answer.
+        to: u64,
+    },
+}
+
+/// Where every byte of one file comes from.
+#[derive(Debug, Clone, Default)]
+pub struct FilePlan {
+    segments: Vec<Segment>,
+    /// First byte of each segment.
+    starts: Vec<u64>,
+    len: u64,
+}
+
+impl FilePlan {
+    /// Size of the file in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether the file is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The segments, in file order, without gaps.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Segments and where they start.
+    pub fn located(&self) -> impl Iterator<Item = (u64, &Segment)> {
+        self.starts.iter().copied().zip(&self.segments)
+    }
+
+    /// What fills bytes `range` of the file, in order and without gaps. The part of the range beyond the end is left out.
+    pub fn resolve<'plan>(&'plan self, range: Range<u64>, mut sink: impl FnMut(Read<'plan>)) {
+        let range = range.start..range.end.min(self.len);
+        if range.start >= range.end {
+            return;
+        }
+        let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
+        for (start, segment) in self.starts.iter().zip(&self.segments).skip(first) {
+            if *start >= range.end {
+                break;
+            }
+            let within = range.start.saturating_sub(*start)..(range.end - start).min(segment.bytes());
+            resolve_segment(segment, within, start.saturating_sub(range.start), &mut sink);
+        }
+    }
+}
+
+/// Bytes `within` of a segment; they are bytes `to..` of the answer.
+fn resolve_segment<'plan>(
+    segment: &'plan Segment,
+    within: Range<u64>,
+    to: u64,
+    sink: &mut impl FnMut(Read<'plan>),
+) {
+    if within.is_empty() {
+        return;
+    }
+    match segment {
+        Segment::Zero(_) => sink(Read::Zero { to, len: within.end - within.start }),
+        Segment::Crc32(of) => sink(Read::Crc32 { of: of.clone(), part: within, to }),
+        Segment::Literal(bytes) => {
+            // Both ends are within a slice that is in memory, so they fit `usize`.
+            if let Some(bytes) = bytes.get(within.start as usize..within.end as usize) {
+                sink(Read::Literal { bytes, to });
+            }
+        }
+        Segment::Stripe(stripe) => {
+            stripe
+                .resolve(within, |object, from, at, len| sink(Read::Copy { object, from, to: to + at, len }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> FilePlan {
+        let mut builder = Builder::new();
+        builder.literal(b"head".as_slice());
+        let start = builder.position();
+        builder.stripe(Stripe::contiguous(ObjectId(0), 10, 6));
+        builder.zero(2);
+        builder.crc32(start..start + 8);
+        builder.finish()
+    }
+
+    fn reads(range: Range<u64>) -> Vec<String> {
+        let plan = plan();
+        let mut reads = Vec::new();
+        plan.resolve(range, |read| {
+            reads.push(match read {
+                Read::Copy { from, to, len, .. } => format!("copy {from} to {to} len {len}"),
+                Read::Literal { bytes, to } => format!("{} to {to}", String::from_utf8_lossy(bytes)),
+                Read::Zero { to, len } => format!("zero {to} len {len}"),
+                Read::Crc32 { of, part, to } => format!("crc of {of:?} part {part:?} to {to}"),
+            });
+        });
+        reads
+    }
+
+    #[test]
+    fn a_range_resolves_to_what_it_touches() {
+        assert_eq!(plan().len(), 16);
+        assert_eq!(
+            reads(0..16),
+            ["head to 0", "copy 10 to 4 len 6", "zero 10 len 2", "crc of 4..12 part 0..4 to 12"]
+        );
+        assert_eq!(reads(2..5), ["ad to 0", "copy 10 to 2 len 1"]);
+        assert_eq!(reads(9..13), ["copy 15 to 0 len 1", "zero 1 len 2", "crc of 4..12 part 0..1 to 3"]);
+        assert_eq!(reads(15..99), ["crc of 4..12 part 3..4 to 0"]);
+        assert!(reads(16..20).is_empty());
+        assert!(reads(5..5).is_empty());
+    }
+}

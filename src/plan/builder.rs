@@ -1,0 +1,75 @@
+//! Strings segments together, joining neighbours that read on where the one before stopped.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{FilePlan, Segment, Stripe};
+
+/// Builds a [`FilePlan`] front to back.
+#[derive(Debug, Default)]
+pub struct Builder {
+    plan: FilePlan,
+}
+
+impl Builder {
+    /// An empty file.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes so far: where the next segment will start.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.plan.len
+    }
+
+    /// Appends `bytes`.
+    pub fn literal(&mut self, bytes: impl Into<Arc<[u8]>>) {
+        self.push(Segment::Literal(bytes.into()));
+    }
+
+    /// Appends `len` zero bytes.
+    pub fn zero(&mut self, len: u64) {
+        if let Some(Segment::Zero(before)) = self.plan.segments.last_mut() {
+            *before += len;
+            self.plan.len += len;
+            return;
+        }
+        self.push(Segment::Zero(len));
+    }
+
+    /// Appends the CRC-32 of bytes `of` of this file.
+    pub fn crc32(&mut self, of: Range<u64>) {
+        self.push(Segment::Crc32(of));
+    }
+
+    /// Appends source bytes.
+    pub fn stripe(&mut self, stripe: Stripe) {
+        if let Some(Segment::Stripe(before)) = self.plan.segments.last_mut()
+            && let Some(joined) = before.join(&stripe)
+        {
+            self.plan.len += stripe.bytes();
+            *before = joined;
+            return;
+        }
+        self.push(Segment::Stripe(stripe));
+    }
+
+    /// The finished plan.
+    #[must_use]
+    pub fn finish(mut self) -> FilePlan {
+        self.plan.segments.shrink_to_fit();
+        self.plan.starts.shrink_to_fit();
+        self.plan
+    }
+
+    fn push(&mut self, segment: Segment) {
+        let bytes = segment.bytes();
+        if bytes > 0 {
+            self.plan.starts.push(self.plan.len);
+            self.plan.segments.push(segment);
+            self.plan.len += bytes;
+        }
+    }
+}

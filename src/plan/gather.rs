@@ -1,0 +1,308 @@
+//! From parameters to stripes: the bytes of one tensor of a target file, row-major, as source bytes.
+//!
+//! The bound to keep: segments per tensor <= source shards x parts of the arrangement, never rows.
+
+use super::{Builder, Dim, Piece, Stripe};
+use crate::catalog::{Chunk, Param};
+use crate::tensor::{Band, Dtype, Shape};
+
+/// What the positions of a band hold.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'catalog> {
+    /// Positions of a parameter.
+    Param(&'catalog Param),
+    /// Positions that the source does not have.
+    Fill(Fill<'catalog>),
+}
+
+/// What new positions hold.
+#[derive(Debug, Clone, Copy)]
+pub enum Fill<'catalog> {
+    /// Zeros.
+    Zero,
+    /// Copies of the last position of this parameter.
+    Last(&'catalog Param),
+}
+
+/// One tensor to be made.
+#[derive(Debug)]
+pub struct Target<'catalog> {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Its own shape, on its rank.
+    pub shape: Shape,
+    /// The axis that the bands run along.
+    pub axis: usize,
+    /// What is where along the axis. Together the bands are every position exactly once.
+    pub bands: Vec<(Band, Source<'catalog>)>,
+}
+
+/// Why a tensor cannot be made of the parameters it is said to hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GatherError {
+    /// The bands are not every position exactly once.
+    #[error("positions along axis {axis} are not each described once (at {position} of {size})")]
+    Bands {
+        /// The axis.
+        axis: usize,
+        /// First position that is described twice or not at all.
+        position: u64,
+        /// Positions of the tensor.
+        size: u64,
+    },
+    /// A parameter lacks a position.
+    #[error("{param} has no position {position}")]
+    Missing {
+        /// The parameter.
+        param: String,
+        /// The position.
+        position: u64,
+    },
+    /// The source stores the tensor so scattered that a plan would be a list of single elements.
+    #[error("it is stored with strides that cannot be cut in stripes; save it contiguous")]
+    Scattered,
+}
+
+/// Outer loops beyond this many are refused as scattered; real tensors need one.
+const MAX_UNROLLED: u64 = 4096;
+
+/// Appends the bytes of `target` to `out`.
+///
+/// # Errors
+/// [`GatherError`] where bands or parameters do not fit; `out` is then of no use.
+pub fn gather(target: &Target<'_>, out: &mut Builder) -> Result<(), GatherError> {
+    let mut bands = target.bands.clone();
+    bands.sort_by_key(|(band, _)| band.at);
+    check_bands(&bands, target)?;
+    let gatherer = Gatherer { element: target.dtype.size(), shape: &target.shape.0, axis: target.axis };
+    if target.shape.elements() == Some(0) {
+        return Ok(());
+    }
+    if gatherer.outer() == 1 { gatherer.along_rows(&bands, out) } else { gatherer.across_rows(&bands, out) }
+}
+
+fn check_bands(bands: &[(Band, Source<'_>)], target: &Target<'_>) -> Result<(), GatherError> {
+    let size = target.shape.0.get(target.axis).copied().unwrap_or(1);
+    let mut runs: Vec<(u64, u64)> =
+        bands.iter().flat_map(|(b, _)| b.runs()).map(|run| (run.at, run.len)).collect();
+    runs.sort_unstable();
+    let mut position = 0;
+    for (at, len) in runs {
+        if at != position {
+            break;
+        }
+        position += len;
+    }
+    if position == size { Ok(()) } else { Err(GatherError::Bands { axis: target.axis, position, size }) }
+}
+
+struct Gatherer<'a> {
+    element: u64,
+    /// Shape of the target tensor; outside the axis it is the shape of every parameter in it too.
+    shape: &'a [u64],
+    axis: usize,
+}
+
+impl Gatherer<'_> {
+    /// How many times the axis is walked: the product of the sizes before it.
+    fn outer(&self) -> u64 {
+        self.shape.iter().take(self.axis).product()
+    }
+
+    /// Bytes of one position.
+    fn inner(&self) -> u64 {
+        self.shape.iter().skip(self.axis + 1).product::<u64>() * self.element
+    }
+
+    /// The axis is the outermost: bands follow each other, and bands that repeat alike are one stripe.
+    fn along_rows(&self, bands: &[(Band, Source<'_>)], out: &mut Builder) -> Result<(), GatherError> {
+        let mut rest = bands;
+        while let Some((first, _)) = rest.first() {
+            let alike = rest
+                .iter()
+                .take_while(|(b, _)| {
+                    (b.repeat, b.at_step) == (first.repeat, first.at_step) && first.repeat > 1
+                })
+                .count();
+            let (cell, after) = rest.split_at(alike.max(1));
+            self.cell(cell, out)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Bands that repeat together. As long as each stays inside one chunk its address moves by a fixed step: one stripe.
+    fn cell(&self, cell: &[(Band, Source<'_>)], out: &mut Builder) -> Result<(), GatherError> {
+        let repeat = cell.first().map_or(0, |(band, _)| band.repeat);
+        let mut k = 0;
+        while k < repeat {
+            let mut rounds = repeat - k;
+            let mut pieces = Vec::new();
+            for (band, source) in cell {
+                let from = band.from + k * band.from_step;
+                match source {
+                    Source::Fill(Fill::Zero) => {
+                        // Only new vocabulary rows are filled, and their band stands alone.
+                        out.zero(band.len * self.inner());
+                        rounds = 1;
+                    }
+                    Source::Fill(Fill::Last(param)) => {
+                        let last = self.pieces(param, param.size().saturating_sub(1), 1)?;
+                        out.stripe(Stripe::new(band.len, last));
+                        rounds = 1;
+                    }
+                    Source::Param(param) => {
+                        if let Some((piece, steady)) = self.steady(param, band, from)? {
+                            pieces.push(piece);
+                            rounds = rounds.min(steady);
+                        } else {
+                            pieces.extend(self.pieces(param, from, band.len)?);
+                            rounds = 1;
+                        }
+                    }
+                }
+            }
+            if !pieces.is_empty() {
+                out.stripe(Stripe::new(rounds, pieces));
+            }
+            k += rounds;
+        }
+        Ok(())
+    }
+
+    /// For how many rounds, from the one that starts at `from`, the band stays in one run of one chunk, and how far its bytes move each
+    /// round. `None` where already this round's positions are not one run.
+    fn steady(&self, param: &Param, band: &Band, from: u64) -> Result<Option<(Piece, u64)>, GatherError> {
+        let chunk = chunk_at(param, from)?;
+        if from + band.len > chunk.span.end {
+            return Ok(None);
+        }
+        let to_the_end = (chunk.span.end - from - band.len).checked_div(band.from_step).map_or(1, |n| n + 1);
+        let stride = chunk.strides.get(self.axis).copied().unwrap_or(0);
+        let (step, rounds) = match chunk.period {
+            None => (band.from_step * stride, to_the_end),
+            Some(period) if (from - chunk.span.start) % period.len + band.len > period.len => {
+                return Ok(None);
+            }
+            Some(period) if band.from_step.is_multiple_of(period.len) => {
+                (band.from_step / period.len * period.step, to_the_end)
+            }
+            Some(_) => (0, 1),
+        };
+        Ok(Some((self.piece(&Cut { chunk, from, len: band.len }, step), rounds)))
+    }
+
+    /// Sizes before the axis: stripes over them, each row made of the pieces of every band.
+    fn across_rows(&self, bands: &[(Band, Source<'_>)], out: &mut Builder) -> Result<(), GatherError> {
+        let mut runs: Vec<_> =
+            bands.iter().flat_map(|(band, source)| band.runs().map(move |run| (run, source))).collect();
+        runs.sort_by_key(|(run, _)| run.at);
+        let mut row = Vec::new();
+        for (run, source) in runs {
+            let Source::Param(param) = source else {
+                return Err(GatherError::Bands { axis: self.axis, position: run.at, size: self.size() });
+            };
+            row.extend(cuts(param, run.from, run.len)?);
+        }
+        // Outer axes that one step walks in every chunk are one loop; a permuted tensor leaves some to be written out.
+        let outer = self.shape.get(..self.axis).unwrap_or_default();
+        let unrolled =
+            (0..outer.len()).find(|k| row.iter().all(|cut| walks_in_one_step(outer, &cut.chunk.strides, *k)));
+        let (unrolled, looped) = outer.split_at(unrolled.unwrap_or(0));
+        if unrolled.iter().product::<u64>() > MAX_UNROLLED {
+            return Err(GatherError::Scattered);
+        }
+        for round in 0..unrolled.iter().product() {
+            let pieces = row.iter().map(|cut| {
+                let step = innermost_step(outer, &cut.chunk.strides);
+                let piece = self.piece(cut, step);
+                Piece { start: piece.start + shift(round, unrolled, &cut.chunk.strides), ..piece }
+            });
+            out.stripe(Stripe::new(looped.iter().product(), pieces.collect()));
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> u64 {
+        self.shape.get(self.axis).copied().unwrap_or(1)
+    }
+
+    /// The pieces for these positions of a parameter, for a stripe of one row.
+    fn pieces(&self, param: &Param, from: u64, len: u64) -> Result<Vec<Piece>, GatherError> {
+        Ok(cuts(param, from, len)?.iter().map(|cut| self.piece(cut, 0)).collect())
+    }
+
+    /// The bytes of a cut, at 0 on every axis before the cut one.
+    fn piece(&self, cut: &Cut<'_>, step: u64) -> Piece {
+        let Cut { chunk, from, len } = *cut;
+        let stride = chunk.strides.get(self.axis).copied().unwrap_or(self.element);
+        let mut dims = match chunk.period {
+            Some(period) if len > period.len => {
+                vec![
+                    Dim { count: len / period.len, step: period.step },
+                    Dim { count: period.len, step: stride },
+                ]
+            }
+            _ => vec![Dim { count: len, step: stride }],
+        };
+        let inner = self.shape.iter().zip(&chunk.strides).skip(self.axis + 1);
+        dims.extend(inner.map(|(count, step)| Dim { count: *count, step: *step }));
+        Piece::new(chunk.object, chunk.byte_of(from, self.axis), step, &dims, self.element)
+    }
+}
+
+/// Positions of one chunk: inside one of its groups, or whole groups.
+#[derive(Debug, Clone, Copy)]
+struct Cut<'catalog> {
+    chunk: &'catalog Chunk,
+    from: u64,
+    len: u64,
+}
+
+/// `len` positions of `param` from `from` on, chunk by chunk.
+fn cuts(param: &Param, mut from: u64, len: u64) -> Result<Vec<Cut<'_>>, GatherError> {
+    let end = from + len;
+    let mut cuts = Vec::new();
+    while from < end {
+        let chunk = chunk_at(param, from)?;
+        let in_chunk = chunk.span.end.min(end) - from;
+        let len = match chunk.period {
+            None => in_chunk,
+            Some(period) => match (from - chunk.span.start) % period.len {
+                0 if in_chunk >= period.len => in_chunk / period.len * period.len,
+                skipped => in_chunk.min(period.len - skipped),
+            },
+        };
+        cuts.push(Cut { chunk, from, len });
+        from += len;
+    }
+    Ok(cuts)
+}
+
+fn chunk_at(param: &Param, position: u64) -> Result<&Chunk, GatherError> {
+    param.chunk_at(position).ok_or_else(|| GatherError::Missing { param: param.name.to_string(), position })
+}
+
+/// Whether one step walks the axes `outer[from..]`: each steps exactly over the one inside it.
+fn walks_in_one_step(outer: &[u64], strides: &[u64], from: usize) -> bool {
+    let axes: Vec<_> = outer.iter().zip(strides).skip(from).filter(|(size, _)| **size != 1).collect();
+    axes.windows(2).all(|pair| match pair {
+        [(_, stride), (inner_size, inner_stride)] => inner_stride.checked_mul(**inner_size) == Some(**stride),
+        _ => true,
+    })
+}
+
+/// Bytes from one row to the next along the innermost outer axis that has rows.
+fn innermost_step(outer: &[u64], strides: &[u64]) -> u64 {
+    outer.iter().zip(strides).rev().find(|(size, _)| **size != 1).map_or(0, |(_, stride)| *stride)
+}
+
+/// Bytes from index 0 to index `round` of the axes `sizes`, counted row-major.
+fn shift(mut round: u64, sizes: &[u64], strides: &[u64]) -> u64 {
+    let mut shift = 0;
+    for (size, stride) in sizes.iter().zip(strides).rev() {
+        shift += round % size * stride;
+        round /= size;
+    }
+    shift
+}
