@@ -3,6 +3,8 @@
 //! A source cuts random parameters in random ways over its ranks; a target wants them cut in other ways. Whatever `gather` and
 //! `resolve` say must give exactly the bytes that the naive model gives.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::HashMap;
 
 use ckpt_fs::catalog::{Chunk, Param, Period};
