@@ -1,0 +1,111 @@
+"""The life of a mount: how it starts, ends, dies and comes back."""
+
+import errno
+import os
+import shutil
+import signal
+import unittest
+
+from support import (
+    FIXTURES, Case, ForegroundMount, Mount, ckpt_fs, daemon_pid, expected, is_mounted, manifest, need_fuse, unmount, until,
+)
+
+YUAN = FIXTURES / "yuan-tiny" / "pp2b24_tp2_none"
+TP4 = ("--tp", 4, "--pp", 1)
+
+
+class Daemon(Case):
+    def assert_live(self, path):
+        self.assert_same(expected("yuan-tiny", "pp1_tp4_none"), manifest.describe(path))
+
+    def test_unmount_ends_the_daemon(self):
+        for command in ("unmount", "umount"):
+            with self.subTest(command=command), Mount(YUAN, *TP4) as path:
+                pid = daemon_pid(path)
+                self.assertIsNotNone(pid)
+                self.assertEqual(ckpt_fs(command, path).returncode, 0)
+                self.assertFalse(is_mounted(path))
+                until(lambda: daemon_pid(path) is None, "the daemon to end")
+
+    def test_unmount_of_what_is_not_mounted_fails(self):
+        done = ckpt_fs("unmount", self.scratch, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertTrue(done.stderr.strip())
+
+    def test_signals_unmount(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(signal=number.name), ForegroundMount(YUAN, *TP4) as mount:
+                self.assert_live(mount.path)
+                mount.process.send_signal(number)
+                self.assertEqual(mount.process.wait(20), 0)
+                self.assertFalse(is_mounted(mount.path))
+
+    def test_sigterm_reaches_the_backgrounded_daemon_too(self):
+        with Mount(YUAN, *TP4) as path:
+            os.kill(daemon_pid(path), signal.SIGTERM)
+            until(lambda: not is_mounted(path), "the mount to go away")
+
+    def test_a_killed_daemon_is_replaced(self):
+        with ForegroundMount(YUAN, *TP4) as mount:
+            mount.process.kill()
+            mount.process.wait(20)
+            if is_mounted(mount.path):
+                with self.assertRaises(OSError) as caught:
+                    os.listdir(mount.path)
+                self.assertEqual(caught.exception.errno, errno.ENOTCONN)
+            ckpt_fs("mount", YUAN, mount.path, *TP4)
+            self.assert_live(mount.path)
+            unmount(mount.path)
+            self.assertFalse(is_mounted(mount.path))
+
+    def test_a_live_mount_is_not_replaced(self):
+        with Mount(YUAN, *TP4) as path:
+            done = ckpt_fs("mount", YUAN, path, "--tp", 1, "--pp", 1, check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assert_live(path)
+
+    def test_two_mounts_of_one_source(self):
+        with Mount(YUAN, *TP4) as one, Mount(YUAN, name="tp1pp1") as two:
+            self.assert_live(one)
+            self.assert_same(expected("yuan-tiny", "pp1_tp1_none"), manifest.describe(two))
+
+    def test_a_busy_mount_point_still_unmounts_or_says_so(self):
+        with Mount(YUAN, *TP4) as path:
+            with open(next(path.rglob("*.pt")), "rb") as held:
+                done = ckpt_fs("unmount", path, check=False)
+                if done.returncode != 0:
+                    self.assertTrue(done.stderr.strip())
+                    self.assertTrue(is_mounted(path))
+                    held.read()
+
+    def test_a_changed_source_is_an_error_and_never_wrong_bytes(self):
+        """Whoever rewrites a mounted source gets errors from the mount: not zeros, not a mix, not a dead daemon."""
+        for change in (lambda p: os.truncate(p, 30000), lambda p: p.write_bytes(bytes(p.stat().st_size))):
+            source = self.scratch / "source"
+            shutil.copytree(YUAN, source, dirs_exist_ok=True)
+            victim = source / "iter_0000100/mp_rank_00_001/model_optim_rng.pt"
+            with self.subTest(), Mount(source, *TP4) as path:
+                change(victim)
+                with self.assertRaises(OSError) as caught:
+                    (path / "iter_0000100/mp_rank_00/model_optim_rng.pt").read_bytes()
+                self.assertIn(caught.exception.errno, (errno.ESTALE, errno.EIO))
+                self.assertEqual((path / "latest_checkpointed_iteration.txt").read_text(), "100")
+
+    def test_many_mounts_and_unmounts_leave_nothing(self):
+        for _ in range(5):
+            with Mount(YUAN, *TP4) as path:
+                self.assertEqual(len(list(path.rglob("*.pt"))), 4)
+            self.assertFalse(is_mounted(path))
+            until(lambda: daemon_pid(path) is None, "the daemon to end")
+
+    def test_messages_go_to_the_log_file(self):
+        need_fuse()
+        log = self.scratch / "log"
+        with Mount(YUAN, "--log-file", log) as path:
+            with self.assertRaises(OSError):
+                os.listdir(path / "tp3pp1")
+        self.assertIn("3", log.read_text())
+
+
+if __name__ == "__main__":
+    unittest.main()
