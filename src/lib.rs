@@ -11,5 +11,6 @@ pub mod format;
 pub mod layout;
 pub mod plan;
 pub mod tensor;
+pub mod source;
 pub mod value;
 pub mod vfs;
