@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod extent;
 pub mod format;
+pub mod fuse;
 pub mod store;
 pub mod sys;
 pub mod tensor;
