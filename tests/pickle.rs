@@ -1,5 +1,7 @@
 //! Pickles of real checkpoints: decoding and encoding gives the same bytes, and damage never panics.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
 use std::path::Path;
 
 use ckpt_fs::format::pickle::{Limits, decode, encode};
@@ -40,6 +42,8 @@ fn a_pickle_cut_anywhere_is_an_error() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn damaged_pickles_never_panic(
         name in proptest::sample::select(NAMES.to_vec()),

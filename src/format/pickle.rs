@@ -190,7 +190,7 @@ pub enum PickleError {
 
 /// Decodes one pickle.
 ///
-/// The input must end where the pickle ends. Memory is bounded by a small multiple of its length (about a hundred bytes for each
+/// The input must end where the pickle ends. Memory is bounded by a small multiple of its length (under 200 bytes for each
 /// one-byte opcode at worst), whatever lengths it declares.
 ///
 /// # Errors

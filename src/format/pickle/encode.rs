@@ -1,8 +1,8 @@
 //! Trees to pickles, protocol 2, byte for byte as CPython's C pickler (`Modules/_pickle.c`, 3.11) writes the same objects.
 //!
 //! What decides the bytes is which objects are *the same*: those are written once and fetched from the memo afterwards. Here containers,
-//! objects, text and bytes are the same when their `Arc` pointers are equal, globals when their names are equal. Like CPython, which has
-//! one object for each, the empty `str` and every one-character Latin-1 `str` (and the `bytes` of length 0 and 1) are always the same.
+//! objects, text and bytes are the same when their `Arc` pointers are equal, globals when their names are equal. There is one empty `str`
+//! and one empty `bytes`, as in CPython. Texts of one character are not always one object there (`str(4)` makes a new one in 3.11).
 //!
 //! Empty containers that must stay distinct need `Arc`s of their own: `Arc::from(vec![])`, not `Arc::default()`.
 //!
@@ -41,10 +41,8 @@ enum Identity {
     /// Address of the `Arc`'s content. The tree is borrowed meanwhile, so no address is used twice.
     Address(usize),
     Global(Arc<str>, Arc<str>),
-    /// `''` or one Latin-1 character.
-    Char(Option<char>),
-    /// `b''` or one byte.
-    Byte(Option<u8>),
+    EmptyStr,
+    EmptyBytes,
 }
 
 struct Encoder {
@@ -129,11 +127,7 @@ impl Encoder {
     }
 
     fn str(&mut self, text: &Arc<str>) -> Result<(), PickleError> {
-        let mut chars = text.chars();
-        let identity = match (chars.next(), chars.next()) {
-            (first, None) if first.is_none_or(|c| c <= '\u{ff}') => Identity::Char(first),
-            _ => address(text.as_ptr()),
-        };
+        let identity = if text.is_empty() { Identity::EmptyStr } else { address(text.as_ptr()) };
         if self.fetch(&identity) {
             return Ok(());
         }
@@ -152,11 +146,7 @@ impl Encoder {
 
     /// Protocol 2 has no bytes: they are text, to be encoded back.
     fn bytes(&mut self, bytes: &Arc<[u8]>) -> Result<(), PickleError> {
-        let identity = match **bytes {
-            [] => Identity::Byte(None),
-            [byte] => Identity::Byte(Some(byte)),
-            _ => address(bytes.as_ptr()),
-        };
+        let identity = if bytes.is_empty() { Identity::EmptyBytes } else { address(bytes.as_ptr()) };
         if self.fetch(&identity) {
             return Ok(());
         }
@@ -166,12 +156,8 @@ impl Encoder {
         } else {
             self.global(&global("_codecs", "encode"))?;
             let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
-            if bytes.len() == 1 {
-                self.str(&text.into())?;
-            } else {
-                self.text(&text)?;
-                self.put(None);
-            }
+            self.text(&text)?;
+            self.put(None);
             self.str(&LATIN1)?;
             self.out.push(op::TUPLE2);
             self.put(None);

@@ -25,6 +25,7 @@ pub(super) fn to_i64(bytes: &[u8]) -> Option<i64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "a test may panic")]
 mod tests {
     use super::*;
 
