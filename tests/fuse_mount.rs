@@ -10,6 +10,8 @@
 
 #[path = "fuse_mount/fixture.rs"]
 mod fixture;
+#[path = "fuse_mount/handles.rs"]
+mod handles;
 #[path = "fuse_mount/lifecycle.rs"]
 mod lifecycle;
 #[path = "fuse_mount/reading.rs"]

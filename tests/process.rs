@@ -63,7 +63,7 @@ fn child(scene: &str, file: &Path, notifier: Notifier) -> ExitCode {
         "ready" => {
             eprintln!("before");
             notifier.ready(Some(file)).unwrap();
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_secs(2));
             eprintln!("after");
             println!("done");
         }
@@ -124,10 +124,10 @@ fn ready_child_outlives_its_parent() {
     let started = Instant::now();
     let output = run("ready", &log);
     // Had the child kept stdout or stderr, this would have waited for its end.
-    assert!(started.elapsed() < Duration::from_millis(250), "the parent waited for the child's end");
+    assert!(started.elapsed() < Duration::from_millis(1500), "the parent waited for the child's end");
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr), "before\n");
-    while started.elapsed() < Duration::from_secs(5) {
+    while started.elapsed() < Duration::from_secs(10) {
         if std::fs::read_to_string(&log).unwrap_or_default() == "after\ndone\n" {
             return;
         }

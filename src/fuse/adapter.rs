@@ -94,10 +94,6 @@ impl Adapter {
         })
     }
 
-    fn listing(&self, handle: FileHandle) -> Result<Arc<Listing>, Errno> {
-        self.directories.get(handle).ok_or(Errno::EBADF)
-    }
-
     /// Attributes for a listing and how long they hold: one file that cannot be laid out must not hide the others.
     fn listed(&self, entry: &DirEntry) -> (Attr, Duration) {
         match self.ask(|tree| tree.attr(entry.ino)) {
@@ -176,7 +172,7 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let Ok(listing) = self.listing(handle) else { return reply.error(Errno::EBADF) };
+        let Some(listing) = self.directories.get(handle) else { return reply.error(Errno::EBADF) };
         for (next, entry) in listing.entries_from(offset) {
             if reply.add(INodeNo(entry.ino.0), next, file_type(entry.kind), &entry.name) {
                 break;
@@ -193,7 +189,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let Ok(listing) = self.listing(handle) else { return reply.error(Errno::EBADF) };
+        let Some(listing) = self.directories.get(handle) else { return reply.error(Errno::EBADF) };
         for (next, entry) in listing.entries_from(offset) {
             let (attr, keep) = self.listed(entry);
             let attributes = self.owner.attributes(&attr);
