@@ -175,6 +175,28 @@ impl Value {
         }
     }
 
+    /// What this value is in Python, for errors.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::Bool(_) => "bool",
+            Self::Int(_) | Self::Long(_) => "int",
+            Self::Float(_) => "float",
+            Self::Str(_) => "str",
+            Self::Bytes(_) => "bytes",
+            Self::List(_) => "list",
+            Self::Tuple(_) => "tuple",
+            Self::Dict(_) => "dict",
+            Self::Set(_) => "set",
+            Self::FrozenSet(_) => "frozenset",
+            Self::Global(_) => "global",
+            Self::Object(_) => "object",
+            Self::Persistent(_) => "persistent id",
+            Self::Tensor(_) => "tensor",
+        }
+    }
+
     /// Whether Python would call this value true, as `args` fields are tested. Objects count as true.
     #[must_use]
     pub fn is_truthy(&self) -> bool {
@@ -204,13 +226,16 @@ impl Object {
     fn wrapped_tensor(&self) -> Option<&Arc<TensorRef>> {
         let Value::Global(callable) = &self.callable else { return None };
         let Value::Tuple(args) = &self.args else { return None };
-        if callable.is("torch._utils", "_rebuild_parameter") {
-            return args.first()?.tensor();
-        }
-        if callable.is("torch._tensor", "_rebuild_from_type_v2") {
+        match (&*callable.module, &*callable.name) {
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+                args.first()?.tensor()
+            }
             // (rebuild function, type, its arguments, state): the decoder has replaced the inner arguments by the tensor.
-            return args.get(2)?.tensor();
+            // Torch before 1.8 had the function in another module, torch before 1.12 had another version of it.
+            ("torch._tensor" | "torch.tensor", "_rebuild_from_type_v2" | "_rebuild_from_type") => {
+                args.get(2)?.tensor()
+            }
+            _ => None,
         }
-        None
     }
 }

@@ -2,8 +2,13 @@
 //!
 //! Not here: errno, FUSE protocol (`fuse`); how bytes are found (`reader`); how files are laid out (`view`).
 
+mod table;
+mod views;
+
 use std::ffi::OsStr;
 use std::time::SystemTime;
+
+pub use views::{Settings, Shape, Views};
 
 /// Number of a node; stable for one source and layout, also across mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

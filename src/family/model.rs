@@ -176,7 +176,7 @@ impl Model {
         if let Some(index) = self.by_name.get(name) {
             return Some((self.entries.get(*index)?, None));
         }
-        templates(name).find_map(|(template, layer)| {
+        layer_templates(name).find_map(|(template, layer)| {
             let index = self.by_name.get(template.as_str())?;
             Some((self.entries.get(*index)?, Some(layer)))
         })
@@ -271,8 +271,8 @@ impl Model {
     }
 }
 
-/// The names with `{layer}` that `name` could be of, one for each number in it.
-pub(crate) fn templates(name: &str) -> impl Iterator<Item = (String, u32)> {
+/// The names with `{layer}` that `name` could be of, one for each number in it, with that number.
+pub fn layer_templates(name: &str) -> impl Iterator<Item = (String, u32)> {
     let mut start = 0;
     name.split('.').filter_map(move |part| {
         let at = start;
@@ -368,9 +368,9 @@ mod tests {
 
     #[test]
     fn only_plain_numbers_are_layers() {
-        let all: Vec<_> = templates("a.0.b.12.c").collect();
+        let all: Vec<_> = layer_templates("a.0.b.12.c").collect();
         assert_eq!(all, [("a.{layer}.b.12.c".to_owned(), 0), ("a.0.b.{layer}.c".to_owned(), 12)]);
-        assert_eq!(templates("a.01.b").count(), 0);
-        assert_eq!(templates("weight7.a").count(), 0);
+        assert_eq!(layer_templates("a.01.b").count(), 0);
+        assert_eq!(layer_templates("weight7.a").count(), 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The bound to keep: segments per tensor <= source shards x parts of the arrangement, never rows.
 
-use super::{Builder, Dim, Piece, Stripe};
+use super::{Builder, Dim, FilePlan, Piece, Stripe};
 use crate::catalog::{Chunk, Param};
 use crate::tensor::{Band, Dtype, Shape};
 
@@ -79,6 +79,18 @@ pub fn gather(target: &Target<'_>, out: &mut Builder) -> Result<(), GatherError>
         return Ok(());
     }
     if gatherer.outer() == 1 { gatherer.along_rows(&bands, out) } else { gatherer.across_rows(&bands, out) }
+}
+
+/// The plan of a parameter's first `positions` along its axis, whole on every other axis: what `verify` and `digest` read.
+///
+/// # Errors
+/// As [`gather`].
+pub fn whole(param: &Param, positions: u64) -> Result<FilePlan, GatherError> {
+    let bands = if positions == 0 { Vec::new() } else { vec![(Band::once(0, 0, 0, positions), Source::Param(param))] };
+    let shape = if param.shape.rank() == 0 { Shape::default() } else { param.shape.with(param.axis, positions) };
+    let mut builder = Builder::new();
+    gather(&Target { dtype: param.dtype, shape, axis: param.axis, bands }, &mut builder)?;
+    Ok(builder.finish())
 }
 
 fn check_bands(bands: &[(Band, Source<'_>)], target: &Target<'_>) -> Result<(), GatherError> {

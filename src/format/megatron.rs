@@ -1,0 +1,88 @@
+//! Names in a legacy Megatron checkpoint directory: tracker, iteration directories, rank directories.
+//!
+//! Source: Megatron-LM's `checkpointing.py`. Rank directories carry the pipeline rank only where there is more than one stage.
+
+use crate::layout::Rank;
+
+/// The file that says which iteration is the latest: a decimal number or `release`.
+pub const TRACKER: &str = "latest_checkpointed_iteration.txt";
+
+/// The file in each rank directory.
+pub const MODEL_FILE: &str = "model_optim_rng.pt";
+
+/// The file beside it that holds a distributed optimizer.
+pub const DISTRIBUTED_OPTIMIZER_FILE: &str = "distrib_optim.pt";
+
+/// The directory of a release: a checkpoint without an iteration.
+pub const RELEASE: &str = "release";
+
+/// What the name of a rank directory says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RankDir {
+    /// Tensor-parallel rank.
+    pub tp: u32,
+    /// Second number: the pipeline rank, or (with one pipeline stage) the expert rank.
+    pub second: Option<u32>,
+    /// Third number: the expert rank.
+    pub third: Option<u32>,
+}
+
+/// `iter_0000100`
+#[must_use]
+pub fn iteration_dir(iteration: u64) -> String {
+    format!("iter_{iteration:07}")
+}
+
+/// The iteration of a directory called `iter_N`.
+#[must_use]
+pub fn parse_iteration_dir(name: &str) -> Option<u64> {
+    digits(name.strip_prefix("iter_")?)
+}
+
+/// `mp_rank_03` for one pipeline stage, else `mp_rank_03_001`.
+#[must_use]
+pub fn rank_dir(rank: Rank, pp: u32) -> String {
+    if pp > 1 { format!("mp_rank_{:02}_{:03}", rank.tp, rank.pp) } else { format!("mp_rank_{:02}", rank.tp) }
+}
+
+/// Reads the name of a rank directory.
+#[must_use]
+pub fn parse_rank_dir(name: &str) -> Option<RankDir> {
+    let mut numbers = name.strip_prefix("mp_rank_")?.split('_').map(digits::<u32>);
+    let tp = numbers.next()??;
+    let (second, third) = (numbers.next(), numbers.next());
+    let dir = RankDir { tp, second: second.flatten(), third: third.flatten() };
+    let all_read = second.is_some() == dir.second.is_some() && third.is_some() == dir.third.is_some();
+    (all_read && numbers.next().is_none()).then_some(dir)
+}
+
+fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
+    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_megatrons() {
+        assert_eq!(rank_dir(Rank { tp: 3, pp: 0 }, 1), "mp_rank_03");
+        assert_eq!(rank_dir(Rank { tp: 3, pp: 0 }, 2), "mp_rank_03_000");
+        assert_eq!(rank_dir(Rank { tp: 103, pp: 12 }, 32), "mp_rank_103_012");
+        assert_eq!(iteration_dir(63578), "iter_0063578");
+        assert_eq!(parse_iteration_dir("iter_0063578"), Some(63578));
+        assert_eq!(parse_iteration_dir("iter_x"), None);
+    }
+
+    #[test]
+    fn rank_names_are_read_whole_or_not_at_all() {
+        let dir = |tp, second, third| Some(RankDir { tp, second, third });
+        assert_eq!(parse_rank_dir("mp_rank_03"), dir(3, None, None));
+        assert_eq!(parse_rank_dir("mp_rank_03_001"), dir(3, Some(1), None));
+        assert_eq!(parse_rank_dir("mp_rank_03_001_002"), dir(3, Some(1), Some(2)));
+        for bad in ["mp_rank_", "mp_rank_x", "mp_rank_03_", "mp_rank_03_1_2_3", "mp_rank_-1", "rank_03"] {
+            assert_eq!(parse_rank_dir(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! Trees to pickles, protocol 2, byte for byte as CPython's C pickler (`Modules/_pickle.c`, 3.11) writes the same objects.
+//!
+//! What decides the bytes is which objects are *the same*: those are written once and fetched from the memo afterwards. Here containers,
+//! objects, text and bytes are the same when their `Arc` pointers are equal, globals when their names are equal. There is one empty `str`
+//! and one empty `bytes`, as in CPython. Texts of one character are not always one object there (`str(4)` makes a new one in 3.11).
+//!
+//! Empty containers that must stay distinct need `Arc`s of their own: `Arc::from(vec![])`, not `Arc::default()`.
+//!
+//! Not here: tensors (`torch` lowers them to objects first).
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use super::opcode as op;
+use super::{PickleError, integer};
+use crate::value::{Construct, Global, Object, Value};
+
+/// Items between a mark and the opcode that consumes them, in CPython.
+const BATCH: usize = 1000;
+
+/// Deepest nesting: more than any decoded tree has, little enough for a thread's stack.
+const MAX_DEPTH: u32 = 400;
+
+/// CPython interns this name, so one tree never holds two of them.
+static LATIN1: LazyLock<Arc<str>> = LazyLock::new(|| "latin1".into());
+
+/// Writes `root` as a pickle of protocol 2.
+///
+/// # Errors
+/// [`PickleError::Tensor`], [`PickleError::TooDeep`], [`PickleError::TooLong`], [`PickleError::GlobalName`].
+pub fn encode(root: &Value) -> Result<Vec<u8>, PickleError> {
+    let mut encoder = Encoder { out: vec![op::PROTO, 2], memo: HashMap::new(), next: 0 };
+    encoder.value(root, MAX_DEPTH)?;
+    encoder.out.push(op::STOP);
+    Ok(encoder.out)
+}
+
+/// What makes two values the same object.
+#[derive(PartialEq, Eq, Hash)]
+enum Identity {
+    /// Address of the `Arc`'s content. The tree is borrowed meanwhile, so no address is used twice.
+    Address(usize),
+    Global(Arc<str>, Arc<str>),
+    EmptyStr,
+    EmptyBytes,
+}
+
+struct Encoder {
+    out: Vec<u8>,
+    memo: HashMap<Identity, u32>,
+    /// Number of objects memoized so far, including those that nothing can refer to again.
+    next: u32,
+}
+
+impl Encoder {
+    fn value(&mut self, value: &Value, depth: u32) -> Result<(), PickleError> {
+        let depth = depth.checked_sub(1).ok_or(PickleError::TooDeep { limit: MAX_DEPTH })?;
+        match value {
+            Value::None => self.out.push(op::NONE),
+            Value::Bool(true) => self.out.push(op::NEWTRUE),
+            Value::Bool(false) => self.out.push(op::NEWFALSE),
+            Value::Int(number) => self.int(*number),
+            Value::Long(bytes) => self.long(integer::shortest(bytes))?,
+            Value::Float(number) => self.float(*number),
+            Value::Str(text) => self.str(text)?,
+            Value::Bytes(bytes) => self.bytes(bytes)?,
+            Value::List(items) => {
+                let identity = address(items.as_ptr());
+                if !self.fetch(&identity) {
+                    self.list(Some(identity), items, depth)?;
+                }
+            }
+            Value::Tuple(items) => self.tuple(items, depth)?,
+            Value::Dict(items) => self.dict(items, depth)?,
+            Value::Set(items) => self.set("set", items, depth)?,
+            Value::FrozenSet(items) => self.set("frozenset", items, depth)?,
+            Value::Global(global) => self.global(global)?,
+            Value::Object(object) => self.object(object, depth)?,
+            Value::Persistent(id) => {
+                self.value(id, depth)?;
+                self.out.push(op::BINPERSID);
+            }
+            Value::Tensor(tensor) => {
+                return Err(PickleError::Tensor { storage: tensor.storage.key.to_string() });
+            }
+        }
+        Ok(())
+    }
+
+    fn int(&mut self, number: i64) {
+        if let Ok(small) = u8::try_from(number) {
+            self.out.extend([op::BININT1, small]);
+        } else if let Ok(small) = u16::try_from(number) {
+            self.out.push(op::BININT2);
+            self.out.extend(small.to_le_bytes());
+        } else if let Ok(small) = i32::try_from(number) {
+            self.out.push(op::BININT);
+            self.out.extend(small.to_le_bytes());
+        } else {
+            let wide = number.to_le_bytes();
+            let short = integer::shortest(&wide);
+            // At most eight bytes, so the length fits.
+            self.out.extend([op::LONG1, short.len() as u8]);
+            self.out.extend(short);
+        }
+    }
+
+    fn long(&mut self, bytes: &[u8]) -> Result<(), PickleError> {
+        if let Some(number) = integer::to_i64(bytes) {
+            self.int(number);
+            return Ok(());
+        }
+        if let Ok(len) = u8::try_from(bytes.len()) {
+            self.out.extend([op::LONG1, len]);
+        } else {
+            let len = i32::try_from(bytes.len()).map_err(|_| PickleError::TooLong { len: bytes.len() })?;
+            self.out.push(op::LONG4);
+            self.out.extend(len.to_le_bytes());
+        }
+        self.out.extend(bytes);
+        Ok(())
+    }
+
+    fn float(&mut self, number: f64) {
+        self.out.push(op::BINFLOAT);
+        self.out.extend(number.to_be_bytes());
+    }
+
+    fn str(&mut self, text: &Arc<str>) -> Result<(), PickleError> {
+        let identity = if text.is_empty() { Identity::EmptyStr } else { address(text.as_ptr()) };
+        if self.fetch(&identity) {
+            return Ok(());
+        }
+        self.text(text)?;
+        self.put(Some(identity));
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), PickleError> {
+        let len = u32::try_from(text.len()).map_err(|_| PickleError::TooLong { len: text.len() })?;
+        self.out.push(op::BINUNICODE);
+        self.out.extend(len.to_le_bytes());
+        self.out.extend(text.as_bytes());
+        Ok(())
+    }
+
+    /// Protocol 2 has no bytes: they are text, to be encoded back.
+    fn bytes(&mut self, bytes: &Arc<[u8]>) -> Result<(), PickleError> {
+        let identity = if bytes.is_empty() { Identity::EmptyBytes } else { address(bytes.as_ptr()) };
+        if self.fetch(&identity) {
+            return Ok(());
+        }
+        if bytes.is_empty() {
+            self.global(&global("__builtin__", "bytes"))?;
+            self.out.push(op::EMPTY_TUPLE);
+        } else {
+            self.global(&global("_codecs", "encode"))?;
+            let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+            self.text(&text)?;
+            self.put(None);
+            self.str(&LATIN1)?;
+            self.out.push(op::TUPLE2);
+            self.put(None);
+        }
+        self.out.push(op::REDUCE);
+        self.put(Some(identity));
+        Ok(())
+    }
+
+    fn list(&mut self, identity: Option<Identity>, items: &[Value], depth: u32) -> Result<(), PickleError> {
+        self.out.push(op::EMPTY_LIST);
+        self.put(identity);
+        if let [item] = items {
+            self.value(item, depth)?;
+            self.out.push(op::APPEND);
+            return Ok(());
+        }
+        for batch in items.chunks(BATCH) {
+            self.out.push(op::MARK);
+            batch.iter().try_for_each(|item| self.value(item, depth))?;
+            self.out.push(op::APPENDS);
+        }
+        Ok(())
+    }
+
+    fn tuple(&mut self, items: &Arc<[Value]>, depth: u32) -> Result<(), PickleError> {
+        if items.is_empty() {
+            self.out.push(op::EMPTY_TUPLE);
+            return Ok(());
+        }
+        let identity = address(items.as_ptr());
+        if self.fetch(&identity) {
+            return Ok(());
+        }
+        let code = match items.len() {
+            1 => op::TUPLE1,
+            2 => op::TUPLE2,
+            3 => op::TUPLE3,
+            _ => {
+                self.out.push(op::MARK);
+                op::TUPLE
+            }
+        };
+        items.iter().try_for_each(|item| self.value(item, depth))?;
+        self.out.push(code);
+        self.put(Some(identity));
+        Ok(())
+    }
+
+    fn dict(&mut self, items: &Arc<[(Value, Value)]>, depth: u32) -> Result<(), PickleError> {
+        let identity = address(items.as_ptr());
+        if self.fetch(&identity) {
+            return Ok(());
+        }
+        self.out.push(op::EMPTY_DICT);
+        self.put(Some(identity));
+        if let [item] = &**items {
+            self.pair(item, depth)?;
+            self.out.push(op::SETITEM);
+            return Ok(());
+        }
+        for batch in items.chunks(BATCH) {
+            self.out.push(op::MARK);
+            batch.iter().try_for_each(|item| self.pair(item, depth))?;
+            self.out.push(op::SETITEMS);
+        }
+        // CPython's loop only ends with a batch that is not full.
+        if !items.is_empty() && items.len().is_multiple_of(BATCH) {
+            self.out.extend([op::MARK, op::SETITEMS]);
+        }
+        Ok(())
+    }
+
+    /// Protocol 2 has no sets: they are a call of `set` with a list.
+    fn set(&mut self, name: &str, items: &Arc<[Value]>, depth: u32) -> Result<(), PickleError> {
+        let identity = address(items.as_ptr());
+        if self.fetch(&identity) {
+            return Ok(());
+        }
+        self.global(&global("__builtin__", name))?;
+        self.list(None, items, depth)?;
+        self.out.push(op::TUPLE1);
+        self.put(None);
+        self.out.push(op::REDUCE);
+        self.put(Some(identity));
+        Ok(())
+    }
+
+    fn global(&mut self, global: &Global) -> Result<(), PickleError> {
+        let identity = Identity::Global(Arc::clone(&global.module), Arc::clone(&global.name));
+        if self.fetch(&identity) {
+            return Ok(());
+        }
+        for name in [&global.module, &global.name] {
+            if name.contains('\n') {
+                return Err(PickleError::GlobalName { name: name.to_string() });
+            }
+        }
+        self.out.push(op::GLOBAL);
+        for name in [&global.module, &global.name] {
+            self.out.extend(name.as_bytes());
+            self.out.push(b'\n');
+        }
+        self.put(Some(identity));
+        Ok(())
+    }
+
+    fn object(&mut self, object: &Arc<Object>, depth: u32) -> Result<(), PickleError> {
+        let identity = address(Arc::as_ptr(object));
+        if self.fetch(&identity) {
+            return Ok(());
+        }
+        self.value(&object.callable, depth)?;
+        self.value(&object.args, depth)?;
+        self.out.push(match object.construct {
+            Construct::Call => op::REDUCE,
+            Construct::New => op::NEWOBJ,
+        });
+        self.put(Some(identity));
+        self.batches(&object.appended, op::APPEND, op::APPENDS, |this, item| this.value(item, depth))?;
+        self.batches(&object.items, op::SETITEM, op::SETITEMS, |this, item| this.pair(item, depth))?;
+        if let Some(state) = &object.state {
+            self.value(state, depth)?;
+            self.out.push(op::BUILD);
+        }
+        Ok(())
+    }
+
+    /// Items of an object. CPython takes these from an iterator, so that a last batch of one item is written without a mark, which it
+    /// does not do for plain lists and dicts.
+    fn batches<T>(
+        &mut self,
+        items: &[T],
+        one: u8,
+        many: u8,
+        mut write: impl FnMut(&mut Self, &T) -> Result<(), PickleError>,
+    ) -> Result<(), PickleError> {
+        for batch in items.chunks(BATCH) {
+            if let [item] = batch {
+                write(self, item)?;
+                self.out.push(one);
+                continue;
+            }
+            self.out.push(op::MARK);
+            batch.iter().try_for_each(|item| write(self, item))?;
+            self.out.push(many);
+        }
+        Ok(())
+    }
+
+    fn pair(&mut self, (key, value): &(Value, Value), depth: u32) -> Result<(), PickleError> {
+        self.value(key, depth)?;
+        self.value(value, depth)
+    }
+
+    /// Refers to the object if it was written before.
+    fn fetch(&mut self, identity: &Identity) -> bool {
+        let Some(index) = self.memo.get(identity) else { return false };
+        indexed(&mut self.out, *index, op::BINGET, op::LONG_BINGET);
+        true
+    }
+
+    /// Memoizes what was just written. `None` is for an object that exists in CPython's pickler only and is never met again.
+    fn put(&mut self, identity: Option<Identity>) {
+        indexed(&mut self.out, self.next, op::BINPUT, op::LONG_BINPUT);
+        if let Some(identity) = identity {
+            self.memo.insert(identity, self.next);
+        }
+        self.next = self.next.wrapping_add(1);
+    }
+}
+
+fn indexed(out: &mut Vec<u8>, index: u32, short: u8, long: u8) {
+    if let Ok(index) = u8::try_from(index) {
+        out.extend([short, index]);
+    } else {
+        out.push(long);
+        out.extend(index.to_le_bytes());
+    }
+}
+
+fn address<T>(pointer: *const T) -> Identity {
+    Identity::Address(pointer.addr())
+}
+
+fn global(module: &str, name: &str) -> Global {
+    Global { module: module.into(), name: name.into() }
+}

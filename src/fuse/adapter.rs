@@ -1,0 +1,322 @@
+//! The file system as the kernel calls it: each call one question to the tree and one answer.
+//!
+//! Calls that would change something answer EROFS, also where the read-only mount already stops them.
+//! Not here: errors in words (`errno`), mounting (`mount`).
+
+use std::ffi::OsStr;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::attr::{Owner, file_type};
+use super::buffer::with_buffer;
+use super::errno::{Report, Warn};
+use super::listing::{Listing, OpenDirectories, dot};
+use super::usage::{self, Usage};
+use crate::vfs::{Attr, DirEntry, Ino, IoMode, Tree, TreeError};
+
+/// How long the kernel may keep names and attributes: they never change while mounted.
+const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+/// For attributes that could not be had: ask again.
+const FORGET: Duration = Duration::ZERO;
+/// Numbers are never given to another node.
+const GENERATION: Generation = Generation(0);
+/// Largest request: more gains nothing, and every thread keeps a buffer of this size.
+const MAX_REQUEST: u32 = 1 << 20;
+/// Longest name in bytes, as everywhere on Linux; FUSE itself would let longer ones through.
+const NAME_MAX: usize = 255;
+/// Requests the kernel may have under way without anybody waiting, such as read-ahead.
+const MAX_BACKGROUND: u16 = 64;
+
+/// What the kernel is asked for, where it has it.
+const CAPABILITIES: [InitFlags; 7] = [
+    InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    // Lookups of "." and "..": re-exports over NFS find nodes by number again.
+    InitFlags::FUSE_EXPORT_SUPPORT,
+    InitFlags::FUSE_ASYNC_DIO,
+    // Without it a shared mapping of a directly read file fails.
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+];
+
+/// A tree behind the FUSE protocol.
+pub(super) struct Adapter {
+    tree: Arc<dyn Tree>,
+    owner: Owner,
+    report: Report,
+    directories: OpenDirectories,
+    usage: OnceLock<Usage>,
+    /// Told to the outside when the kernel hangs up.
+    over: Arc<AtomicBool>,
+}
+
+impl Adapter {
+    pub(super) fn new(tree: Arc<dyn Tree>, owner: Owner, warn: Warn, over: Arc<AtomicBool>) -> Self {
+        let directories = OpenDirectories::default();
+        Self { tree, owner, report: Report::new(warn), directories, usage: OnceLock::new(), over }
+    }
+
+    /// Puts a question to the tree. A panic there is a failed request, not the end of the thread that serves all others.
+    fn ask<T>(&self, question: impl FnOnce(&dyn Tree) -> Result<T, TreeError>) -> Result<T, Errno> {
+        match catch_unwind(AssertUnwindSafe(|| question(&*self.tree))) {
+            Ok(answer) => answer.map_err(|error| self.report.errno(&error)),
+            Err(_) => {
+                self.report.say("a request failed by a bug in ckpt-fs; the lines before say where");
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    /// Fills `buffer` and returns how much of it counts.
+    fn fill(&self, ino: INodeNo, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        self.ask(|tree| {
+            let got = tree.read(Ino(ino.0), offset, buffer)?;
+            // The kernel takes what is missing for zeros: a short answer is only right at the end of the file.
+            if got < buffer.len() && offset.saturating_add(got as u64) < tree.attr(Ino(ino.0))?.size {
+                return Err(TreeError::Io(format!(
+                    "short read of node {} at {offset}; this is a bug",
+                    ino.0
+                )));
+            }
+            Ok(got.min(buffer.len()))
+        })
+    }
+
+    /// Attributes for a listing and how long they hold: one file that cannot be laid out must not hide the others.
+    fn listed(&self, entry: &DirEntry) -> (Attr, Duration) {
+        match self.ask(|tree| tree.attr(entry.ino)) {
+            Ok(attr) => (attr, KEEP),
+            Err(_) => {
+                let modified = SystemTime::UNIX_EPOCH;
+                (Attr { ino: entry.ino, kind: entry.kind, size: 0, links: 1, modified }, FORGET)
+            }
+        }
+    }
+}
+
+/// Calls that would change something: all the same answer, whatever they are called with.
+macro_rules! read_only {
+    ($(fn $name:ident($($argument:ty),*), $reply:ty;)*) => {
+        $(fn $name(&self, _: &Request, $(_: $argument,)* reply: $reply) {
+            reply.error(Errno::EROFS);
+        })*
+    };
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for capability in CAPABILITIES {
+            // A kernel without it is slower or stricter, not wrong.
+            let _ = config.add_capabilities(capability);
+        }
+        let _ = config.set_max_write(MAX_REQUEST);
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if name.len() > NAME_MAX {
+            return reply.error(Errno::ENAMETOOLONG);
+        }
+        let parent = Ino(parent.0);
+        let found = self.ask(|tree| match dot(tree, parent, name) {
+            Some(ino) => tree.attr(ino?),
+            None => tree.lookup(parent, name),
+        });
+        match found {
+            Ok(attr) => reply.entry(&KEEP, &self.owner.attributes(&attr), GENERATION),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.ask(|tree| tree.attr(Ino(ino.0))) {
+            Ok(attr) => reply.attr(&KEEP, &self.owner.attributes(&attr)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    /// Only asked where the kernel does not check modes itself.
+    fn access(&self, _: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        match self.ask(|tree| tree.attr(Ino(ino.0))) {
+            Ok(_) if mask.contains(AccessFlags::W_OK) => reply.error(Errno::EROFS),
+            Ok(_) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.ask(|tree| Listing::new(tree, Ino(ino.0))) {
+            Ok(listing) => {
+                let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                reply.opened(self.directories.add(listing), flags);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let Some(listing) = self.directories.get(handle) else { return reply.error(Errno::EBADF) };
+        for (next, entry) in listing.entries_from(offset) {
+            if reply.add(INodeNo(entry.ino.0), next, file_type(entry.kind), &entry.name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let Some(listing) = self.directories.get(handle) else { return reply.error(Errno::EBADF) };
+        for (next, entry) in listing.entries_from(offset) {
+            let (attr, keep) = self.listed(entry);
+            let attributes = self.owner.attributes(&attr);
+            if reply.add(attributes.ino, next, &entry.name, &keep, &attributes, GENERATION) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.directories.remove(handle);
+        reply.ok();
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & (libc::O_TRUNC | libc::O_CREAT) != 0 {
+            return reply.error(Errno::EROFS);
+        }
+        match self.ask(|tree| tree.io_mode(Ino(ino.0))) {
+            Ok(mode) => {
+                let caching = match mode {
+                    IoMode::Direct => FopenFlags::FOPEN_DIRECT_IO,
+                    IoMode::Cached => FopenFlags::FOPEN_KEEP_CACHE,
+                };
+                reply.opened(FileHandle(0), caching | FopenFlags::FOPEN_NOFLUSH);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        with_buffer(size as usize, |buffer| match self.fill(ino, offset, buffer) {
+            Ok(got) => reply.data(&buffer[..got]),
+            Err(errno) => reply.error(errno),
+        });
+    }
+
+    /// Files have no holes.
+    fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let size = match self.ask(|tree| tree.attr(Ino(ino.0))) {
+            Ok(attr) => i64::try_from(attr.size).unwrap_or(i64::MAX),
+            Err(errno) => return reply.error(errno),
+        };
+        match whence {
+            libc::SEEK_DATA | libc::SEEK_HOLE if !(0..size).contains(&offset) => reply.error(Errno::ENXIO),
+            libc::SEEK_DATA => reply.offset(offset),
+            libc::SEEK_HOLE => reply.offset(size),
+            _ => reply.error(Errno::EINVAL),
+        }
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let usage = self.ask(|tree| Ok(*self.usage.get_or_init(|| Usage::of(tree))));
+        let Usage { blocks, files } = usage.unwrap_or_default();
+        reply.statfs(blocks, 0, 0, files, 0, usage::BLOCK_SIZE, NAME_MAX as u32, usage::BLOCK_SIZE);
+    }
+
+    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENODATA);
+    }
+
+    fn listxattr(&self, _: &Request, _: INodeNo, size: u32, reply: ReplyXattr) {
+        if size == 0 { reply.size(0) } else { reply.data(&[]) }
+    }
+
+    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
+        reply.error(Errno::EINVAL);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    // Nothing is ever waiting to be written.
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    read_only! {
+        fn mknod(INodeNo, &OsStr, u32, u32, u32), ReplyEntry;
+        fn mkdir(INodeNo, &OsStr, u32, u32), ReplyEntry;
+        fn unlink(INodeNo, &OsStr), ReplyEmpty;
+        fn rmdir(INodeNo, &OsStr), ReplyEmpty;
+        fn symlink(INodeNo, &OsStr, &Path), ReplyEntry;
+        fn rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags), ReplyEmpty;
+        fn link(INodeNo, INodeNo, &OsStr), ReplyEntry;
+        fn create(INodeNo, &OsStr, u32, u32, i32), ReplyCreate;
+        fn setattr(
+            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>, Option<TimeOrNow>,
+            Option<SystemTime>, Option<FileHandle>, Option<SystemTime>, Option<SystemTime>, Option<SystemTime>,
+            Option<BsdFileFlags>
+        ), ReplyAttr;
+        fn write(INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>), ReplyWrite;
+        fn fallocate(INodeNo, FileHandle, u64, u64, i32), ReplyEmpty;
+        fn copy_file_range(
+            INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
+        ), ReplyWrite;
+        fn setxattr(INodeNo, &OsStr, &[u8], i32, u32), ReplyEmpty;
+        fn removexattr(INodeNo, &OsStr), ReplyEmpty;
+    }
+}

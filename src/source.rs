@@ -1,0 +1,56 @@
+//! Opens a checkpoint: finds its files, reads their metadata, and builds the catalog.
+//!
+//! Reads names, headers and pickles only; a tensor's bytes are never touched here. Not here: what is made of a source (`view`).
+
+mod build;
+mod detect;
+mod error;
+mod leaves;
+mod locate;
+mod rank_file;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use error::SourceError;
+pub use locate::IterationChoice;
+
+use crate::catalog::Catalog;
+use crate::family::{Family, Model};
+use crate::store::FileStore;
+
+/// How to open a source.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Which iteration, where the user says it.
+    pub iteration: Option<IterationChoice>,
+    /// Families to try, in this order.
+    pub families: Vec<Arc<Family>>,
+}
+
+/// An opened source.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// What it holds.
+    pub catalog: Arc<Catalog>,
+    /// What its tensors are.
+    pub model: Arc<Model>,
+    /// The directory that holds the rank directories.
+    pub directory: PathBuf,
+    /// Rank files that are missing, without which every parameter is still covered.
+    pub missing: Vec<String>,
+}
+
+/// Opens the checkpoint at `path`; its files are added to `store`.
+///
+/// # Errors
+/// [`SourceError`] naming the file, and the tensor where there is one.
+pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
+    let located = locate::locate(path, options.iteration)?;
+    let ranks = rank_file::read_all(&located, store)?;
+    let (layout_sizes, ranks) = detect::sizes(&located, ranks)?;
+    let model = Arc::new(detect::model(&options.families, &ranks)?);
+    let missing = located.missing(layout_sizes);
+    let catalog = build::catalog(&model, layout_sizes, located.iteration, ranks, &missing)?;
+    Ok(Source { catalog: Arc::new(catalog), model, directory: located.directory, missing })
+}

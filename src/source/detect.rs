@@ -1,0 +1,106 @@
+//! What kind of checkpoint this is: its sizes, which rank each file is, and its family.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::SourceError;
+use super::leaves::leaves;
+use super::locate::{Located, Sizes};
+use super::rank_file::ReadFile;
+use crate::catalog::RankFile;
+use crate::family::{Family, Model, layer_templates};
+use crate::layout::Rank;
+use crate::value::Value;
+
+/// Tensor- and pipeline-parallel sizes, and the files with their ranks.
+///
+/// `args` and the names of the directories must agree; a size beyond the directories that are there means that files are missing.
+pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, Vec<(RankFile, Vec<String>)>), SourceError> {
+    let Some(first) = files.first() else {
+        return Err(SourceError::NotACheckpoint { path: located.directory.clone(), what: "it has no rank file".into() });
+    };
+    let args = args_of(&first.tree, &first.name)?;
+    let stated = |field: &str| args.attribute(field).and_then(Value::as_int).and_then(|n| u32::try_from(n).ok());
+    let problem = |what: String| SourceError::NotACheckpoint { path: located.directory.clone(), what };
+    let experts = stated("expert_model_parallel_size").unwrap_or(1);
+    if experts > 1 || files.iter().any(|file| file.dir.third.is_some()) {
+        return Err(problem("it has expert-parallel ranks, which this version cannot reshard yet".into()));
+    }
+    let found = Sizes {
+        tp: files.iter().map(|file| file.dir.tp).max().unwrap_or(0).saturating_add(1),
+        pp: files.iter().map(|file| file.dir.second.unwrap_or(0)).max().unwrap_or(0).saturating_add(1),
+    };
+    let said = Sizes {
+        tp: stated("tensor_model_parallel_size").unwrap_or(found.tp),
+        pp: stated("pipeline_model_parallel_size").unwrap_or(found.pp),
+    };
+    if found.tp > said.tp || found.pp > said.pp {
+        return Err(problem(format!(
+            "its directories reach TP {} PP {}, but args in {} say TP {} PP {}; are there leftovers of another run in it?",
+            found.tp, found.pp, first.name, said.tp, said.pp
+        )));
+    }
+    // Far more ranks than files is a damaged or hostile number; listing them all would take forever.
+    if u64::from(said.tp) * u64::from(said.pp) > 1 << 20 {
+        return Err(problem(format!("args say TP {} PP {}, which no cluster has", said.tp, said.pp)));
+    }
+    if let Some(odd) = files.iter().find(|file| (said.pp > 1) != file.dir.second.is_some()) {
+        return Err(problem(format!("{} does not fit a checkpoint of {} pipeline stages", odd.name, said.pp)));
+    }
+    let ranked = files.into_iter().map(|file| {
+        let rank = Rank { pp: file.dir.second.unwrap_or(0), tp: file.dir.tp };
+        let ReadFile { object, name, tree, storages, left_out, .. } = file;
+        (RankFile { rank, object, name, tree, storages }, left_out)
+    });
+    Ok((said, ranked.collect()))
+}
+
+/// The first of `families` that describes the checkpoint, applied to its args.
+pub(super) fn model(families: &[Arc<Family>], files: &[(RankFile, Vec<String>)]) -> Result<Model, SourceError> {
+    let mut names = HashSet::new();
+    let mut example = String::new();
+    let Some((first, _)) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
+    let args = args_of(&first.tree, &first.name)?;
+    for (file, _) in files {
+        for leaf in leaves(model_of(file)?, &file.name)? {
+            names.extend(layer_templates(&leaf.path).map(|(template, _)| template));
+            if example.is_empty() && leaf.value.tensor().is_some() {
+                example.clone_from(&leaf.path);
+            }
+            names.insert(leaf.path);
+        }
+    }
+    let family = families.iter().find(|family| family.matches(args, &|name| names.contains(name)));
+    let Some(family) = family else {
+        let known = families.iter().map(|family| family.name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(SourceError::UnknownFamily { file: first.name.clone(), example, known });
+    };
+    let version = match first.tree.get("checkpoint_version") {
+        Some(Value::Float(version)) => *version,
+        // Versions are small numbers, so nothing is lost.
+        Some(Value::Int(version)) => *version as f64,
+        _ => 0.0,
+    };
+    family.model(args, version).map_err(|source| SourceError::Model { file: first.name.clone(), source })
+}
+
+/// `model` of a rank file.
+pub(super) fn model_of(file: &RankFile) -> Result<&Value, SourceError> {
+    if let Some(model) = file.tree.get("model").filter(|model| model.items().is_some()) {
+        return Ok(model);
+    }
+    if file.tree.get("model0").is_some() {
+        return Err(no_model(file.name.clone(), "it is stored in virtual pipeline stages, which this version cannot reshard yet"));
+    }
+    Err(no_model(file.name.clone(), "it has no 'model': this is not what Megatron saves"))
+}
+
+fn args_of<'a>(tree: &'a Value, file: &str) -> Result<&'a Value, SourceError> {
+    tree.get("args")
+        .filter(|args| matches!(args, Value::Object(object) if object.state.is_some()))
+        .ok_or_else(|| no_model(file.to_owned(), "it has no 'args', which say how its tensors are cut"))
+}
+
+fn no_model(file: String, what: &str) -> SourceError {
+    SourceError::Contents { file, what: what.to_owned() }
+}

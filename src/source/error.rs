@@ -1,0 +1,138 @@
+//! Why a source cannot be opened.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::catalog::ChunkError;
+use crate::family::{ArrangeError, ModelError};
+use crate::format::torch::TorchError;
+use crate::layout::Stages;
+use crate::store::StoreError;
+
+/// Why a source cannot be opened. Every variant names the file or directory, and the tensor where there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A directory cannot be listed, or the tracker cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+    /// Bytes of a source file cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The directory is not a checkpoint this version reads.
+    #[error("{}: {what}", .path.display())]
+    NotACheckpoint {
+        /// The directory.
+        path: PathBuf,
+        /// What was found and what to do.
+        what: String,
+    },
+    /// A rank file that is not what torch writes, or is damaged.
+    #[error("{file}: {source}")]
+    File {
+        /// The rank file.
+        file: String,
+        /// What is wrong.
+        source: TorchError,
+    },
+    /// A rank file whose contents are not a Megatron checkpoint's.
+    #[error("{file}: {what}")]
+    Contents {
+        /// The rank file.
+        file: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Its args cannot be resharded.
+    #[error("{file}: cannot reshard this checkpoint: {source}")]
+    Model {
+        /// The rank file.
+        file: String,
+        /// Why not.
+        source: ModelError,
+    },
+    /// No family describes the model.
+    #[error(
+        "{file}: no known model family has its tensors (it saves '{example}'); known: {known}. Describe it in a family file and pass --family FILE"
+    )]
+    UnknownFamily {
+        /// The rank file.
+        file: String,
+        /// One of its tensors.
+        example: String,
+        /// Families that were tried.
+        known: String,
+    },
+    /// A tensor that the family does not have.
+    #[error("{file}: tensor {tensor} is unknown to the family {family}; describe it in a family file and pass --family FILE")]
+    UnknownTensor {
+        /// The rank file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Name of the family.
+        family: String,
+    },
+    /// A tensor whose rows do not share out.
+    #[error("{file}: tensor {tensor}: {source}")]
+    Arrange {
+        /// The rank file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// What does not divide.
+        source: ArrangeError,
+    },
+    /// A tensor that contradicts another.
+    #[error("{file}: tensor {tensor}: {what}")]
+    Tensor {
+        /// The rank file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A parameter that no file covers.
+    #[error("parameter {param}: {source}{}", missing_files(.missing))]
+    Uncovered {
+        /// Its canonical name.
+        param: String,
+        /// Which part is missing.
+        source: ChunkError,
+        /// Rank files that are missing.
+        missing: Vec<String>,
+    },
+    /// A parameter that other layers have.
+    #[error("layer {layer} has no {param}, which layer {other} has{}", missing_files(.missing))]
+    MissingParameter {
+        /// Number of the layer in the model.
+        layer: u32,
+        /// Canonical name without the layer.
+        param: String,
+        /// A layer that has it.
+        other: u32,
+        /// Rank files that are missing.
+        missing: Vec<String>,
+    },
+    /// Stages that are not the model's layers.
+    #[error("{}: its stages hold {stages} layers, {sum} in all, but args.num_layers is {layers}", .path.display())]
+    Layers {
+        /// Directory of the rank files.
+        path: PathBuf,
+        /// Layers per stage.
+        stages: Stages,
+        /// Their sum.
+        sum: u64,
+        /// What args say.
+        layers: u64,
+    },
+}
+
+fn missing_files(missing: &[String]) -> String {
+    if missing.is_empty() { String::new() } else { format!(" (missing: {})", missing.join(", ")) }
+}

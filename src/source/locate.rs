@@ -1,0 +1,201 @@
+//! Finds the rank files of a checkpoint: tracker, iteration directory, rank directories.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::SourceError;
+use crate::catalog::Iteration;
+use crate::format::megatron::{
+    MODEL_FILE, RELEASE, RankDir, TRACKER, iteration_dir, parse_iteration_dir, parse_rank_dir, rank_dir,
+};
+use crate::layout::Rank;
+
+/// Which iteration the user wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IterationChoice {
+    /// This one.
+    Number(u64),
+    /// The release.
+    Release,
+}
+
+impl std::str::FromStr for IterationChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            RELEASE => Ok(Self::Release),
+            _ => text.parse().map(Self::Number).map_err(|_| "expected a number or 'release'".to_owned()),
+        }
+    }
+}
+
+/// Where a checkpoint is.
+#[derive(Debug)]
+pub(super) struct Located {
+    /// The directory that holds the rank directories.
+    pub(super) directory: PathBuf,
+    /// Its iteration.
+    pub(super) iteration: Iteration,
+    /// Rank files that are there.
+    pub(super) files: Vec<RankPath>,
+}
+
+/// A rank file.
+#[derive(Debug)]
+pub(super) struct RankPath {
+    /// What the name of its directory says.
+    pub(super) dir: RankDir,
+    /// Name of its directory.
+    pub(super) name: String,
+    /// The file.
+    pub(super) path: PathBuf,
+}
+
+/// Sizes of a layout, before the layers of its stages are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) tp: u32,
+    pub(super) pp: u32,
+}
+
+impl Located {
+    /// Rank files that a layout of these sizes has and this directory does not.
+    pub(super) fn missing(&self, sizes: Sizes) -> Vec<String> {
+        let ranks = (0..sizes.pp).flat_map(|pp| (0..sizes.tp).map(move |tp| Rank { pp, tp }));
+        ranks
+            .map(|rank| rank_dir(rank, sizes.pp))
+            .filter(|name| !self.files.iter().any(|file| file.name == *name))
+            .map(|name| format!("{name}/{MODEL_FILE}"))
+            .collect()
+    }
+}
+
+/// Finds the checkpoint that `path` means: the root of a run, or the directory of one iteration.
+pub(super) fn locate(path: &Path, choice: Option<IterationChoice>) -> Result<Located, SourceError> {
+    let names = list(path)?;
+    let is_iteration = names.iter().any(|name| parse_rank_dir(name).is_some());
+    let (directory, iteration) =
+        if is_iteration { iteration_itself(path, choice)? } else { below_root(path, &names, choice)? };
+    let names = if is_iteration { names } else { list(&directory)? };
+    let files = rank_files(&directory, &names)?;
+    Ok(Located { directory, iteration, files })
+}
+
+/// `path` holds rank directories: its own name says the iteration.
+fn iteration_itself(path: &Path, choice: Option<IterationChoice>) -> Result<(PathBuf, Iteration), SourceError> {
+    let resolved = fs::canonicalize(path).map_err(|source| SourceError::Io { path: path.into(), source })?;
+    let name = resolved.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let named = if name == RELEASE { Some(Iteration::Release) } else { parse_iteration_dir(&name).map(Iteration::Number) };
+    let chosen = choice.map(Iteration::from);
+    match (named, chosen) {
+        (Some(named), Some(chosen)) if named != chosen => Err(SourceError::NotACheckpoint {
+            path: path.into(),
+            what: format!("this is iteration {named}, not {chosen}; pass the directory above it"),
+        }),
+        // A directory of another name (a copy, a link) is what the user calls it, else a release: it needs no number.
+        (named, chosen) => Ok((path.into(), named.or(chosen).unwrap_or(Iteration::Release))),
+    }
+}
+
+/// `path` is the root of a run: the user or the tracker says which iteration.
+fn below_root(
+    path: &Path,
+    names: &[String],
+    choice: Option<IterationChoice>,
+) -> Result<(PathBuf, Iteration), SourceError> {
+    let iteration = match choice {
+        Some(choice) => Iteration::from(choice),
+        None if names.iter().any(|name| name == TRACKER) => read_tracker(path)?,
+        None => return Err(SourceError::NotACheckpoint { path: path.into(), what: no_tracker(names) }),
+    };
+    let name = match iteration {
+        Iteration::Release => RELEASE.to_owned(),
+        Iteration::Number(number) => iteration_dir(number),
+    };
+    if names.contains(&name) {
+        return Ok((path.join(name), iteration));
+    }
+    let by = if choice.is_some() { "--iteration asks for" } else { "its tracker names" };
+    let there = iterations(names);
+    let what = if there.is_empty() {
+        format!("{by} {name}, which is not there")
+    } else {
+        format!("{by} {name}, which is not there; there are: {}", there.join(", "))
+    };
+    Err(SourceError::NotACheckpoint { path: path.into(), what })
+}
+
+fn read_tracker(root: &Path) -> Result<Iteration, SourceError> {
+    let path = root.join(TRACKER);
+    let text = fs::read(&path).map_err(|source| SourceError::Io { path: path.clone(), source })?;
+    let text = String::from_utf8_lossy(&text);
+    match text.trim() {
+        RELEASE => Ok(Iteration::Release),
+        number => number.parse().map(Iteration::Number).map_err(|_| SourceError::NotACheckpoint {
+            path,
+            what: format!("expected an iteration number or 'release', found {:?}", number.chars().take(40).collect::<String>()),
+        }),
+    }
+}
+
+/// What to say of a directory without tracker and rank directories.
+fn no_tracker(names: &[String]) -> String {
+    let has = |name: &str| names.iter().any(|n| n == name);
+    let there = iterations(names);
+    if !there.is_empty() {
+        return format!("there is no {TRACKER}; choose one of {} with --iteration", there.join(", "));
+    }
+    if has(".metadata") || has("metadata.json") || names.iter().any(|name| name.ends_with(".distcp")) {
+        return "this is a torch_dist checkpoint, which this version does not read; it reads legacy Megatron directories".into();
+    }
+    if names.iter().any(|name| name.ends_with(".safetensors")) || has("config.json") {
+        return "this looks like a Hugging Face model, which this version does not read; it reads legacy Megatron directories".into();
+    }
+    format!("not a Megatron checkpoint: there is neither {TRACKER} nor a directory mp_rank_00")
+}
+
+fn iterations(names: &[String]) -> Vec<String> {
+    names.iter().filter(|name| *name == RELEASE || parse_iteration_dir(name).is_some()).cloned().collect()
+}
+
+fn rank_files(directory: &Path, names: &[String]) -> Result<Vec<RankPath>, SourceError> {
+    let mut files: Vec<RankPath> = names
+        .iter()
+        .filter_map(|name| {
+            let path = directory.join(name).join(MODEL_FILE);
+            Some(RankPath { dir: parse_rank_dir(name)?, name: name.clone(), path })
+        })
+        .filter(|file| file.path.exists())
+        .collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    if files.is_empty() {
+        let what = if names.iter().any(|name| name == ".metadata" || name == "metadata.json") {
+            "this is a torch_dist checkpoint, which this version does not read; it reads legacy Megatron directories".into()
+        } else {
+            format!("there is no mp_rank_*/{MODEL_FILE} in it")
+        };
+        return Err(SourceError::NotACheckpoint { path: directory.into(), what });
+    }
+    Ok(files)
+}
+
+fn list(path: &Path) -> Result<Vec<String>, SourceError> {
+    let failed = |source| SourceError::Io { path: path.into(), source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        // Names that are not UTF-8 are none of a checkpoint's.
+        names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+    }
+    names.sort();
+    Ok(names)
+}
+
+impl From<IterationChoice> for Iteration {
+    fn from(choice: IterationChoice) -> Self {
+        match choice {
+            IterationChoice::Number(number) => Self::Number(number),
+            IterationChoice::Release => Self::Release,
+        }
+    }
+}

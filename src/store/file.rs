@@ -1,0 +1,185 @@
+//! Objects that are local files: long runs by `pread`, short ones copied out of a guarded mapping.
+//!
+//! No hints to the kernel about how files will be read: each one measured slower than none.
+//! Not here: the guard against files that shrink (`sys`), what tells a changed file (`identity`).
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use parking_lot::RwLock;
+
+use super::identity::Identity;
+use super::{Run, Store, StoreError, check_runs};
+use crate::extent::ObjectId;
+use crate::sys::limits;
+use crate::sys::mapping::{CopyError, Mapping, Piece};
+
+/// Runs from here on are read by `pread`: copying them from a mapping gains nothing, and a failing read is an ordinary
+/// error.
+const LONG_RUN: usize = 64 << 10;
+
+/// A store of files on this machine, each opened once and kept open.
+#[derive(Debug, Default)]
+pub struct FileStore {
+    sources: RwLock<Vec<Arc<Source>>>,
+}
+
+impl FileStore {
+    /// An empty store. Raises the process's limit of open files as far as it goes.
+    #[must_use]
+    pub fn new() -> Self {
+        limits::raise_open_files();
+        Self::default()
+    }
+
+    /// Opens the file at `path` and gives it a number. The identity of the file at this moment is what every later answer
+    /// is held against.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Permission`], [`StoreError::NotARegularFile`],
+    /// [`StoreError::TooManyFiles`], [`StoreError::Io`].
+    pub fn add(&self, path: &Path) -> Result<ObjectId, StoreError> {
+        let source = Arc::new(Source::open(path)?);
+        let mut sources = self.sources.write();
+        let number = u32::try_from(sources.len())
+            .map_err(|_| StoreError::TooManyFiles { path: source.name(), limit: u32::MAX.to_string() })?;
+        sources.push(source);
+        Ok(ObjectId(number))
+    }
+
+    pub(super) fn source(&self, object: ObjectId) -> Result<Arc<Source>, StoreError> {
+        self.sources.read().get(object.0 as usize).cloned().ok_or(StoreError::Unknown(object))
+    }
+}
+
+impl Store for FileStore {
+    fn name(&self, object: ObjectId) -> String {
+        self.source(object).map_or_else(|_| object.to_string(), |source| source.name())
+    }
+
+    fn len(&self, object: ObjectId) -> Result<u64, StoreError> {
+        Ok(self.source(object)?.identity.size)
+    }
+
+    fn modified(&self, object: ObjectId) -> Result<SystemTime, StoreError> {
+        Ok(self.source(object)?.identity.modified())
+    }
+
+    fn gather(&self, object: ObjectId, runs: &[Run], out: &mut [u8]) -> Result<(), StoreError> {
+        self.source(object)?.gather(runs, out)
+    }
+}
+
+/// One open file.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// As the user gave it, for messages.
+    path: PathBuf,
+    /// The same, good from any working directory.
+    absolute: PathBuf,
+    file: File,
+    identity: Identity,
+    /// Made when first needed; `None` where the file cannot be mapped.
+    mapping: OnceLock<Option<Mapping>>,
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let explain = |source| StoreError::opening(path, source);
+        // O_NONBLOCK: a pipe in the file's place is refused below instead of hanging the open.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+            .open(path)
+            .map_err(explain)?;
+        let kind = file.metadata().map_err(explain)?.file_type();
+        if !kind.is_file() {
+            let what = match kind {
+                kind if kind.is_dir() => "directory",
+                kind if kind.is_fifo() => "pipe",
+                kind if kind.is_char_device() || kind.is_block_device() => "device",
+                _ => "special file",
+            };
+            return Err(StoreError::NotARegularFile { path: path.display().to_string(), what });
+        }
+        let stat = rustix::fs::fstat(&file).map_err(|error| explain(error.into()))?;
+        let absolute = std::path::absolute(path).map_err(explain)?;
+        let identity = Identity::of(&stat);
+        Ok(Self { path: path.to_owned(), absolute, file, identity, mapping: OnceLock::new() })
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn gather(&self, runs: &[Run], out: &mut [u8]) -> Result<(), StoreError> {
+        check_runs(runs, self.identity.size, out.len(), || self.name())?;
+        self.check_identity()?;
+        let filled = self.fill(runs, out);
+        // Also when filling failed: what changed explains more than what it made fail.
+        self.check_identity()?;
+        filled
+    }
+
+    /// Whether the path still leads to the file that was opened, and none of its pages ever went missing.
+    fn check_identity(&self) -> Result<(), StoreError> {
+        let poisoned = || self.mapping.get().and_then(Option::as_ref).is_some_and(Mapping::is_poisoned);
+        match self.identity.change_at(&self.absolute) {
+            Ok(None) if poisoned() => Err(self.copy_failed(CopyError::Poisoned)),
+            Ok(None) => Ok(()),
+            Ok(Some(what)) => Err(self.changed(what)),
+            Err(source) => Err(self.failed("examine", source)),
+        }
+    }
+
+    fn fill(&self, runs: &[Run], out: &mut [u8]) -> Result<(), StoreError> {
+        let is_short = |run: &&Run| run.len < LONG_RUN;
+        let mapping = if runs.iter().any(|run| is_short(&run)) { self.mapping() } else { None };
+        if let Some(mapping) = mapping {
+            let pieces = runs.iter().filter(is_short);
+            let pieces = pieces.map(|run| Piece { from: run.from, to: run.to, len: run.len });
+            mapping.copy_pieces(pieces, out).map_err(|error| self.copy_failed(error))?;
+        }
+        for run in runs {
+            if mapping.is_none() || !is_short(&run) {
+                self.pread(run, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn mapping(&self) -> Option<&Mapping> {
+        let map = || Mapping::new(&self.file, self.identity.size).ok();
+        self.mapping.get_or_init(map).as_ref()
+    }
+
+    fn pread(&self, run: &Run, out: &mut [u8]) -> Result<(), StoreError> {
+        let target = out.get_mut(run.to..run.to + run.len).unwrap_or_default();
+        self.file.read_exact_at(target, run.from).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                self.changed(format!("it had {} bytes, now fewer", self.identity.size))
+            }
+            _ => self.failed("read", error),
+        })
+    }
+
+    fn copy_failed(&self, error: CopyError) -> StoreError {
+        match error {
+            CopyError::Poisoned => {
+                self.changed("pages of it could not be read: it shrank, or its storage failed".to_owned())
+            }
+            CopyError::OutOfRange => self.failed("read", std::io::Error::other(error)),
+        }
+    }
+
+    fn changed(&self, what: String) -> StoreError {
+        StoreError::Changed { path: self.name(), what }
+    }
+
+    fn failed(&self, action: &'static str, source: std::io::Error) -> StoreError {
+        StoreError::Io { path: self.name(), action, source }
+    }
+}

@@ -1,0 +1,9 @@
+//! What the safe language cannot say: a mapping that outlives its file, going into the background, signals.
+//!
+//! One concern per file, each with its argument for why it is sound. Not here: anything that knows of checkpoints.
+
+pub mod daemon;
+mod fault;
+pub mod limits;
+pub mod mapping;
+pub mod signals;

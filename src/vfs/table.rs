@@ -1,0 +1,108 @@
+//! Nodes by number. Numbers are made of names, so that a file keeps its number across mounts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::views::ViewFile;
+use super::{DirEntry, Ino, Kind};
+
+/// A file or directory.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) ino: Ino,
+    pub(super) parent: Ino,
+    pub(super) kind: NodeKind,
+}
+
+#[derive(Debug)]
+pub(super) enum NodeKind {
+    Directory,
+    File(Box<ViewFile>),
+}
+
+/// All nodes there are so far. Nodes are only ever added.
+#[derive(Debug)]
+pub(super) struct Table {
+    nodes: HashMap<Ino, Arc<Node>>,
+    /// Entries of each directory, sorted by name.
+    children: HashMap<Ino, BTreeMap<String, Ino>>,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        let mut table = Self { nodes: HashMap::new(), children: HashMap::new() };
+        let root = Node { ino: Ino::ROOT, parent: Ino::ROOT, kind: NodeKind::Directory };
+        table.nodes.insert(Ino::ROOT, Arc::new(root));
+        table.children.insert(Ino::ROOT, BTreeMap::new());
+        table
+    }
+
+    pub(super) fn get(&self, ino: Ino) -> Option<Arc<Node>> {
+        self.nodes.get(&ino).cloned()
+    }
+
+    pub(super) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
+        self.children.get(&parent)?.get(name).copied()
+    }
+
+    /// Entries of a directory; `None` for what is none.
+    pub(super) fn list(&self, ino: Ino) -> Option<Vec<DirEntry>> {
+        let entries = self.children.get(&ino)?.iter().map(|(name, ino)| {
+            let kind = if self.children.contains_key(ino) { Kind::Directory } else { Kind::File };
+            DirEntry { ino: *ino, kind, name: name.clone() }
+        });
+        Some(entries.collect())
+    }
+
+    /// Two, and one for every directory in it.
+    pub(super) fn links(&self, node: &Node) -> u32 {
+        let children = self.children.get(&node.ino);
+        let directories = children.map_or(0, |c| c.values().filter(|ino| self.children.contains_key(ino)).count());
+        u32::try_from(directories).unwrap_or(u32::MAX).saturating_add(2)
+    }
+
+    /// The directory `name` in `parent`, made if it is not there. `identity` is what its number is made of.
+    pub(super) fn directory(&mut self, parent: Ino, name: &str, identity: &str) -> Ino {
+        if let Some(ino) = self.child(parent, name) {
+            return ino;
+        }
+        let ino = self.add(parent, name, identity, NodeKind::Directory);
+        self.children.insert(ino, BTreeMap::new());
+        ino
+    }
+
+    /// Adds a file at `path` below `root`, with the directories that lead to it. What is there already stays.
+    pub(super) fn file(&mut self, root: Ino, layout: &str, path: &str, file: ViewFile) {
+        let mut parent = root;
+        let mut identity = layout.to_owned();
+        let mut parts = path.split('/').peekable();
+        while let Some(part) = parts.next() {
+            identity = format!("{identity}/{part}");
+            if parts.peek().is_some() {
+                parent = self.directory(parent, part, &identity);
+            } else if self.child(parent, part).is_none() {
+                self.add(parent, part, &identity, NodeKind::File(Box::new(file)));
+                return;
+            }
+        }
+    }
+
+    fn add(&mut self, parent: Ino, name: &str, identity: &str, kind: NodeKind) -> Ino {
+        let mut ino = number(identity);
+        // Two names with one number are next to impossible; if it happens the later one takes the next free number.
+        while self.nodes.contains_key(&ino) {
+            ino = Ino(ino.0.wrapping_add(1).max(2));
+        }
+        self.nodes.insert(ino, Arc::new(Node { ino, parent, kind }));
+        self.children.entry(parent).or_default().insert(name.to_owned(), ino);
+        ino
+    }
+}
+
+/// A number for a name: 63 bits, so that no tool takes it for a negative one.
+fn number(identity: &str) -> Ino {
+    let hash = blake3::hash(identity.as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(hash.as_bytes().first_chunk::<8>().unwrap_or(&[2; 8]));
+    Ino((u64::from_le_bytes(bytes) >> 1).max(2))
+}

@@ -1,0 +1,90 @@
+//! Values that a view takes over from a source rank as they are; tensors in them keep their storages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Contents;
+use crate::catalog::RankFile;
+use crate::value::{Object, Storage, TensorRef, Value};
+
+/// Takes over values of one source rank.
+pub(super) struct Carried<'a, 'contents> {
+    source: &'a RankFile,
+    contents: &'a mut Contents<'contents>,
+    /// Objects and tensors done before, by identity, so that what is shared in the source stays shared.
+    done: HashMap<usize, Value>,
+}
+
+impl<'a, 'contents> Carried<'a, 'contents> {
+    pub(super) fn new(source: &'a RankFile, contents: &'a mut Contents<'contents>) -> Self {
+        Self { source, contents, done: HashMap::new() }
+    }
+
+    /// The same value for the view's tree. The decoder has bounded depth and size of what is walked here.
+    pub(super) fn value(&mut self, value: &Value) -> Value {
+        if !holds_tensor(value) {
+            return value.clone();
+        }
+        match value {
+            Value::List(items) => Value::List(self.values(items)),
+            Value::Tuple(items) => Value::Tuple(self.values(items)),
+            Value::Dict(items) => {
+                Value::Dict(items.iter().map(|(k, v)| (k.clone(), self.value(v))).collect())
+            }
+            Value::Tensor(tensor) => self.shared(Arc::as_ptr(tensor) as usize, |carried| carried.tensor(tensor)),
+            Value::Object(object) => self.shared(Arc::as_ptr(object) as usize, |carried| carried.object(object)),
+            other => other.clone(),
+        }
+    }
+
+    fn values(&mut self, items: &[Value]) -> Arc<[Value]> {
+        items.iter().map(|item| self.value(item)).collect()
+    }
+
+    fn shared(&mut self, identity: usize, make: impl FnOnce(&mut Self) -> Value) -> Value {
+        if let Some(done) = self.done.get(&identity) {
+            return done.clone();
+        }
+        let made = make(self);
+        self.done.insert(identity, made.clone());
+        made
+    }
+
+    fn object(&mut self, object: &Object) -> Value {
+        Value::Object(Arc::new(Object {
+            construct: object.construct,
+            callable: object.callable.clone(),
+            args: self.value(&object.args),
+            appended: object.appended.iter().map(|item| self.value(item)).collect(),
+            items: object.items.iter().map(|(k, v)| (k.clone(), self.value(v))).collect(),
+            state: object.state.as_ref().map(|state| self.value(state)),
+        }))
+    }
+
+    fn tensor(&mut self, tensor: &TensorRef) -> Value {
+        let key: Arc<str> = format!("carried {}", tensor.storage.key).into();
+        if let Some(extent) = self.source.storages.get(&tensor.storage.key) {
+            self.contents.carry(key.clone(), *extent);
+        }
+        let storage = Storage { key, bytes: tensor.storage.bytes };
+        Value::Tensor(Arc::new(TensorRef { storage, ..tensor.clone() }))
+    }
+}
+
+/// Whether a tensor is anywhere in the value. What holds none is taken over as the same object.
+fn holds_tensor(value: &Value) -> bool {
+    match value {
+        Value::Tensor(_) => true,
+        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::FrozenSet(items) => {
+            items.iter().any(holds_tensor)
+        }
+        Value::Dict(items) => items.iter().any(|(_, v)| holds_tensor(v)),
+        Value::Object(object) => {
+            holds_tensor(&object.args)
+                || object.appended.iter().any(holds_tensor)
+                || object.items.iter().any(|(_, v)| holds_tensor(v))
+                || object.state.as_ref().is_some_and(holds_tensor)
+        }
+        _ => false,
+    }
+}
