@@ -64,9 +64,11 @@ class Model:
             ("mlp.linear_fc2.weight", (self.hidden, self.ffn), 1),
             ("mlp.linear_fc2.bias", (self.hidden,), None),
         ]
-        keep = [n for n in names if (self.bias or not n[0].endswith(".bias")) and (self.qk_norm or "k_layernorm" not in n[0])]
-        keep = [n for n in keep if self.qk_norm or "q_layernorm" not in n[0]]
-        return [(f"decoder.layers.{at}.{name}", shape, cut) for name, shape, cut in keep]
+        if not self.bias:
+            names = [n for n in names if not n[0].endswith(".bias")]
+        if not self.qk_norm:
+            names = [n for n in names if not n[0].endswith(("q_layernorm.weight", "k_layernorm.weight"))]
+        return [(f"decoder.layers.{at}.{name}", shape, cut) for name, shape, cut in names]
 
     def parameters(self):
         """Every parameter of the whole model, vocabulary rows at their true number."""
@@ -87,7 +89,7 @@ class Model:
         for local in range(cut[at]):
             for (name, _, how), (source, _, _) in zip(self.layer(local), self.layer(first + local)):
                 yield name, source, how
-                if not self.te and name.endswith(("linear_proj.weight", "linear_qkv.weight", "fc1.weight", "fc2.weight")):
+                if not self.te and name.endswith(("proj.weight", "qkv.weight", "fc1.weight", "fc2.weight")):
                     yield name.replace("weight", "_extra_state"), None, None
         if last:
             yield "decoder.final_layernorm.weight", "decoder.final_layernorm.weight", None

@@ -47,7 +47,8 @@ class Clients(unittest.TestCase):
         run("tar", "-C", self.view, "-cf", archive, ".")
         with tarfile.open(archive) as tar:
             members = {m.name.removeprefix("./"): tar.extractfile(m).read() for m in tar if m.isfile()}
-        self.assertEqual(members, {str(p.relative_to(self.real)): p.read_bytes() for p in self.real.rglob("*") if p.is_file()})
+        wanted = {str(p.relative_to(self.real)): p.read_bytes() for p in self.real.rglob("*") if p.is_file()}
+        self.assertEqual(members, wanted)
 
     def test_dd_with_odd_blocks(self):
         out = self.scratch / "dd"

@@ -7,7 +7,7 @@ import signal
 import unittest
 
 from support import (
-    FIXTURES, Case, ForegroundMount, Mount, ckpt_fs, daemon_pid, expected, is_mounted, manifest, need_fuse, unmount, until,
+    FIXTURES, Case, ForegroundMount, Mount, ckpt_fs, daemon_pid, expected, is_mounted, manifest, unmount, until,
 )
 
 YUAN = FIXTURES / "yuan-tiny" / "pp2b24_tp2_none"
@@ -99,7 +99,6 @@ class Daemon(Case):
             until(lambda: daemon_pid(path) is None, "the daemon to end")
 
     def test_messages_go_to_the_log_file(self):
-        need_fuse()
         log = self.scratch / "log"
         with Mount(YUAN, "--log-file", log) as path:
             with self.assertRaises(OSError):

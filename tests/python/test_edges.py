@@ -81,8 +81,9 @@ class Edges(Case):
         carried = {
             "scalar": torch.tensor(3.5, dtype=torch.float64), "empty": torch.empty((0, 4), dtype=torch.float16),
             "flag": torch.tensor([True, False]), "window": base[5:11], "same": base.view(4, 6),
-            "turned": base.view(4, 6).t(), "wide": torch.tensor([1.5]).expand(3, 2), "leaf": torch.nn.Parameter(base[:2]),
-            "bytes": torch.arange(9, dtype=torch.uint8), "long": torch.tensor([2**62]), "words": ["x", (1, None), {2: b"y"}],
+            "turned": base.view(4, 6).t(), "wide": torch.tensor([1.5]).expand(3, 2),
+            "leaf": torch.nn.Parameter(base[:2]), "bytes": torch.arange(9, dtype=torch.uint8),
+            "long": torch.tensor([2**62]), "words": ["x", (1, None), {2: b"y"}],
         }
         model = self.core.Model()
         source = model.save(self.scratch / "source", extra={"rng_state": [carried]})

@@ -1,13 +1,14 @@
 """Materialized checkpoints against those that training wrote, judged by a reader that is not ours."""
 
+import json
 import os
 import subprocess
 import unittest
 import zipfile
 
 from support import (
-    FIXTURES, KINDS, Case, ckpt_fs, expected, expected_names, fixture_roots, layout_flags, manifest, must_run, need,
-    need_program, pairs, run, same_files, sources,
+    FIXTURES, KINDS, Case, binary, ckpt_fs, expected, expected_names, fixture_roots, layout_flags, manifest, must_run,
+    need, need_program, pairs, run, same_files, sources,
 )
 
 YUAN = FIXTURES / "yuan-tiny" / "pp2b24_tp2_none"
@@ -164,10 +165,15 @@ class Command(Case):
         done = ckpt_fs("verify", YUAN, out, check=False)
         self.assertEqual(done.returncode, 1, done.stderr)
 
+    def test_tables_say_what_views_leave_out_and_json_is_json(self):
+        self.assertIn("--no-load-optim", ckpt_fs("inspect", YUAN).stdout)
+        for command in (["inspect", YUAN], ["ls", YUAN, "--tp", 4, "--pp", 1]):
+            for extra in ([], ["--tensors"]):
+                self.assertTrue(json.loads(ckpt_fs(*command, "--json", *extra).stdout))
+                self.assertTrue(ckpt_fs(*command, *extra).stdout.strip())
+
     def test_killed_half_way_leaves_nothing_that_looks_whole(self):
         """The tracker is what makes a directory a checkpoint, and it appears with everything else or not at all."""
-        from support import binary
-
         command = [binary(), "materialize", str(YUAN), str(self.scratch / "out"), "--tp", "4", "--pp", "6"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         process.kill()
