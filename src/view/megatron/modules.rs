@@ -50,7 +50,9 @@ pub(super) fn rewrite(
     if let Some(after) = last.iter().rposition(|(name, _)| layer_of(name).is_some()) {
         list.extend(last.iter().skip(after + 1).cloned());
     }
-    list.retain(|(name, _)| name.as_str().is_none_or(|name| layer_of_text(name).is_some() || is_wanted(name)));
+    list.retain(|(name, _)| {
+        name.as_str().is_none_or(|name| layer_of_text(name).is_some() || is_wanted(name))
+    });
     list
 }
 
