@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub use arrange::{ArrangeError, Arrangement, part_sizes};
 pub use limits::{Limit, LimitError, check as check_limits, possible as possible_sizes};
-pub use model::{Entry, Holding, Model, ModelError, Stage, layer_templates};
+pub use model::{Entry, Holding, Model, ModelError, Stage, VOCABULARY, layer_templates};
 pub use vocabulary::{Padding, Vocabulary, VocabularyError};
 
 /// A family as its file states it.

@@ -2,6 +2,7 @@
 //!
 //! Not here: files and mappings (`store`), what tensors are called (`family`), which files a layout has (`view`).
 
+pub mod megatron;
 pub mod pickle;
 pub mod torch;
 pub mod zip;

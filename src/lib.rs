@@ -5,10 +5,12 @@
 
 pub mod catalog;
 pub mod cli;
+pub mod digest;
 pub mod extent;
 pub mod family;
 pub mod format;
 pub mod fuse;
+pub mod inspect;
 pub mod layout;
 pub mod materialize;
 pub mod plan;
@@ -18,5 +20,7 @@ pub mod store;
 pub mod sys;
 pub mod tensor;
 pub mod value;
+pub mod verify;
 pub mod vfs;
 pub mod view;
+pub mod weights;

@@ -134,7 +134,8 @@ impl Job<'_> {
     }
 
     fn files(&self) -> Result<Vec<ViewFile>, MaterializeError> {
-        let wanted = |set: &Option<BTreeSet<u32>>, number: u32| set.as_ref().is_none_or(|set| set.contains(&number));
+        let wanted =
+            |set: &Option<BTreeSet<u32>>, number: u32| set.as_ref().is_none_or(|set| set.contains(&number));
         let mut files = self.view.files();
         files.retain(|file| match file.kind {
             FileKind::Rank(rank) => wanted(&self.tp_ranks, rank.tp) && wanted(&self.pp_ranks, rank.pp),

@@ -2,8 +2,8 @@
 //!
 //! Catalog + model + layout in, file names and plans out. Not here: bytes of tensors, any I/O, the shape of a mount (`vfs`).
 
-pub mod megatron;
 mod error;
+pub mod megatron;
 mod stock;
 mod target;
 mod vocabulary;

@@ -50,6 +50,17 @@ pub struct Holding {
     pub dimensions: Vec<String>,
 }
 
+/// Name of the dimension that padding makes longer.
+pub const VOCABULARY: &str = "vocabulary";
+
+impl Holding {
+    /// Whether axis `axis` of the parameter is the vocabulary, whose padding depends on the layout.
+    #[must_use]
+    pub fn is_vocabulary(&self, axis: usize) -> bool {
+        self.dimensions.get(axis).is_some_and(|name| name == VOCABULARY)
+    }
+}
+
 /// A family applied to the `args` of one checkpoint.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -192,6 +203,17 @@ impl Model {
     #[must_use]
     pub fn cut(&self, dimension: &str) -> Option<&str> {
         self.family.parameters.cut.get(dimension).map(String::as_str)
+    }
+
+    /// Canonical names of the parameters whose rows are the padded vocabulary.
+    pub fn padded_parameters(&self) -> impl Iterator<Item = &str> {
+        let holds = self
+            .entries
+            .iter()
+            .flat_map(|entry| entry.holds.iter().map(move |holding| (entry.axis, holding)));
+        holds
+            .filter(|(axis, holding)| holding.is_vocabulary(*axis))
+            .map(|(_, holding)| holding.param.as_str())
     }
 
     /// The vocabulary, for a source that stores `stored` rows of it at tensor-parallel size `tp`.

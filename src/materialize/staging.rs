@@ -24,7 +24,11 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Materi
 
 impl Staging {
     /// Checks the destination and makes an empty directory beside it.
-    pub(super) fn prepare(destination: &Path, source: &Path, overwrite: bool) -> Result<Self, MaterializeError> {
+    pub(super) fn prepare(
+        destination: &Path,
+        source: &Path,
+        overwrite: bool,
+    ) -> Result<Self, MaterializeError> {
         // A trailing slash or `.` has no name of its own; the absolute path has.
         let destination = std::path::absolute(destination).map_err(failed("find", destination))?;
         let destination: PathBuf = destination.components().collect();
@@ -62,7 +66,12 @@ impl Staging {
         let exchanged = match fs::rename(&self.path, &self.destination) {
             Ok(()) => false,
             // Not empty: the two change places, and what was there is removed afterwards.
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                ) =>
+            {
                 renameat_with(CWD, &self.path, CWD, &self.destination, RenameFlags::EXCHANGE)
                     .map_err(io::Error::from)
                     .map_err(failed("replace", &self.destination))?;
@@ -125,7 +134,8 @@ fn remove_abandoned(parent: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|pid| pid.parse().ok());
+        let process =
+            name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|pid| pid.parse().ok());
         let Some(process) = process.and_then(Pid::from_raw) else { continue };
         let is_own = process == rustix::process::getpid();
         if is_own || test_kill_process(process) == Err(rustix::io::Errno::SRCH) {

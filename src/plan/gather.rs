@@ -86,8 +86,13 @@ pub fn gather(target: &Target<'_>, out: &mut Builder) -> Result<(), GatherError>
 /// # Errors
 /// As [`gather`].
 pub fn whole(param: &Param, positions: u64) -> Result<FilePlan, GatherError> {
-    let bands = if positions == 0 { Vec::new() } else { vec![(Band::once(0, 0, 0, positions), Source::Param(param))] };
-    let shape = if param.shape.rank() == 0 { Shape::default() } else { param.shape.with(param.axis, positions) };
+    let bands = if positions == 0 {
+        Vec::new()
+    } else {
+        vec![(Band::once(0, 0, 0, positions), Source::Param(param))]
+    };
+    let shape =
+        if param.shape.rank() == 0 { Shape::default() } else { param.shape.with(param.axis, positions) };
     let mut builder = Builder::new();
     gather(&Target { dtype: param.dtype, shape, axis: param.axis, bands }, &mut builder)?;
     Ok(builder.finish())

@@ -28,17 +28,19 @@ pub(super) fn catalog(
         for leaf in leaves(model_of(file)?, &file.name)? {
             let Some((entry, layer)) = model.find(&leaf.path) else {
                 let family = model.family().name.clone();
-                return Err(SourceError::UnknownTensor { file: file.name.clone(), tensor: leaf.path, family });
+                return Err(SourceError::UnknownTensor {
+                    file: file.name.clone(),
+                    tensor: leaf.path,
+                    family,
+                });
             };
             known.push((index, leaf, entry, layer));
         }
     }
     let stages = stages(model, sizes, &files, &known)?;
     let layout = Layout { tp: sizes.tp, stages };
-    let mut builder = Builder {
-        catalog: Catalog::new(layout, iteration, files.clone()),
-        dimensions: HashMap::new(),
-    };
+    let mut builder =
+        Builder { catalog: Catalog::new(layout, iteration, files.clone()), dimensions: HashMap::new() };
     for (index, leaf, entry, layer) in &known {
         if let Some(file) = files.get(*index) {
             builder.leaf(file, leaf, entry, *layer)?;
@@ -66,7 +68,10 @@ fn stages(
         let layers = seen.remove(&pp).unwrap_or_default();
         let count = layers.last().map_or(0, |last| last.saturating_add(1));
         if let Some(gap) = (0..count).find(|layer| !layers.contains(layer)) {
-            let file = files.iter().find(|file| file.rank.pp == pp).map_or_else(String::new, |file| file.name.clone());
+            let file = files
+                .iter()
+                .find(|file| file.rank.pp == pp)
+                .map_or_else(String::new, |file| file.name.clone());
             let what = format!("stage {pp} has a layer {} but no layer {gap}", count - 1);
             return Err(SourceError::Contents { file, what });
         }
@@ -104,7 +109,13 @@ impl Stored<'_> {
 }
 
 impl Builder {
-    fn leaf(&mut self, file: &RankFile, leaf: &Leaf<'_>, entry: &Entry, layer: Option<u32>) -> Result<(), SourceError> {
+    fn leaf(
+        &mut self,
+        file: &RankFile,
+        leaf: &Leaf<'_>,
+        entry: &Entry,
+        layer: Option<u32>,
+    ) -> Result<(), SourceError> {
         if entry.holds.is_empty() {
             // Extra state that is not None belongs to one layout of one layer; Megatron loads without it.
             if matches!(leaf.value, crate::value::Value::None) {
@@ -134,7 +145,9 @@ impl Builder {
         for holding in &entry.holds {
             if holding.dimensions.len() != shape.rank() {
                 let dimensions = holding.dimensions.join(", ");
-                return Err(stored.error(format!("its shape is {shape}, but {} is [{dimensions}]", holding.param)));
+                return Err(
+                    stored.error(format!("its shape is {shape}, but {} is [{dimensions}]", holding.param))
+                );
             }
         }
         let arrange = |source| SourceError::Arrange {
@@ -168,14 +181,20 @@ impl Builder {
     }
 
     /// A dimension has one size in the whole model. This is what finds a plain feed-forward layer called gated, and the reverse.
-    fn check_dimensions(&mut self, stored: &Stored<'_>, names: &[String], global: &Shape) -> Result<(), SourceError> {
+    fn check_dimensions(
+        &mut self,
+        stored: &Stored<'_>,
+        names: &[String],
+        global: &Shape,
+    ) -> Result<(), SourceError> {
         for (name, size) in names.iter().zip(&global.0) {
             let (known, where_seen) = self
                 .dimensions
                 .entry(name.clone())
                 .or_insert_with(|| (*size, format!("{} in {}", stored.path, stored.file.name)));
             if known != size {
-                return Err(stored.error(format!("its {name} dimension is {size}, but it is {known} by {where_seen}")));
+                return Err(stored
+                    .error(format!("its {name} dimension is {size}, but it is {known} by {where_seen}")));
             }
         }
         Ok(())

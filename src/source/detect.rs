@@ -15,12 +15,19 @@ use crate::value::Value;
 /// Tensor- and pipeline-parallel sizes, and the files with their ranks.
 ///
 /// `args` and the names of the directories must agree; a size beyond the directories that are there means that files are missing.
-pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, Vec<(RankFile, Vec<String>)>), SourceError> {
+pub(super) fn sizes(
+    located: &Located,
+    files: Vec<ReadFile>,
+) -> Result<(Sizes, Vec<(RankFile, Vec<String>)>), SourceError> {
     let Some(first) = files.first() else {
-        return Err(SourceError::NotACheckpoint { path: located.directory.clone(), what: "it has no rank file".into() });
+        return Err(SourceError::NotACheckpoint {
+            path: located.directory.clone(),
+            what: "it has no rank file".into(),
+        });
     };
     let args = args_of(&first.tree, &first.name)?;
-    let stated = |field: &str| args.attribute(field).and_then(Value::as_int).and_then(|n| u32::try_from(n).ok());
+    let stated =
+        |field: &str| args.attribute(field).and_then(Value::as_int).and_then(|n| u32::try_from(n).ok());
     let problem = |what: String| SourceError::NotACheckpoint { path: located.directory.clone(), what };
     let experts = stated("expert_model_parallel_size").unwrap_or(1);
     if experts > 1 || files.iter().any(|file| file.dir.third.is_some()) {
@@ -45,7 +52,10 @@ pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, V
         return Err(problem(format!("args say TP {} PP {}, which no cluster has", said.tp, said.pp)));
     }
     if let Some(odd) = files.iter().find(|file| (said.pp > 1) != file.dir.second.is_some()) {
-        return Err(problem(format!("{} does not fit a checkpoint of {} pipeline stages", odd.name, said.pp)));
+        return Err(problem(format!(
+            "{} does not fit a checkpoint of {} pipeline stages",
+            odd.name, said.pp
+        )));
     }
     let ranked = files.into_iter().map(|file| {
         let rank = Rank { pp: file.dir.second.unwrap_or(0), tp: file.dir.tp };
@@ -56,7 +66,10 @@ pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, V
 }
 
 /// The first of `families` that describes the checkpoint, applied to its args.
-pub(super) fn model(families: &[Arc<Family>], files: &[(RankFile, Vec<String>)]) -> Result<Model, SourceError> {
+pub(super) fn model(
+    families: &[Arc<Family>],
+    files: &[(RankFile, Vec<String>)],
+) -> Result<Model, SourceError> {
     let mut names = HashSet::new();
     let mut example = String::new();
     let Some((first, _)) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
@@ -90,7 +103,10 @@ pub(super) fn model_of(file: &RankFile) -> Result<&Value, SourceError> {
         return Ok(model);
     }
     if file.tree.get("model0").is_some() {
-        return Err(no_model(file.name.clone(), "it is stored in virtual pipeline stages, which this version cannot reshard yet"));
+        return Err(no_model(
+            file.name.clone(),
+            "it is stored in virtual pipeline stages, which this version cannot reshard yet",
+        ));
     }
     Err(no_model(file.name.clone(), "it has no 'model': this is not what Megatron saves"))
 }

@@ -68,7 +68,9 @@ pub enum SourceError {
         known: String,
     },
     /// A tensor that the family does not have.
-    #[error("{file}: tensor {tensor} is unknown to the family {family}; describe it in a family file and pass --family FILE")]
+    #[error(
+        "{file}: tensor {tensor} is unknown to the family {family}; describe it in a family file and pass --family FILE"
+    )]
     UnknownTensor {
         /// The rank file.
         file: String,

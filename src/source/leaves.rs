@@ -19,7 +19,12 @@ pub(super) fn leaves<'a>(model: &'a Value, file: &str) -> Result<Vec<Leaf<'a>>, 
     Ok(found)
 }
 
-fn collect<'a>(container: &'a Value, prefix: &str, file: &str, found: &mut Vec<Leaf<'a>>) -> Result<(), SourceError> {
+fn collect<'a>(
+    container: &'a Value,
+    prefix: &str,
+    file: &str,
+    found: &mut Vec<Leaf<'a>>,
+) -> Result<(), SourceError> {
     for (key, value) in container.items().unwrap_or_default() {
         let Some(key) = key.as_str() else {
             let what = format!("the dict '{prefix}' of its model has a key that is not a string");

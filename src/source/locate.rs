@@ -83,10 +83,17 @@ pub(super) fn locate(path: &Path, choice: Option<IterationChoice>) -> Result<Loc
 }
 
 /// `path` holds rank directories: its own name says the iteration.
-fn iteration_itself(path: &Path, choice: Option<IterationChoice>) -> Result<(PathBuf, Iteration), SourceError> {
+fn iteration_itself(
+    path: &Path,
+    choice: Option<IterationChoice>,
+) -> Result<(PathBuf, Iteration), SourceError> {
     let resolved = fs::canonicalize(path).map_err(|source| SourceError::Io { path: path.into(), source })?;
     let name = resolved.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let named = if name == RELEASE { Some(Iteration::Release) } else { parse_iteration_dir(&name).map(Iteration::Number) };
+    let named = if name == RELEASE {
+        Some(Iteration::Release)
+    } else {
+        parse_iteration_dir(&name).map(Iteration::Number)
+    };
     let chosen = choice.map(Iteration::from);
     match (named, chosen) {
         (Some(named), Some(chosen)) if named != chosen => Err(SourceError::NotACheckpoint {
@@ -134,7 +141,10 @@ fn read_tracker(root: &Path) -> Result<Iteration, SourceError> {
         RELEASE => Ok(Iteration::Release),
         number => number.parse().map(Iteration::Number).map_err(|_| SourceError::NotACheckpoint {
             path,
-            what: format!("expected an iteration number or 'release', found {:?}", number.chars().take(40).collect::<String>()),
+            what: format!(
+                "expected an iteration number or 'release', found {:?}",
+                number.chars().take(40).collect::<String>()
+            ),
         }),
     }
 }

@@ -51,7 +51,9 @@ pub(super) fn read_all(located: &Located, store: &FileStore) -> Result<Vec<ReadF
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(file), Some(object)) = (located.files.get(index), objects.get(index)) else { return done };
+            let (Some(file), Some(object)) = (located.files.get(index), objects.get(index)) else {
+                return done;
+            };
             done.push((index, read(file, *object, store)));
         }
     };
@@ -132,7 +134,8 @@ impl Reader<'_> {
             None => self.bytes(directory.offset, directory.len)?,
         };
         let len_of = usize::try_from(directory.len).unwrap_or(usize::MAX).min(bytes.len());
-        parse_directory(bytes.get(..len_of).unwrap_or_default(), &directory, len).map_err(|error| self.file_error(error))
+        parse_directory(bytes.get(..len_of).unwrap_or_default(), &directory, len)
+            .map_err(|error| self.file_error(error))
     }
 
     fn not_a_zip(&self, head: &[u8], _path: &Path) -> SourceError {

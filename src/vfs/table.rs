@@ -57,7 +57,8 @@ impl Table {
     /// Two, and one for every directory in it.
     pub(super) fn links(&self, node: &Node) -> u32 {
         let children = self.children.get(&node.ino);
-        let directories = children.map_or(0, |c| c.values().filter(|ino| self.children.contains_key(ino)).count());
+        let directories =
+            children.map_or(0, |c| c.values().filter(|ino| self.children.contains_key(ino)).count());
         u32::try_from(directories).unwrap_or(u32::MAX).saturating_add(2)
     }
 

@@ -67,7 +67,12 @@ impl Views {
     ///
     /// # Errors
     /// [`ViewError`] where the layout of the root cannot be laid out: one rank of every stage is tried.
-    pub fn new(stock: Arc<Stock>, reader: Reader, shape: &Shape, settings: Settings) -> Result<Self, ViewError> {
+    pub fn new(
+        stock: Arc<Stock>,
+        reader: Reader,
+        shape: &Shape,
+        settings: Settings,
+    ) -> Result<Self, ViewError> {
         let views = Self {
             stock,
             reader,

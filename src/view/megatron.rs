@@ -160,7 +160,8 @@ impl<'a> Contents<'a> {
         let sizes: Vec<u64> = encoded.storages.iter().map(|storage| storage.bytes).collect();
         let records = torch::records(encoded.pickle.len() as u64, &sizes);
         let specs: Vec<_> = records.iter().map(|record| record.spec.clone()).collect();
-        let mut file = FileBuilder { builder: Builder::new(), at: vec![0..0; records.len()], tensors: Vec::new() };
+        let mut file =
+            FileBuilder { builder: Builder::new(), at: vec![0..0; records.len()], tensors: Vec::new() };
         for piece in zip::Layout::new(RECORD_PREFIX, &specs)?.pieces {
             match piece {
                 zip::Piece::Bytes(bytes) => file.builder.literal(bytes),
@@ -216,4 +217,3 @@ struct FileBuilder {
 
 /// Torch names records after the file's stem.
 const RECORD_PREFIX: &str = "model_optim_rng";
-

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use super::{ViewError, VocabularyFill};
 use crate::catalog::{Catalog, RankFile};
-use crate::family::{Holding, Limit, Model, Padding, Vocabulary, check_limits, possible_sizes};
+use crate::family::{Limit, Model, Padding, VOCABULARY, Vocabulary, check_limits, possible_sizes};
 use crate::layout::{Layout, LayoutSpec};
 use crate::value::Value;
-
-/// Name of the dimension that padding makes longer.
-const VOCABULARY: &str = "vocabulary";
 
 /// What views are made of. One of these serves every layout.
 #[derive(Debug, Clone)]
@@ -85,13 +82,12 @@ impl Stock {
         Ok(self.vocabulary.map(|vocabulary| vocabulary.rows(u64::from(tp))).transpose()?)
     }
 
-    /// Whether padding may lengthen the axis that this parameter is cut along.
-    pub(super) fn is_padded(holding: &Holding, axis: usize) -> bool {
-        holding.dimensions.get(axis).is_some_and(|name| name == VOCABULARY)
-    }
-
     /// The source rank whose private state goes to `target`.
-    pub(super) fn nearest(&self, target: crate::layout::Rank, layout: &Layout) -> Result<&RankFile, ViewError> {
+    pub(super) fn nearest(
+        &self,
+        target: crate::layout::Rank,
+        layout: &Layout,
+    ) -> Result<&RankFile, ViewError> {
         self.catalog.nearest_rank(target, layout).ok_or(ViewError::NoRank)
     }
 

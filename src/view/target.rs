@@ -32,7 +32,8 @@ pub fn rank_tensors<'stock>(
 ) -> Result<Vec<TargetTensor<'stock>>, ViewError> {
     let entries = stock.model.entries();
     let first_layered = entries.iter().position(|e| e.stage == Stage::Layer).unwrap_or(entries.len());
-    let after_layered = entries.iter().rposition(|e| e.stage == Stage::Layer).map_or(entries.len(), |last| last + 1);
+    let after_layered =
+        entries.iter().rposition(|e| e.stage == Stage::Layer).map_or(entries.len(), |last| last + 1);
     let (before, rest) = entries.split_at(first_layered);
     let (layered, after) = rest.split_at(after_layered - first_layered);
     let maker = Maker { stock, layout, rank };
@@ -97,10 +98,19 @@ impl<'stock> Maker<'stock, '_> {
         staged && named && !(entry.only_if_pipelined && self.layout.pp() == 1)
     }
 
-    fn target(&self, entry: &Entry, params: &[&'stock Param], name: &str) -> Result<Target<'stock>, ViewError> {
+    fn target(
+        &self,
+        entry: &Entry,
+        params: &[&'stock Param],
+        name: &str,
+    ) -> Result<Target<'stock>, ViewError> {
         let mut sizes = Vec::with_capacity(params.len());
         for (holding, param) in entry.holds.iter().zip(params) {
-            let padded = if Stock::is_padded(holding, entry.axis) { self.stock.vocabulary_rows(self.layout.tp)? } else { None };
+            let padded = if holding.is_vocabulary(entry.axis) {
+                self.stock.vocabulary_rows(self.layout.tp)?
+            } else {
+                None
+            };
             sizes.push(padded.unwrap_or_else(|| param.size()));
         }
         let bands = entry

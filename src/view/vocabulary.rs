@@ -15,7 +15,11 @@ pub enum VocabularyFill {
 }
 
 /// Cuts `band` where the source's rows end; what is beyond is filled. Only bands of one run have rows to spare.
-pub(super) fn fill<'catalog>(band: Band, param: &'catalog Param, fill: VocabularyFill) -> Vec<(Band, Source<'catalog>)> {
+pub(super) fn fill<'catalog>(
+    band: Band,
+    param: &'catalog Param,
+    fill: VocabularyFill,
+) -> Vec<(Band, Source<'catalog>)> {
     let stored = param.size();
     let kept = stored.saturating_sub(band.from).min(band.len);
     if band.repeat != 1 || kept == band.len {

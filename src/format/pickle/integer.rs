@@ -40,7 +40,7 @@ mod tests {
         assert_eq!(shortest(&[0x80, 0x00]), [0x80, 0x00]);
         assert_eq!(shortest(&[0x80, 0xff]), [0x80]);
         assert_eq!(shortest(&[0xff, 0xff, 0xff]), [0xff]);
-        assert_eq!(shortest(&[]), []);
+        assert!(shortest(&[]).is_empty());
         assert_eq!(to_i64(&[0, 0, 0, 0, 0, 0, 0, 0x80, 0]), None);
     }
 }

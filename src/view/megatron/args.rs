@@ -49,7 +49,13 @@ impl Rewriter<'_> {
                 .and_then(|rows| i64::try_from(rows).ok())
                 .filter(|_| !matches!(old, Value::None))
                 .map_or_else(|| old.clone(), Value::Int),
-            ArgRole::False => if old.is_truthy() { Value::Bool(false) } else { old.clone() },
+            ArgRole::False => {
+                if old.is_truthy() {
+                    Value::Bool(false)
+                } else {
+                    old.clone()
+                }
+            }
             ArgRole::None => Value::None,
             ArgRole::FalseWithoutTp if self.layout.tp == 1 && old.is_truthy() => Value::Bool(false),
             ArgRole::FalseIfRecut if self.recut && old.is_truthy() => Value::Bool(false),

@@ -31,8 +31,12 @@ impl<'a, 'contents> Carried<'a, 'contents> {
             Value::Dict(items) => {
                 Value::Dict(items.iter().map(|(k, v)| (k.clone(), self.value(v))).collect())
             }
-            Value::Tensor(tensor) => self.shared(Arc::as_ptr(tensor) as usize, |carried| carried.tensor(tensor)),
-            Value::Object(object) => self.shared(Arc::as_ptr(object) as usize, |carried| carried.object(object)),
+            Value::Tensor(tensor) => {
+                self.shared(Arc::as_ptr(tensor) as usize, |carried| carried.tensor(tensor))
+            }
+            Value::Object(object) => {
+                self.shared(Arc::as_ptr(object) as usize, |carried| carried.object(object))
+            }
             other => other.clone(),
         }
     }

@@ -22,7 +22,12 @@ pub(super) struct Containers<'a> {
 type Leaf<'p> = (&'p str, Value);
 
 impl<'a> Containers<'a> {
-    pub(super) fn new(stock: &'a Stock, layout: &'a Layout, rank: Rank, tensors: &'a [TargetTensor<'a>]) -> Self {
+    pub(super) fn new(
+        stock: &'a Stock,
+        layout: &'a Layout,
+        rank: Rank,
+        tensors: &'a [TargetTensor<'a>],
+    ) -> Self {
         let nearest = stock.catalog.nearest_rank(rank, layout);
         let examples = nearest.into_iter().chain(&stock.catalog.ranks).collect();
         Self { stock, layout, rank, tensors, examples }
@@ -45,7 +50,9 @@ impl<'a> Containers<'a> {
             };
             // Leaves of one dict stand together, because the family lists them so.
             let mut within = vec![(inner, value)];
-            while let Some((_, next)) = rest.peek().and_then(|(next, _)| next.split_once('/')).filter(|(d, _)| *d == dict) {
+            while let Some((_, next)) =
+                rest.peek().and_then(|(next, _)| next.split_once('/')).filter(|(d, _)| *d == dict)
+            {
                 let value = rest.next().map_or(Value::None, |(_, value)| value);
                 within.push((next, value));
             }
@@ -57,7 +64,8 @@ impl<'a> Containers<'a> {
 
     /// A dict of the kind the source has at `path`, holding `items`.
     fn like_the_source(&self, path: &str, items: Vec<(Value, Value)>) -> Value {
-        let example = self.examples.iter().find_map(|file| at(file, path)).or_else(|| self.like_another(path));
+        let example =
+            self.examples.iter().find_map(|file| at(file, path)).or_else(|| self.like_another(path));
         match example {
             Some(Value::Object(object)) => {
                 let state = object.state.as_ref().map(|state| self.with_modules(path, state));
@@ -69,9 +77,11 @@ impl<'a> Containers<'a> {
 
     /// What the family says a dict that the source lacks is like.
     fn like_another(&self, path: &str) -> Option<&'a Value> {
-        let entry = self.tensors.iter().map(|tensor| tensor.entry).find(|entry| {
-            entry.name.rsplit_once('/').is_some_and(|(dict, _)| dict == path)
-        })?;
+        let entry = self
+            .tensors
+            .iter()
+            .map(|tensor| tensor.entry)
+            .find(|entry| entry.name.rsplit_once('/').is_some_and(|(dict, _)| dict == path))?;
         let other = entry.container_like.as_deref()?;
         self.examples.iter().find_map(|file| at(file, other))
     }

@@ -28,10 +28,10 @@ pub(super) fn rewrite(
     tensors: &BTreeSet<String>,
     entries: &BTreeSet<String>,
 ) -> Vec<(Value, Value)> {
-    let is_wanted = |name: &str| {
-        let holds = |leaves: &BTreeSet<String>| leaves.iter().any(|leaf| is_within(leaf, name));
-        holds(tensors) || !holds(entries)
-    };
+    let holds = |leaves: &BTreeSet<String>, module: &str| leaves.iter().any(|leaf| is_within(leaf, module));
+    // A module without parameters goes where the module around it goes.
+    let is_wanted =
+        |name: &str| with_ancestors(name).all(|module| holds(tensors, module) || !holds(entries, module));
     let mut list: Vec<(Value, Value)> = Vec::new();
     let first = sources.first().map_or(&[][..], |(_, modules)| modules);
     let last = sources.last().map_or(&[][..], |(_, modules)| modules);
@@ -50,7 +50,9 @@ pub(super) fn rewrite(
     if let Some(after) = last.iter().rposition(|(name, _)| layer_of(name).is_some()) {
         list.extend(last.iter().skip(after + 1).cloned());
     }
-    list.retain(|(name, _)| name.as_str().is_none_or(|name| layer_of_text(name).is_some() || is_wanted(name)));
+    list.retain(|(name, _)| {
+        name.as_str().is_none_or(|name| layer_of_text(name).is_some() || is_wanted(name))
+    });
     list
 }
 
@@ -60,6 +62,11 @@ fn layer_of(name: &Value) -> Option<(String, u32)> {
 
 fn layer_of_text(name: &str) -> Option<(String, u32)> {
     layer_templates(name).next()
+}
+
+/// The module and the modules around it: `a.b.c`, `a.b`, `a`.
+fn with_ancestors(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(name), |inner| inner.rsplit_once('.').map(|(outer, _)| outer))
 }
 
 /// Whether the leaf belongs to the module or one inside it. The root module has the empty name.

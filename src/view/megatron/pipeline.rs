@@ -31,7 +31,9 @@ impl Cut {
             _ if even(layers) => Self::Even,
             [first, rest @ ..] if even(rest) => Self::Ends { first: Some(*first), last: None },
             [rest @ .., last] if even(rest) => Self::Ends { first: None, last: Some(*last) },
-            [first, middle @ .., last] if even(middle) => Self::Ends { first: Some(*first), last: Some(*last) },
+            [first, middle @ .., last] if even(middle) => {
+                Self::Ends { first: Some(*first), last: Some(*last) }
+            }
             _ => Self::Custom,
         }
     }
@@ -67,8 +69,13 @@ pub fn training_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
         format!("--pipeline-model-parallel-size {}", layout.pp()),
     ];
     let encodes = |role: ArgRole| {
-        let fields = stock.args().and_then(|args| if let crate::value::Value::Object(o) = args { o.state.as_ref()?.items() } else { None });
-        fields.unwrap_or_default().iter().any(|(key, _)| key.as_str().and_then(|name| stock.model.arg_role(name)) == Some(role))
+        let fields = stock.args().and_then(|args| {
+            if let crate::value::Value::Object(o) = args { o.state.as_ref()?.items() } else { None }
+        });
+        fields
+            .unwrap_or_default()
+            .iter()
+            .any(|(key, _)| key.as_str().and_then(|name| stock.model.arg_role(name)) == Some(role))
     };
     if encodes(ArgRole::StagesText) && layout.pp() > 1 {
         flags.push("--pipeline-model-parallel-method block".to_owned());

@@ -1,0 +1,306 @@
+//! The arguments of every command, as clap reads them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::source::IterationChoice;
+
+/// A training checkpoint in any tensor- and pipeline-parallel layout, without rewriting it.
+#[derive(Debug, Parser)]
+#[command(name = "ckpt-fs", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 success, 1 verify found a difference, 2 wrong usage, 3 the source cannot be read, is damaged or incomplete, \
+4 the source is of a kind this version does not reshard, 5 the layout is impossible for the model, 6 the destination cannot be written, \
+7 the mount point cannot be used, 8 FUSE is not available, 9 other errors, 130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show a checkpoint in another layout as a read-only directory
+    Mount(MountArgs),
+    /// Take a mount away
+    #[command(visible_alias = "umount")]
+    Unmount(UnmountArgs),
+    /// Write a checkpoint to disk in another layout
+    Materialize(MaterializeArgs),
+    /// Say what a checkpoint is and which layouts it can take
+    Inspect(InspectArgs),
+    /// List the files of a view without mounting it
+    Ls(LsArgs),
+    /// Compare two checkpoints in any two layouts bit for bit, or check one for consistency
+    Verify(VerifyArgs),
+    /// Print a fingerprint of the weights that does not depend on the layout
+    Digest(DigestArgs),
+}
+
+/// Which checkpoint.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Source")]
+pub(crate) struct SourceArgs {
+    /// Iteration to use instead of the latest: a number, or 'release'
+    #[arg(long, value_name = "N")]
+    pub(crate) iteration: Option<IterationChoice>,
+
+    /// A file that describes another model family; tried before the built-in ones
+    #[arg(long, value_name = "FILE")]
+    pub(crate) family: Vec<PathBuf>,
+
+    /// True vocabulary size, where the checkpoint does not record it
+    #[arg(long, value_name = "N")]
+    pub(crate) vocab_size: Option<u64>,
+}
+
+/// Which layout.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Layout (what is left out stays as in the source)")]
+pub(crate) struct LayoutArgs {
+    /// Tensor-parallel size
+    #[arg(long, value_name = "N", aliases = ["target-tensor-model-parallel-size", "target-tensor-parallel-size", "tensor-parallel-size"])]
+    pub(crate) tp: Option<u32>,
+
+    /// Pipeline-parallel size; stages are even unless --pp-layers says otherwise
+    #[arg(long, value_name = "N", aliases = ["target-pipeline-model-parallel-size", "target-pipeline-parallel-size", "pipeline-parallel-size"])]
+    pub(crate) pp: Option<u32>,
+
+    /// Layers of each pipeline stage, e.g. 10,32
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', aliases = ["target-pipeline-model-parallel-blocks"])]
+    pub(crate) pp_layers: Vec<u32>,
+
+    /// What new rows of a vocabulary that needs more padding hold
+    #[arg(long, value_enum, default_value_t = VocabFill::Zero)]
+    pub(crate) vocab_fill: VocabFill,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VocabFill {
+    /// Zeros
+    Zero,
+    /// Copies of the last row, as Megatron's converter writes
+    LastRow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CrcChoice {
+    /// Zeros: nothing is read before it is asked for (torch does not check them)
+    Zero,
+    /// True sums: a mounted file equals the materialized one byte for byte
+    Exact,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IoChoice {
+    /// Every read comes to ckpt-fs: fastest for loaders that read
+    Direct,
+    /// The kernel keeps pages: for loaders that map files
+    Cached,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MountArgs {
+    /// The checkpoint: the directory of a run, or of one iteration
+    pub(crate) source: PathBuf,
+
+    /// Where to mount. A name such as tp8pp4 or tp1pp2@10,32 is the layout; under any other name each layout is a directory
+    pub(crate) mountpoint: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+
+    #[command(flatten)]
+    pub(crate) from: SourceArgs,
+
+    /// Stay in the foreground
+    #[arg(short, long, help_heading = "Mount")]
+    pub(crate) foreground: bool,
+
+    /// Let every user in (needs user_allow_other in /etc/fuse.conf unless root)
+    #[arg(long, help_heading = "Mount")]
+    pub(crate) allow_other: bool,
+
+    /// Let root in
+    #[arg(long, help_heading = "Mount", conflicts_with = "allow_other")]
+    pub(crate) allow_root: bool,
+
+    /// Owner of the files
+    #[arg(long, value_name = "ID", help_heading = "Mount")]
+    pub(crate) uid: Option<u32>,
+
+    /// Group of the files
+    #[arg(long, value_name = "ID", help_heading = "Mount")]
+    pub(crate) gid: Option<u32>,
+
+    /// Mount options as mount(8) takes them
+    #[arg(short = 'o', value_name = "OPT,OPT=VALUE", value_delimiter = ',', help_heading = "Mount")]
+    pub(crate) options: Vec<String>,
+
+    /// Checksum fields of the files
+    #[arg(long, value_enum, default_value_t = CrcChoice::Zero, help_heading = "Mount")]
+    pub(crate) crc: CrcChoice,
+
+    /// How files are opened; by default as suits their format
+    #[arg(long, value_enum, help_heading = "Mount")]
+    pub(crate) io: Option<IoChoice>,
+
+    /// Threads that answer the kernel
+    #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Mount")]
+    pub(crate) threads: usize,
+
+    /// Where messages go once the mount is live; by default they are dropped
+    #[arg(long, value_name = "FILE", help_heading = "Mount")]
+    pub(crate) log_file: Option<PathBuf>,
+
+    /// Which messages
+    #[arg(long, value_enum, default_value_t = super::log::Level::Warn, help_heading = "Mount")]
+    pub(crate) log_level: super::log::Level,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnmountArgs {
+    /// Mount points
+    #[arg(required = true)]
+    pub(crate) mountpoints: Vec<PathBuf>,
+
+    /// Detach now, also where files are open; the mount ends when they are closed
+    #[arg(short = 'z', long)]
+    pub(crate) lazy: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MaterializeArgs {
+    /// The checkpoint: the directory of a run, or of one iteration
+    pub(crate) source: PathBuf,
+
+    /// The directory to make
+    pub(crate) destination: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+
+    #[command(flatten)]
+    pub(crate) from: SourceArgs,
+
+    /// Replace the destination if it is not empty
+    #[arg(long, help_heading = "Output")]
+    pub(crate) overwrite: bool,
+
+    /// Write only these tensor-parallel ranks, e.g. 0,1,4-7
+    #[arg(long, value_name = "RANKS", alias = "tensor-generate-layer", help_heading = "Output")]
+    pub(crate) tp_ranks: Option<String>,
+
+    /// Write only these pipeline stages, e.g. 0,1,4-7
+    #[arg(long, value_name = "STAGES", alias = "pipeline-generate-layer", help_heading = "Output")]
+    pub(crate) pp_ranks: Option<String>,
+
+    /// Files written at the same time
+    #[arg(short, long, value_name = "N", help_heading = "Output")]
+    pub(crate) jobs: Option<usize>,
+
+    /// No progress bar
+    #[arg(short, long, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The checkpoint: the directory of a run, or of one iteration
+    pub(crate) source: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) from: SourceArgs,
+
+    /// List every parameter: global shape, element type, cut and bytes
+    #[arg(long)]
+    pub(crate) tensors: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// The checkpoint: the directory of a run, or of one iteration
+    pub(crate) source: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+
+    #[command(flatten)]
+    pub(crate) from: SourceArgs,
+
+    /// List every tensor, and which source files and offsets its bytes come from
+    #[arg(long)]
+    pub(crate) tensors: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A checkpoint
+    pub(crate) first: PathBuf,
+
+    /// Another, in any layout; without it the first is checked against itself: replicas, tied copies, missing files
+    pub(crate) second: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) from: SourceArgs,
+
+    /// Threads
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DigestArgs {
+    /// The checkpoint: the directory of a run, or of one iteration
+    pub(crate) source: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) from: SourceArgs,
+
+    /// Print the fingerprint of every parameter too
+    #[arg(long)]
+    pub(crate) tensors: bool,
+
+    /// Threads
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_scripts_long_names_are_understood() {
+        let line = "ckpt-fs materialize a b --target-tensor-model-parallel-size 4 --target-pipeline-model-parallel-size 2 \
+                    --target-pipeline-model-parallel-blocks 1,5 --tensor-generate-layer 0,1 --pipeline-generate-layer 1";
+        let Command::Materialize(args) = Arguments::parse_from(line.split_whitespace()).command else {
+            panic!()
+        };
+        assert_eq!((args.layout.tp, args.layout.pp, args.layout.pp_layers), (Some(4), Some(2), vec![1, 5]));
+        assert_eq!((args.tp_ranks.as_deref(), args.pp_ranks.as_deref()), (Some("0,1"), Some("1")));
+    }
+}

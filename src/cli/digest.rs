@@ -1,0 +1,59 @@
+//! `ckpt-fs digest`
+
+use std::io::{Write, stdout};
+
+use super::args::DigestArgs;
+use super::error::{CliError, Exit};
+use super::open::jobs;
+use super::{open, progress};
+use crate::digest::{Digest, VERSION, VocabularyRows, bytes, digest};
+
+pub(super) fn run(args: &DigestArgs) -> Result<Exit, CliError> {
+    let stop = progress::stop_on_signal()?;
+    let weights = open::source(&args.source, &args.from, None)?.weights();
+    let bar = progress::bar(args.json);
+    bar.set_length(bytes(&weights));
+    let digest = digest(&weights, jobs(args.jobs), &stop, &|n| bar.inc(n));
+    bar.finish_and_clear();
+    let digest = digest?;
+    let text = if args.json { json(&digest) } else { text(&digest, args) };
+    stdout().lock().write_all(text.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+fn text(digest: &Digest, args: &DigestArgs) -> String {
+    let mut lines = Vec::new();
+    if args.tensors {
+        lines.extend(
+            digest.parameters.iter().map(|p| format!("{}  {} {} {}", p.hash, p.name, p.dtype, p.shape)),
+        );
+    }
+    let padded = match digest.vocabulary {
+        Some(VocabularyRows::PaddedTo(rows)) => {
+            format!("  (vocabulary padded to {rows}; --vocab-size N leaves the padding out)")
+        }
+        Some(VocabularyRows::True(_)) | None => String::new(),
+    };
+    lines.push(format!("{VERSION}:{}  {}{padded}", digest.weights, args.source.display()));
+    lines.join("\n") + "\n"
+}
+
+fn json(digest: &Digest) -> String {
+    let parameters: Vec<_> = digest
+        .parameters
+        .iter()
+        .map(|p| serde_json::json!({ "name": &*p.name, "dtype": p.dtype.name(), "shape": p.shape.0, "hash": p.hash }))
+        .collect();
+    let (true_size, padded) = match digest.vocabulary {
+        Some(VocabularyRows::True(rows)) => (Some(rows), None),
+        Some(VocabularyRows::PaddedTo(rows)) => (None, Some(rows)),
+        None => (None, None),
+    };
+    let value = serde_json::json!({
+        "version": VERSION,
+        "weights": digest.weights,
+        "vocabulary": { "true_size": true_size, "padded_to": padded },
+        "parameters": parameters,
+    });
+    format!("{value:#}\n")
+}

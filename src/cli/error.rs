@@ -1,0 +1,135 @@
+//! Errors of the command line and the exit codes they end in.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::family::FamilyError;
+use crate::fuse::{MountError, UnmountError};
+use crate::materialize::MaterializeError;
+use crate::source::SourceError;
+use crate::view::ViewError;
+use crate::weights::WeightsError;
+
+/// Exit codes. They are documented in the README and do not change their meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    Success = 0,
+    /// `verify` found a difference.
+    Difference = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The source cannot be read, is damaged or incomplete.
+    Source = 3,
+    /// The source is of a kind that this version does not reshard.
+    Unsupported = 4,
+    /// The model does not allow the layout.
+    Layout = 5,
+    /// The destination cannot be written.
+    Destination = 6,
+    /// The mount point cannot be used.
+    MountPoint = 7,
+    /// FUSE is not available.
+    Fuse = 8,
+    /// Anything else that went wrong while running.
+    Runtime = 9,
+    /// Stopped by a signal, as shells count an interrupt.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What a command can fail with. The message says what to do; the kind says the exit code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("{file}: {source}")]
+    Family { file: String, source: FamilyError },
+    #[error(transparent)]
+    View(#[from] ViewError),
+    #[error(transparent)]
+    Materialize(#[from] MaterializeError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Unmount(#[from] UnmountError),
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    #[error("cannot {what}: {source}")]
+    System { what: &'static str, source: io::Error },
+}
+
+impl CliError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::Family { .. } => Exit::Usage,
+            Self::Source(error) => source_exit(error),
+            Self::View(error) => view_exit(error),
+            Self::Materialize(error) => match error {
+                MaterializeError::NoRanks { .. } => Exit::Usage,
+                MaterializeError::View(error) => view_exit(error),
+                MaterializeError::Read(_) => Exit::Source,
+                MaterializeError::Stopped => Exit::Interrupted,
+                MaterializeError::NotEmpty(_)
+                | MaterializeError::NotADirectory(_)
+                | MaterializeError::IsSource(_)
+                | MaterializeError::NoSpace { .. }
+                | MaterializeError::Io { .. } => Exit::Destination,
+            },
+            Self::Weights(WeightsError::Stopped) => Exit::Interrupted,
+            Self::Weights(WeightsError::Gather { .. } | WeightsError::Read(_)) => Exit::Source,
+            Self::Mount(error) => match error {
+                MountError::NoDevice { .. }
+                | MountError::NotPermitted { .. }
+                | MountError::HelperMissing { .. }
+                | MountError::AllowOther { .. }
+                | MountError::Helper { .. } => Exit::Fuse,
+                MountError::Option { .. } => Exit::Usage,
+                MountError::NoMountPoint { .. }
+                | MountError::NotADirectory { .. }
+                | MountError::AlreadyMounted { .. }
+                | MountError::Io { .. } => Exit::MountPoint,
+            },
+            Self::Unmount(_) => Exit::MountPoint,
+            Self::Output(_) | Self::System { .. } => Exit::Runtime,
+        }
+    }
+}
+
+fn source_exit(error: &SourceError) -> Exit {
+    match error {
+        SourceError::UnknownFamily { .. } | SourceError::UnknownTensor { .. } | SourceError::Model { .. } => {
+            Exit::Unsupported
+        }
+        SourceError::Io { .. }
+        | SourceError::Store(_)
+        | SourceError::NotACheckpoint { .. }
+        | SourceError::File { .. }
+        | SourceError::Contents { .. }
+        | SourceError::Arrange { .. }
+        | SourceError::Tensor { .. }
+        | SourceError::Uncovered { .. }
+        | SourceError::MissingParameter { .. }
+        | SourceError::Layers { .. } => Exit::Source,
+    }
+}
+
+fn view_exit(error: &ViewError) -> Exit {
+    match error {
+        ViewError::Layout(_) | ViewError::Limit(_) | ViewError::Arrange { .. } => Exit::Layout,
+        // It is the layout that cannot be had without the number.
+        ViewError::Vocabulary(_) => Exit::Layout,
+        ViewError::Gather { .. } | ViewError::Pickle { .. } | ViewError::Zip(_) | ViewError::NoRank => {
+            Exit::Source
+        }
+    }
+}

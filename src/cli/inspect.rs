@@ -1,0 +1,103 @@
+//! `ckpt-fs inspect`
+
+use std::io::{Write, stdout};
+
+use super::args::InspectArgs;
+use super::error::{CliError, Exit};
+use super::open;
+use super::table::{bytes, table};
+use crate::inspect::{ParameterSummary, Summary, parameters, summary};
+
+pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
+    let opened = open::source(&args.source, &args.from, None)?;
+    let summary = summary(&opened.source, &opened.stock);
+    let parameters = args.tensors.then(|| parameters(&opened.source));
+    let text = if args.json {
+        json(&summary, parameters.as_deref())?
+    } else {
+        text(&summary, parameters.as_deref())
+    };
+    stdout().lock().write_all(text.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+fn json(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> Result<String, CliError> {
+    let mut value = serde_json::to_value(summary).map_err(std::io::Error::from)?;
+    if let (Some(parameters), Some(object)) = (parameters, value.as_object_mut()) {
+        object.insert("tensors".into(), serde_json::to_value(parameters).map_err(std::io::Error::from)?);
+    }
+    Ok(format!("{value:#}\n"))
+}
+
+fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+    row("checkpoint", summary.directory.clone());
+    row("format", summary.format.to_owned());
+    row("family", format!("{} ({})", summary.family, summary.family_title));
+    row("iteration", summary.iteration.clone());
+    row("layout", format!("{}  (layers per stage: {})", summary.layout, list(&summary.layers_per_stage)));
+    let groups = match (summary.heads, summary.query_groups) {
+        (Some(heads), Some(groups)) if groups != heads => format!(", {heads} heads in {groups} query groups"),
+        (Some(heads), _) => format!(", {heads} heads"),
+        (None, _) => String::new(),
+    };
+    row("model", format!("{} layers{groups}", summary.layers));
+    if let Some(vocabulary) = summary.vocabulary {
+        let real = vocabulary.true_size.map_or_else(
+            || "true size not recorded; --vocab-size N says it".to_owned(),
+            |size| format!("{size} of them real"),
+        );
+        row("vocabulary", format!("{} rows, {real}", vocabulary.padded));
+    }
+    let dtypes: Vec<_> =
+        summary.dtypes.iter().map(|(name, size)| format!("{name} {}", bytes(*size))).collect();
+    row(
+        "weights",
+        format!("{} parameters, {} ({})", summary.elements, bytes(summary.bytes), dtypes.join(", ")),
+    );
+    row("rank files", summary.rank_files.to_string());
+    if !summary.missing.is_empty() {
+        row("missing", format!("{} (every parameter is covered without them)", summary.missing.join(", ")));
+    }
+    row("possible TP", list(&summary.possible_tp));
+    row(
+        "possible PP",
+        format!("{} with even stages; 1 to {} with --pp-layers", list(&summary.even_pp), summary.layers),
+    );
+    let left_out =
+        if summary.left_out.is_empty() { "nothing".to_owned() } else { summary.left_out.join(", ") };
+    row("left out of views", left_out);
+    if summary.has_rng_state {
+        row("rng_state", "in another layout each rank has that of the nearest source rank".to_owned());
+    }
+    row(
+        "to train from a view",
+        format!("{}  (sizes and stages as in the view)", summary.training_flags.join(" ")),
+    );
+    let mut text = table(&rows, &[]);
+    if let Some(parameters) = parameters {
+        text.push('\n');
+        text.push_str(&tensors(parameters));
+    }
+    text
+}
+
+fn tensors(parameters: &[ParameterSummary]) -> String {
+    let head = ["parameter", "dtype", "shape", "cut", "pieces", "bytes"].map(ToOwned::to_owned).to_vec();
+    let rows = parameters.iter().map(|p| {
+        vec![
+            p.name.clone(),
+            p.dtype.to_owned(),
+            format!("[{}]", list(&p.shape)),
+            p.cut.map_or_else(|| "-".to_owned(), |axis| format!("dim {axis}")),
+            p.pieces.to_string(),
+            p.bytes.to_string(),
+        ]
+    });
+    table(&std::iter::once(head).chain(rows).collect::<Vec<_>>(), &[4, 5])
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,58 @@
+//! `ckpt-fs ls`
+
+use std::io::{Write, stdout};
+
+use super::args::LsArgs;
+use super::error::{CliError, Exit};
+use super::table::{bytes, table};
+use super::{layout, open};
+use crate::inspect::{Listing, Piece};
+use crate::view::megatron::MegatronView;
+
+pub(super) fn run(args: &LsArgs) -> Result<Exit, CliError> {
+    let spec = layout::from_flags(&args.layout)?;
+    let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
+    let layout = opened.stock.layout(&spec)?;
+    let view = MegatronView::new(opened.stock.clone(), layout);
+    let listing = Listing::of(&view, opened.reader.store().as_ref(), args.tensors)?;
+    let text = if args.json {
+        format!("{:#}\n", serde_json::to_value(&listing).map_err(std::io::Error::from)?)
+    } else {
+        text(&listing)
+    };
+    stdout().lock().write_all(text.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+fn text(listing: &Listing) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for file in &listing.files {
+        rows.push(vec![file.bytes.to_string(), file.path.clone()]);
+        for tensor in file.tensors.iter().flatten() {
+            let shape = tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            rows.push(vec![
+                tensor.bytes.to_string(),
+                format!("  {}  {} [{shape}]", tensor.name, tensor.dtype),
+            ]);
+            rows.extend(
+                tensor.from.iter().map(|piece| vec![String::new(), format!("    {}", origin(piece))]),
+            );
+        }
+    }
+    rows.push(vec![
+        listing.bytes.to_string(),
+        format!("total, {} as {}", bytes(listing.bytes), listing.layout),
+    ]);
+    table(&rows, &[0])
+}
+
+/// `mp_rank_00/model_optim_rng.pt @ 4096: 32 x 64 bytes, 512 apart`
+fn origin(piece: &Piece) -> String {
+    let Some(file) = &piece.file else { return format!("new rows: {} zero bytes", piece.run) };
+    let Piece { offset, run, runs, step, .. } = piece;
+    match (runs, step) {
+        (1, _) => format!("{file} @ {offset}: {run} bytes"),
+        (_, 0) => format!("{file} @ {offset}: {runs} x {run} bytes"),
+        _ => format!("{file} @ {offset}: {runs} x {run} bytes, {step} apart"),
+    }
+}

@@ -1,0 +1,127 @@
+//! `ckpt-fs mount`: checks everything while it can still say so, then serves in the background.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::args::{CrcChoice, IoChoice, MountArgs};
+use super::error::{CliError, Exit};
+use super::log::{Level, Log};
+use super::{layout, open};
+use crate::fuse::mounts::Detach;
+use crate::fuse::{Access, MountOptions, Mounted, Warn, mount};
+use crate::reader::CrcMode;
+use crate::sys::daemon::{self, Role};
+use crate::sys::signals::Signals;
+use crate::vfs::{IoMode, Settings, Shape, Views};
+
+pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
+    // Before the process goes to the background: what is wrong with the command line is said at once.
+    let spec = layout::from_mount_point(&args.mountpoint, &args.layout)?;
+    let log_file = args.log_file.as_deref().map(std::path::absolute).transpose();
+    let log_file = log_file.map_err(|source| CliError::System { what: "find the log file", source })?;
+    if args.foreground {
+        let signals = block_signals()?;
+        return serve(start(args, spec)?, signals, Log(args.log_level));
+    }
+    match daemon::start().map_err(|source| CliError::System { what: "go to the background", source })? {
+        Role::Parent(waiter) => {
+            let outcome =
+                waiter.wait().map_err(|source| CliError::System { what: "wait for the mount", source })?;
+            if let daemon::Outcome::Killed(_) | daemon::Outcome::Exited(_) = outcome {
+                eprintln!("ckpt-fs: {outcome}");
+            }
+            // The process that serves has already said on standard error what went wrong.
+            std::process::exit(i32::from(outcome.exit_code()));
+        }
+        Role::Child(notifier) => {
+            // Only here: an interrupt still ends the parent while it waits, and then nobody hears that the mount is ready.
+            let signals = block_signals()?;
+            let mounted = match start(args, spec) {
+                Ok(mounted) => mounted,
+                Err(error) => {
+                    eprintln!("ckpt-fs: {error}");
+                    let exit = error.exit();
+                    let told = notifier.failed(exit as u8);
+                    told.map_err(|source| CliError::System { what: "report to the shell", source })?;
+                    return Ok(exit);
+                }
+            };
+            notifier
+                .ready(log_file.as_deref())
+                .map_err(|source| CliError::System { what: "write to the log file", source })?;
+            serve(mounted, signals, Log(args.log_level))
+        }
+    }
+}
+
+fn block_signals() -> Result<Signals, CliError> {
+    Signals::block().map_err(|source| CliError::System { what: "handle signals", source })
+}
+
+/// Opens the source, lays out the root, mounts it.
+fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>) -> Result<Mounted, CliError> {
+    let log = Log(args.log_level);
+    let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
+    let shape = match spec {
+        Some(spec) => Shape::One(opened.stock.layout(&spec)?),
+        None => Shape::Many,
+    };
+    let same_layout = matches!(&shape, Shape::One(layout) if *layout == opened.source.catalog.layout);
+    let settings = Settings {
+        crc: match args.crc {
+            CrcChoice::Zero => CrcMode::Zero,
+            CrcChoice::Exact => CrcMode::Exact,
+        },
+        io: args.io.map(|io| match io {
+            IoChoice::Direct => IoMode::Direct,
+            IoChoice::Cached => IoMode::Cached,
+        }),
+        modified: opened.modified(),
+        log: Arc::new(move |message| log.say(Level::Warn, message)),
+    };
+    let views = Views::new(opened.stock.clone(), opened.reader.clone(), &shape, settings)?;
+    let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
+    opened.say_what_is_left_out(same_layout);
+    Ok(mounted)
+}
+
+fn options(args: &MountArgs, log: Log) -> MountOptions {
+    let source = std::path::absolute(&args.source).unwrap_or_else(|_| PathBuf::from(&args.source));
+    let access = match (args.allow_other, args.allow_root) {
+        (true, _) => Access::All,
+        (false, true) => Access::Root,
+        (false, false) => Access::Owner,
+    };
+    MountOptions {
+        fsname: source.display().to_string(),
+        access,
+        uid: args.uid,
+        gid: args.gid,
+        threads: args.threads,
+        extra: args.options.clone(),
+        warn: Warn::new(move |message| log.say(Level::Warn, message)),
+        ..MountOptions::default()
+    }
+}
+
+/// Serves until the mount is taken away, by anybody or by a signal.
+fn serve(mounted: Mounted, signals: Signals, log: Log) -> Result<Exit, CliError> {
+    let unmounter = mounted.unmounter();
+    let point = mounted.point().display().to_string();
+    log.say(Level::Info, &format!("{point}: mounted"));
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                log.say(Level::Info, &format!("{signal:?}: unmounting"));
+                // Files that are open keep working until they are closed.
+                if unmounter.unmount(Detach::WhenIdle).is_err() {
+                    let _ = unmounter.unmount(Detach::Lazily);
+                }
+            }
+        })
+        .map_err(|source| CliError::System { what: "handle signals", source })?;
+    mounted.wait()?;
+    log.say(Level::Info, &format!("{point}: unmounted"));
+    Ok(Exit::Success)
+}

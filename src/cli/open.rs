@@ -1,0 +1,105 @@
+//! Opens a source the way the flags say.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::args::{LayoutArgs, SourceArgs, VocabFill};
+use super::error::CliError;
+use crate::family::Family;
+use crate::reader::Reader;
+use crate::source::{Options, Source, SourceError, open};
+use crate::store::{FileStore, Store};
+use crate::sys::limits;
+use crate::view::{Stock, VocabularyFill};
+use crate::weights::Weights;
+
+/// An opened source and what views are made of it with.
+pub(super) struct Opened {
+    pub(super) source: Source,
+    pub(super) stock: Arc<Stock>,
+    pub(super) reader: Reader,
+}
+
+impl Opened {
+    pub(super) fn weights(&self) -> Weights {
+        let vocabulary = self.stock.vocabulary().copied();
+        Weights::new(self.source.catalog.clone(), &self.source.model, vocabulary, self.reader.clone())
+    }
+
+    /// The newest time of its files.
+    pub(super) fn modified(&self) -> SystemTime {
+        let times = self
+            .source
+            .catalog
+            .ranks
+            .iter()
+            .filter_map(|file| self.reader.store().modified(file.object).ok());
+        times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// What views of this source leave out or cannot have exactly, said once on standard error.
+    pub(super) fn say_what_is_left_out(&self, same_layout: bool) {
+        let left_out = crate::inspect::left_out(&self.source);
+        if !left_out.is_empty() {
+            let left_out = left_out.join(", ");
+            eprintln!(
+                "ckpt-fs: note: views carry weights only; left out: {left_out} (load with --no-load-optim)"
+            );
+        }
+        if !same_layout && crate::inspect::has_rng_state(&self.source) {
+            eprintln!(
+                "ckpt-fs: note: rng_state belongs to one rank of one layout; each rank has that of the nearest source rank (or load with --no-load-rng)"
+            );
+        }
+        if !self.source.missing.is_empty() {
+            let missing = self.source.missing.join(", ");
+            eprintln!(
+                "ckpt-fs: note: rank files are missing, but the others cover every parameter: {missing}"
+            );
+        }
+    }
+}
+
+/// Opens `path`.
+pub(super) fn source(
+    path: &Path,
+    args: &SourceArgs,
+    layout: Option<&LayoutArgs>,
+) -> Result<Opened, CliError> {
+    // Thousands of rank files stay open at a time.
+    limits::raise_open_files();
+    let store = Arc::new(FileStore::new());
+    let options = Options { iteration: args.iteration, families: families(args)? };
+    let source = open(path, &options, &store)?;
+    let fill = match layout.map(|layout| layout.vocab_fill) {
+        Some(VocabFill::LastRow) => VocabularyFill::LastRow,
+        Some(VocabFill::Zero) | None => VocabularyFill::Zero,
+    };
+    let stock = Stock::new(source.catalog.clone(), source.model.clone(), args.vocab_size, fill)?;
+    let store: Arc<dyn Store> = store;
+    Ok(Opened { source, stock: Arc::new(stock), reader: Reader::new(store) })
+}
+
+/// The user's families, then the built-in ones.
+fn families(args: &SourceArgs) -> Result<Vec<Arc<Family>>, CliError> {
+    let mut families = Vec::new();
+    for path in &args.family {
+        let text =
+            fs::read_to_string(path).map_err(|source| SourceError::Io { path: path.clone(), source })?;
+        let family = Family::parse(&text)
+            .map_err(|source| CliError::Family { file: path.display().to_string(), source })?;
+        families.push(Arc::new(family));
+    }
+    let embedded =
+        Family::embedded().map_err(|source| CliError::Family { file: "built-in family".into(), source })?;
+    families.extend(embedded.into_iter().map(Arc::new));
+    Ok(families)
+}
+
+/// As many threads as there are processors, but not so many that slow storage is asked for everything at once.
+pub(super) fn jobs(asked: Option<usize>) -> usize {
+    let processors = || std::thread::available_parallelism().map_or(2, usize::from);
+    asked.unwrap_or_else(|| processors().min(8)).max(1)
+}

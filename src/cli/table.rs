@@ -1,0 +1,48 @@
+//! Plain tables and sizes for people.
+
+/// Rows with their columns aligned, two spaces apart. Columns named in `right` are aligned right.
+pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let width = widths.get(column).copied().unwrap_or(0);
+            if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// `1.5 GB`: powers of 1000, as disks are sold and checkpoints are talked about.
+pub(super) fn bytes(count: u64) -> String {
+    let mut rest = count as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if rest < 1000.0 {
+            return if unit == "B" { format!("{count} B") } else { format!("{rest:.1} {unit}") };
+        }
+        rest /= 1000.0;
+    }
+    format!("{rest:.1} PB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let rows = [vec!["a".into(), "10".into()], vec!["bcd".into(), "9".into()]];
+        assert_eq!(table(&rows, &[1]), "a    10\nbcd   9\n");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let sizes = [0, 999, 1000, 102_400_000_000].map(bytes);
+        assert_eq!(sizes, ["0 B", "999 B", "1.0 kB", "102.4 GB"]);
+    }
+}

@@ -1,0 +1,157 @@
+//! A checkpoint's parameters as streams of bytes, whole and free of any layout: what `verify` and `digest` work on.
+//!
+//! Not here: what is done with the bytes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+
+use crate::catalog::{Catalog, Chunk, Param};
+use crate::family::{Model, Vocabulary};
+use crate::plan::{FilePlan, GatherError, whole};
+use crate::reader::{BLOCK, Checksums, ReadError, Reader};
+use crate::tensor::Shape;
+
+/// The parameters of one checkpoint.
+#[derive(Debug, Clone)]
+pub struct Weights {
+    /// What it holds.
+    pub catalog: Arc<Catalog>,
+    /// Its vocabulary, where it has one.
+    pub vocabulary: Option<Vocabulary>,
+    /// Reads it.
+    pub reader: Reader,
+    padded: HashSet<String>,
+}
+
+/// Why a parameter cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// Its chunks do not make it.
+    #[error("{param}: {source}")]
+    Gather {
+        /// Canonical name.
+        param: String,
+        /// Why not.
+        source: GatherError,
+    },
+    /// Its bytes cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Stopped from outside.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl Weights {
+    /// The parameters of a checkpoint.
+    #[must_use]
+    pub fn new(catalog: Arc<Catalog>, model: &Model, vocabulary: Option<Vocabulary>, reader: Reader) -> Self {
+        let padded = model.padded_parameters().map(ToOwned::to_owned).collect();
+        Self { catalog, vocabulary, reader, padded }
+    }
+
+    /// Whether the parameter's rows are the padded vocabulary.
+    #[must_use]
+    pub fn is_padded(&self, param: &Param) -> bool {
+        self.padded.contains(&*param.name)
+    }
+
+    /// Rows that mean something: all of them, or those of the true vocabulary where that is known.
+    #[must_use]
+    pub fn real_positions(&self, param: &Param) -> u64 {
+        let known =
+            self.vocabulary.and_then(|vocabulary| vocabulary.true_size).filter(|_| self.is_padded(param));
+        known.unwrap_or_else(|| param.size())
+    }
+
+    /// The parameter's shape with `positions` along its axis.
+    #[must_use]
+    pub fn shape(param: &Param, positions: u64) -> Shape {
+        if param.shape.rank() == 0 { param.shape.clone() } else { param.shape.with(param.axis, positions) }
+    }
+
+    /// The plan of the parameter's first `positions`.
+    ///
+    /// # Errors
+    /// [`WeightsError::Gather`]
+    pub fn plan(param: &Param, positions: u64) -> Result<FilePlan, WeightsError> {
+        whole(param, positions)
+            .map_err(|source| WeightsError::Gather { param: param.name.to_string(), source })
+    }
+
+    /// The plan of one stored piece of a parameter, whoever else stores the same.
+    ///
+    /// # Errors
+    /// [`WeightsError::Gather`]
+    pub fn plan_of_chunk(param: &Param, chunk: &Chunk) -> Result<FilePlan, WeightsError> {
+        let positions = chunk.span.end - chunk.span.start;
+        let shape = Self::shape(param, positions);
+        let mut alone = Param::new(param.name.clone(), param.dtype, shape, param.axis);
+        alone.add(Chunk { span: 0..positions, ..chunk.clone() });
+        Self::plan(&alone, positions)
+    }
+
+    /// Reads bytes of a plan, a block at a time, until `sink` answers false.
+    ///
+    /// # Errors
+    /// [`WeightsError::Read`]
+    pub fn stream(&self, plan: &FilePlan, sink: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), WeightsError> {
+        let block = usize::try_from(plan.len()).unwrap_or(BLOCK).min(BLOCK);
+        let mut buffer = vec![0; block];
+        let mut at = 0;
+        while at < plan.len() {
+            let read = self.reader.read(plan, &Checksums::default(), at, &mut buffer)?;
+            if !sink(buffer.get(..read).unwrap_or_default()) {
+                return Ok(());
+            }
+            at += read as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Does `work` for every item on `jobs` threads and returns the results in the order of the items. The first error stops all.
+///
+/// # Errors
+/// The first error that any of them met, or [`WeightsError::Stopped`] where `stop` was set.
+pub fn each<T: Sync, R: Send>(
+    items: &[T],
+    jobs: usize,
+    stop: &AtomicBool,
+    work: impl Fn(&T) -> Result<R, WeightsError> + Sync,
+) -> Result<Vec<R>, WeightsError> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(items.len()));
+    let failure = Mutex::new(None);
+    let run = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return };
+            let result = if stop.load(Ordering::Relaxed) { Err(WeightsError::Stopped) } else { work(item) };
+            match result {
+                Ok(result) => results.lock().push((index, result)),
+                Err(error) => {
+                    failure.lock().get_or_insert(error);
+                    next.store(items.len(), Ordering::Relaxed);
+                    return;
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..jobs.min(items.len()) {
+            scope.spawn(run);
+        }
+        run();
+    });
+    if let Some(error) = failure.into_inner() {
+        return Err(error);
+    }
+    let mut results = results.into_inner();
+    results.sort_by_key(|(index, _)| *index);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
+}
