@@ -1,0 +1,355 @@
+//! What a rank of any layout holds, computed the slow way: whole tensors, joined and sliced.
+
+use ckpt_fs::tensor::Dtype;
+
+use super::Array;
+
+/// Which files' names and rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Megatron-core with its own layers.
+    Core,
+    /// Megatron-core with Transformer Engine's fused layers.
+    CoreTe,
+    /// Megatron-LM's GPT before megatron-core.
+    Legacy,
+    /// The same with the later names of the norms.
+    LegacyNewNorms,
+}
+
+impl Kind {
+    pub fn is_core(self) -> bool {
+        matches!(self, Self::Core | Self::CoreTe)
+    }
+}
+
+/// A model.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub kind: Kind,
+    pub layers: u32,
+    pub hidden: u64,
+    pub heads: u64,
+    pub groups: u64,
+    /// Size of a head.
+    pub head: u64,
+    pub ffn: u64,
+    /// True size of the vocabulary.
+    pub vocab: u64,
+    /// What its padded size is a multiple of, before TP.
+    pub multiple: u64,
+    /// Whether args say the true size.
+    pub vocab_in_args: bool,
+    pub dtype: Dtype,
+    pub gated: bool,
+    pub bias: bool,
+    /// Whether norms have a bias.
+    pub norm_bias: bool,
+    pub qk_norm: bool,
+    pub tied: bool,
+    /// Learned positions, where there are.
+    pub positions: Option<u64>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Core,
+            layers: 4,
+            hidden: 6,
+            heads: 4,
+            groups: 2,
+            head: 2,
+            ffn: 8,
+            vocab: 11,
+            multiple: 4,
+            vocab_in_args: true,
+            dtype: Dtype::Float32,
+            gated: true,
+            bias: false,
+            norm_bias: false,
+            qk_norm: false,
+            tied: false,
+            positions: None,
+        }
+    }
+}
+
+/// A layout: TP and layers per stage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    pub tp: u64,
+    pub stages: Vec<u32>,
+}
+
+impl Cut {
+    pub fn new(tp: u64, stages: &[u32]) -> Self {
+        Self { tp, stages: stages.to_vec() }
+    }
+
+    pub fn pp(&self) -> u32 {
+        self.stages.len() as u32
+    }
+
+    /// Directory of a rank.
+    pub fn rank_dir(&self, tp: u64, pp: u32) -> String {
+        if self.pp() > 1 { format!("mp_rank_{tp:02}_{pp:03}") } else { format!("mp_rank_{tp:02}") }
+    }
+
+    /// Every rank: TP, PP.
+    pub fn ranks(&self) -> Vec<(u64, u32)> {
+        (0..self.pp()).flat_map(|pp| (0..self.tp).map(move |tp| (tp, pp))).collect()
+    }
+}
+
+/// What new rows of the vocabulary hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    Zero,
+    LastRow,
+}
+
+/// A model and the layout its checkpoint was written in: the padding of the vocabulary is of that layout.
+#[derive(Debug, Clone)]
+pub struct Written {
+    pub config: Config,
+    /// TP of the source: rows of its padding are kept, others are new.
+    pub source_tp: u64,
+    pub fill: Fill,
+}
+
+impl Config {
+    /// Rows of the vocabulary at this TP (Megatron's rule).
+    pub fn padded(&self, tp: u64) -> u64 {
+        self.vocab.next_multiple_of(self.multiple * tp)
+    }
+
+    /// A canonical tensor: what is in it follows from its name and the place in it alone.
+    fn whole(&self, name: &str, shape: &[u64]) -> Array {
+        let size = self.dtype.size();
+        let count = shape.iter().product::<u64>();
+        let seed = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let bytes = (0..count).flat_map(|index| {
+            let mixed =
+                (seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+            (mixed ^ (mixed >> 29)).to_le_bytes().repeat(2).into_iter().take(size as usize)
+        });
+        Array { dtype: self.dtype, shape: shape.to_vec(), bytes: bytes.collect() }
+    }
+}
+
+impl Array {
+    fn row_bytes(&self) -> usize {
+        (self.shape[1..].iter().product::<u64>() * self.dtype.size()) as usize
+    }
+
+    /// Rows `from..to`.
+    pub fn rows(&self, from: u64, to: u64) -> Self {
+        let row = self.row_bytes();
+        let mut shape = self.shape.clone();
+        shape[0] = to - from;
+        let bytes = self.bytes[from as usize * row..to as usize * row].to_vec();
+        Self { dtype: self.dtype, shape, bytes }
+    }
+
+    /// Columns `from..to` of a matrix.
+    pub fn columns(&self, from: u64, to: u64) -> Self {
+        let size = self.dtype.size() as usize;
+        let rows = self.bytes.chunks(self.row_bytes());
+        let bytes = rows.flat_map(|row| row[from as usize * size..to as usize * size].to_vec()).collect();
+        Self { dtype: self.dtype, shape: vec![self.shape[0], to - from], bytes }
+    }
+
+    /// Rows of all of these, one after the other.
+    pub fn join(parts: &[Self]) -> Self {
+        let mut shape = parts[0].shape.clone();
+        shape[0] = parts.iter().map(|part| part.shape[0]).sum();
+        let bytes = parts.iter().flat_map(|part| part.bytes.clone()).collect();
+        Self { dtype: parts[0].dtype, shape, bytes }
+    }
+
+    /// Part `rank` of `tp` equal parts of its rows.
+    pub fn row_part(&self, tp: u64, rank: u64) -> Self {
+        assert_eq!(self.shape[0] % tp, 0);
+        let each = self.shape[0] / tp;
+        self.rows(each * rank, each * (rank + 1))
+    }
+
+    /// Part `rank` of `tp` equal parts of its columns.
+    pub fn column_part(&self, tp: u64, rank: u64) -> Self {
+        assert_eq!(self.shape[1] % tp, 0);
+        let each = self.shape[1] / tp;
+        self.columns(each * rank, each * (rank + 1))
+    }
+}
+
+impl Written {
+    pub fn new(config: &Config, source: &Cut) -> Self {
+        Self { config: config.clone(), source_tp: source.tp, fill: Fill::Zero }
+    }
+
+    /// Rows of the vocabulary at `tp`.
+    fn vocabulary(&self, name: &str, tp: u64) -> Array {
+        let config = &self.config;
+        let stored = config.whole(name, &[config.padded(self.source_tp), config.hidden]);
+        let (have, want) = (stored.shape[0], config.padded(tp));
+        if want <= have {
+            return stored.rows(0, want);
+        }
+        let mut new = stored.rows(have - 1, have);
+        if self.fill == Fill::Zero {
+            new.bytes.fill(0);
+        }
+        let mut parts = vec![stored];
+        parts.extend((have..want).map(|_| new.clone()));
+        Array::join(&parts)
+    }
+
+    /// q, k and v of a layer in Megatron's rows: per query group its queries, its key, its value.
+    fn qkv(&self, layer: u32, what: &str) -> Array {
+        let c = &self.config;
+        let shape = |rows: u64| if what == "bias" { vec![rows] } else { vec![rows, c.hidden] };
+        let whole = |part: &str, rows: u64| c.whole(&format!("{layer}.{part}.{what}"), &shape(rows));
+        let q = whole("q", c.heads * c.head);
+        let (k, v) = (whole("k", c.groups * c.head), whole("v", c.groups * c.head));
+        let per = c.heads / c.groups * c.head;
+        let groups = (0..c.groups).flat_map(|g| {
+            let own = |array: &Array| array.rows(g * c.head, (g + 1) * c.head);
+            [q.rows(g * per, (g + 1) * per), own(&k), own(&v)]
+        });
+        Array::join(&groups.collect::<Vec<_>>())
+    }
+
+    /// fc1 of a layer on one rank: its part of the gate, then its part of up; or its part of up alone.
+    fn fc1(&self, layer: u32, what: &str, tp: u64, rank: u64) -> Array {
+        let c = &self.config;
+        let shape = if what == "bias" { vec![c.ffn] } else { vec![c.ffn, c.hidden] };
+        let part = |name: &str| c.whole(&format!("{layer}.{name}.{what}"), &shape).row_part(tp, rank);
+        if c.gated { Array::join(&[part("gate"), part("up")]) } else { part("up") }
+    }
+
+    fn layer(&self, local: u32, layer: u32, tp: u64, rank: u64, out: &mut Vec<(String, Array)>) {
+        let c = &self.config;
+        let core = c.kind.is_core();
+        let prefix = if core {
+            format!("decoder.layers.{local}")
+        } else {
+            format!("language_model/encoder/layers.{local}")
+        };
+        let vector = |name: &str, size: u64| c.whole(&format!("{layer}.{name}"), &[size]);
+        let mut put = |name: &str, array: Array| out.push((format!("{prefix}.{name}"), array));
+        let (norm1, norm2, separator) = match c.kind {
+            Kind::Core => ("input_layernorm", "pre_mlp_layernorm", "."),
+            Kind::CoreTe => ("self_attention.linear_qkv.layer_norm", "mlp.linear_fc1.layer_norm", "_"),
+            Kind::Legacy => ("input_layernorm", "post_attention_layernorm", "."),
+            Kind::LegacyNewNorms => ("input_norm", "post_attention_norm", "."),
+        };
+        let (qkv, proj, fc1, fc2) = if core {
+            ("self_attention.linear_qkv", "self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2")
+        } else {
+            (
+                "self_attention.query_key_value",
+                "self_attention.dense",
+                "mlp.dense_h_to_4h",
+                "mlp.dense_4h_to_h",
+            )
+        };
+        let whats: &[&str] = if c.bias { &["weight", "bias"] } else { &["weight"] };
+        let norm_whats: &[&str] = if c.norm_bias { &["weight", "bias"] } else { &["weight"] };
+        let norm =
+            |name: &str, size: u64, put: &mut dyn FnMut(&str, Array), canonical: &str, separator: &str| {
+                for what in norm_whats {
+                    put(&format!("{name}{separator}{what}"), vector(&format!("{canonical}.{what}"), size));
+                }
+            };
+        let output = |put: &mut dyn FnMut(&str, Array)| {
+            for what in whats {
+                let array = if *what == "weight" {
+                    c.whole(&format!("{layer}.proj"), &[c.hidden, c.heads * c.head]).column_part(tp, rank)
+                } else {
+                    vector("proj.bias", c.hidden)
+                };
+                put(&format!("{proj}.{what}"), array);
+            }
+        };
+        if c.kind != Kind::CoreTe {
+            norm(norm1, c.hidden, &mut put, "norm1", separator);
+        }
+        if core {
+            output(&mut put);
+        }
+        if c.kind == Kind::CoreTe {
+            norm(norm1, c.hidden, &mut put, "norm1", separator);
+        }
+        for what in whats {
+            put(&format!("{qkv}.{what}"), self.qkv(layer, what).row_part(tp, rank));
+        }
+        if c.qk_norm {
+            norm("self_attention.q_layernorm", c.head, &mut put, "q_norm", ".");
+            norm("self_attention.k_layernorm", c.head, &mut put, "k_norm", ".");
+        }
+        if !core {
+            output(&mut put);
+        }
+        norm(norm2, c.hidden, &mut put, "norm2", separator);
+        for what in whats {
+            put(&format!("{fc1}.{what}"), self.fc1(layer, what, tp, rank));
+        }
+        for what in whats {
+            let array = if *what == "weight" {
+                c.whole(&format!("{layer}.fc2"), &[c.hidden, c.ffn]).column_part(tp, rank)
+            } else {
+                vector("fc2.bias", c.hidden)
+            };
+            put(&format!("{fc2}.{what}"), array);
+        }
+    }
+
+    /// Every tensor that rank (`rank`, `stage`) of `cut` saves, in Megatron's order. `/` separates nested dicts.
+    pub fn rank(&self, cut: &Cut, rank: u64, stage: u32) -> Vec<(String, Array)> {
+        let c = &self.config;
+        let core = c.kind.is_core();
+        let (first, last) = (stage == 0, stage + 1 == cut.pp());
+        let mut out = Vec::new();
+        if first {
+            let (words, positions) = if core {
+                ("embedding.word_embeddings.weight", "embedding.position_embeddings.weight")
+            } else {
+                (
+                    "language_model/embedding/word_embeddings/weight",
+                    "language_model/embedding/position_embeddings/weight",
+                )
+            };
+            out.push((words.to_owned(), self.vocabulary("embedding", cut.tp).row_part(cut.tp, rank)));
+            if let Some(count) = c.positions {
+                out.push((positions.to_owned(), c.whole("positions", &[count, c.hidden])));
+            }
+        }
+        let before: u32 = cut.stages[..stage as usize].iter().sum();
+        for local in 0..cut.stages[stage as usize] {
+            self.layer(local, before + local, cut.tp, rank, &mut out);
+        }
+        if last {
+            let norm = match c.kind {
+                Kind::Core | Kind::CoreTe => "decoder.final_layernorm",
+                Kind::Legacy => "language_model/encoder/final_layernorm",
+                Kind::LegacyNewNorms => "language_model/encoder/final_norm",
+            };
+            for what in if c.norm_bias { &["weight", "bias"][..] } else { &["weight"] } {
+                out.push((format!("{norm}.{what}"), c.whole(&format!("final.{what}"), &[c.hidden])));
+            }
+            let name = match (core, c.tied) {
+                (true, _) => "output_layer.weight",
+                (false, false) => "language_model/output_layer/weight",
+                (false, true) => "word_embeddings_for_head/weight",
+            };
+            let holds = if c.tied { "embedding" } else { "output" };
+            if !c.tied || cut.pp() > 1 {
+                out.push((name.to_owned(), self.vocabulary(holds, cut.tp).row_part(cut.tp, rank)));
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,205 @@
+//! Checkpoints on disk: every rank file as a draft that a test may spoil before it is written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ckpt_fs::tensor::Dtype;
+use ckpt_fs::value::Value;
+
+use super::naive::{Config, Cut, Written};
+use super::{Array, Keep, Storages, call, dict, namespace, ordered_dict, pt};
+
+/// A checkpoint that is not written yet.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    pub config: Config,
+    pub cut: Cut,
+    pub files: Vec<RankDraft>,
+    pub keep: Keep,
+    /// Where storages say they are.
+    pub location: String,
+    /// Wrap every tensor in a `torch.nn.Parameter`.
+    pub parameters: bool,
+}
+
+/// One rank file.
+#[derive(Debug, Clone)]
+pub struct RankDraft {
+    pub dir: String,
+    pub args: Vec<(String, Value)>,
+    /// `None` leaves the field out.
+    pub version: Option<Value>,
+    pub tensors: Vec<(String, Array)>,
+    /// Top-level name of the model.
+    pub model: String,
+}
+
+pub const ITERATION: &str = "iter_0000100";
+
+impl Checkpoint {
+    /// A checkpoint of `config` as training would have written it in layout `cut`.
+    pub fn new(config: &Config, cut: &Cut) -> Self {
+        let written = Written::new(config, cut);
+        let files = cut.ranks().into_iter().map(|(tp, pp)| RankDraft {
+            dir: cut.rank_dir(tp, pp),
+            args: args(config, cut, tp, pp),
+            version: Some(Value::Float(3.0)),
+            tensors: written.rank(cut, tp, pp),
+            model: "model".to_owned(),
+        });
+        Self {
+            config: config.clone(),
+            cut: cut.clone(),
+            files: files.collect(),
+            keep: Keep::Own,
+            location: String::new(),
+            parameters: false,
+        }
+    }
+
+    /// The small model that most tests of bad input spoil, as TP2 PP2.
+    pub fn small() -> Self {
+        Self::new(&Config::default(), &Cut::new(2, &[2, 2]))
+    }
+
+    /// The same in this layout.
+    pub fn small_as(tp: u64, stages: &[u32]) -> Self {
+        Self::new(&Config::default(), &Cut::new(tp, stages))
+    }
+
+    /// Sets a field of args in every file.
+    pub fn arg(mut self, field: &str, value: &Value) -> Self {
+        for file in &mut self.files {
+            file.arg(field, value.clone());
+        }
+        self
+    }
+
+    /// Removes a field of args in every file.
+    pub fn without_arg(mut self, field: &str) -> Self {
+        for file in &mut self.files {
+            file.args.retain(|(name, _)| name != field);
+        }
+        self
+    }
+
+    pub fn file(&mut self, dir: &str) -> &mut RankDraft {
+        self.files.iter_mut().find(|file| file.dir == dir).unwrap()
+    }
+
+    /// Writes it into `root`: a tracker, an iteration, rank directories.
+    pub fn write(&self, root: &Path) {
+        fs::create_dir_all(root).unwrap();
+        fs::write(root.join("latest_checkpointed_iteration.txt"), "100").unwrap();
+        for file in &self.files {
+            let dir = root.join(ITERATION).join(&file.dir);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("model_optim_rng.pt"), self.bytes(file)).unwrap();
+        }
+    }
+
+    /// The bytes of one rank file.
+    pub fn bytes(&self, file: &RankDraft) -> Vec<u8> {
+        let mut storages = Storages { contents: Vec::new(), location: self.location.clone() };
+        let tree = self.tree(file, &mut storages);
+        pt(&tree, &storages.contents)
+    }
+
+    fn tree(&self, file: &RankDraft, storages: &mut Storages) -> Value {
+        let arrays: Vec<Array> = file.tensors.iter().map(|(_, array)| array.clone()).collect();
+        let values = match self.keep {
+            Keep::Shared => storages.shared(&arrays),
+            keep => arrays.iter().map(|array| storages.tensor(array, keep)).collect(),
+        };
+        let wrapped = values.into_iter().map(|value| {
+            if !self.parameters {
+                return value;
+            }
+            let hooks = call("collections", "OrderedDict", Vec::new());
+            call("torch._utils", "_rebuild_parameter", vec![value, Value::Bool(true), hooks])
+        });
+        let leaves = file.tensors.iter().map(|(path, _)| path.clone()).zip(wrapped).collect();
+        let model = nested(leaves, self.config.kind.is_core());
+        let rng = Array { dtype: Dtype::Uint8, shape: vec![3], bytes: file.dir.bytes().take(3).collect() };
+        let rng = dict(vec![("torch_rng_state".into(), storages.tensor(&rng, Keep::Own))]);
+        let mut top = vec![("args".to_owned(), namespace(&file.args))];
+        top.extend(file.version.clone().map(|version| ("checkpoint_version".to_owned(), version)));
+        top.push(("iteration".to_owned(), Value::Int(100)));
+        top.push((file.model.clone(), model));
+        top.push(("rng_state".to_owned(), Value::List(vec![rng].into())));
+        dict(top)
+    }
+}
+
+impl RankDraft {
+    pub fn arg(&mut self, field: &str, value: Value) {
+        match self.args.iter_mut().find(|(name, _)| name == field) {
+            Some((_, old)) => *old = value,
+            None => self.args.push((field.to_owned(), value)),
+        }
+    }
+
+    /// The tensor whose path ends so.
+    pub fn tensor(&mut self, end: &str) -> &mut (String, Array) {
+        self.tensors.iter_mut().find(|(path, _)| path.ends_with(end)).unwrap()
+    }
+}
+
+/// Leaves with `/` in their paths as dicts within dicts.
+fn nested(leaves: Vec<(String, Value)>, ordered: bool) -> Value {
+    let mut items: Vec<(String, Value)> = Vec::new();
+    let mut groups: Vec<(String, Vec<(String, Value)>)> = Vec::new();
+    for (path, value) in leaves {
+        match path.split_once('/') {
+            None => items.push((path, value)),
+            Some((dict, rest)) => {
+                if !groups.iter().any(|(name, _)| name == dict) {
+                    groups.push((dict.to_owned(), Vec::new()));
+                    items.push((dict.to_owned(), Value::None));
+                }
+                let group = groups.iter_mut().find(|(name, _)| name == dict).unwrap();
+                group.1.push((rest.to_owned(), value));
+            }
+        }
+    }
+    for (name, leaves) in groups {
+        items.iter_mut().find(|(key, _)| *key == name).unwrap().1 = nested(leaves, false);
+    }
+    if ordered { ordered_dict(items) } else { dict(items) }
+}
+
+/// The `args` that a rank saves.
+pub fn args(config: &Config, cut: &Cut, tp: u64, pp: u32) -> Vec<(String, Value)> {
+    let int = |n: u64| Value::Int(n as i64);
+    let flag = Value::Bool;
+    let vocab = if config.vocab_in_args { int(config.vocab) } else { Value::None };
+    let fields = vec![
+        ("tensor_model_parallel_size", int(cut.tp)),
+        ("pipeline_model_parallel_size", int(cut.pp().into())),
+        ("num_layers", int(config.layers.into())),
+        ("hidden_size", int(config.hidden)),
+        ("num_attention_heads", int(config.heads)),
+        ("group_query_attention", flag(config.groups != config.heads)),
+        ("num_query_groups", int(config.groups)),
+        ("ffn_hidden_size", int(config.ffn)),
+        ("swiglu", flag(config.gated)),
+        ("untie_embeddings_and_output_weights", flag(!config.tied)),
+        ("make_vocab_size_divisible_by", int(config.multiple)),
+        ("vocab_size", vocab),
+        ("padded_vocab_size", int(config.padded(cut.tp))),
+        ("rank", int(u64::from(pp) * cut.tp + tp)),
+        ("world_size", int(u64::from(cut.pp()) * cut.tp)),
+        ("data_parallel_size", Value::Int(1)),
+        ("context_parallel_size", Value::Int(1)),
+        ("virtual_pipeline_model_parallel_size", Value::None),
+        ("num_experts", Value::None),
+        ("save", Value::str("/checkpoints")),
+        ("lr", Value::Float(1.5e-4)),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Path of a rank file below the root of a checkpoint.
+pub fn rank_file(root: &Path, dir: &str) -> PathBuf {
+    root.join(ITERATION).join(dir).join("model_optim_rng.pt")
+}
