@@ -187,6 +187,16 @@ fn more_ranks_than_query_groups() {
 }
 
 #[test]
+fn a_fused_tensor_whose_rows_do_not_divide_is_no_possible_layout() {
+    // TP 8 shares the one group and divides the heads, but not the (8 + 2) x 3 rows of linear_qkv.
+    let config = Config { heads: 8, groups: 1, head: 3, ffn: 8, ..Config::default() };
+    let dir = tempfile::tempdir().unwrap();
+    Checkpoint::new(&config, &Cut::new(1, &[4])).write(dir.path());
+    let error = View::of(dir.path(), &Cut::new(8, &[4]), Fill::Zero, None).err().unwrap();
+    assert!(error.contains("linear_qkv") && error.contains("possible: 1, 2"), "{error}");
+}
+
+#[test]
 fn prime_sizes() {
     let config =
         Config { heads: 105, groups: 105, head: 1, ffn: 105, hidden: 3, layers: 5, ..Config::default() };

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::{ViewError, VocabularyFill};
 use crate::catalog::{Catalog, RankFile};
-use crate::family::{Limit, Model, Padding, VOCABULARY, Vocabulary, check_limits, possible_sizes};
+use crate::family::{
+    Arrangement, Entry, Limit, Model, Padding, VOCABULARY, Vocabulary, check_limits, possible_sizes,
+};
 use crate::layout::{Layout, LayoutSpec};
 use crate::value::Value;
 
@@ -107,10 +109,26 @@ impl Stock {
             .dimensions()
             .filter(|(name, _)| !(per_tp && *name == VOCABULARY))
             .filter_map(|(name, size)| Some(self.model.limit(self.model.cut(name)?, size)))
+            .chain(self.fused_limits())
             .collect();
         // Heads first: it is what people think of, so it should be what a refusal names.
         limits.sort_by_key(|limit| (limit.what != "heads", limit.what.clone()));
         limits.dedup();
         limits
+    }
+
+    /// Rows of tensors that hold several parameters group by group. Where ranks share a query group, its sizes divide heads and
+    /// groups and still not these.
+    fn fused_limits(&self) -> impl Iterator<Item = Limit> {
+        let fused = |entry: &&Entry| matches!(entry.arrangement, Arrangement::Interleaved { .. });
+        self.model.entries().iter().filter(fused).filter_map(|entry| {
+            let rows = entry.holds.iter().map(|holding| {
+                let param = self.catalog.param(&holding.param.replace("{layer}", "0"));
+                param.map(crate::catalog::Param::size)
+            });
+            // Every part lies in files, so the sum fits.
+            let size = rows.sum::<Option<u64>>().filter(|rows| *rows > 0)?;
+            Some(Limit { what: format!("rows of {}", entry.name.replace("{layer}", "0")), size, heads: None })
+        })
     }
 }
