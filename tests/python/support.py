@@ -93,6 +93,11 @@ def ckpt_fs(*arguments, check=True, **options):
     return done
 
 
+def digest(source):
+    """The fingerprint alone; the line also says of what."""
+    return ckpt_fs("digest", source).stdout.split()[0]
+
+
 def run(*command, **options):
     """Run another program and insist that it succeeds."""
     options = {"timeout": TIMEOUT, "text": True, "capture_output": True, **options}
