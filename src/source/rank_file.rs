@@ -33,8 +33,8 @@ pub(super) struct ReadFile {
 /// The end of a file that is read first: room for the end record and the directory of a few hundred tensors.
 const TAIL: u64 = 64 * 1024;
 
-/// A pickle larger than this is no checkpoint's: metadata of a million tensors takes a fifth of it.
-const MAX_PICKLE: u64 = 1 << 30;
+/// A pickle larger than this is no checkpoint's: that of a hundred thousand tensors takes a third of it.
+const MAX_PICKLE: u64 = 1 << 26;
 
 /// Reads at the same time, so that slow storage is waited for once and not once per rank.
 const READERS: usize = 16;
