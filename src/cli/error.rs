@@ -89,9 +89,9 @@ impl CliError {
             Self::Weights(WeightsError::Gather { .. } | WeightsError::Read(_)) => Exit::Source,
             Self::Mount(error) => match error {
                 MountError::NoDevice { .. }
-                | MountError::NotPermitted { .. }
+                | MountError::NotPermitted
                 | MountError::HelperMissing { .. }
-                | MountError::AllowOther { .. }
+                | MountError::AllowOther
                 | MountError::Helper { .. } => Exit::Fuse,
                 MountError::Option { .. } => Exit::Usage,
                 MountError::NoMountPoint { .. }

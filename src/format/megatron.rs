@@ -13,6 +13,9 @@ pub const MODEL_FILE: &str = "model_optim_rng.pt";
 /// The file beside it that holds a distributed optimizer.
 pub const DISTRIBUTED_OPTIMIZER_FILE: &str = "distrib_optim.pt";
 
+/// Entries of a rank file that hold optimizer state.
+pub const OPTIMIZER_ENTRIES: &[&str] = &["optimizer", "opt_param_scheduler"];
+
 /// The directory of a release: a checkpoint without an iteration.
 pub const RELEASE: &str = "release";
 

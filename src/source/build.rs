@@ -19,10 +19,9 @@ pub(super) fn catalog(
     model: &Model,
     sizes: Sizes,
     iteration: Iteration,
-    files: Vec<(RankFile, Vec<String>)>,
+    files: Vec<RankFile>,
     missing: &[String],
 ) -> Result<Catalog, SourceError> {
-    let (files, left_out): (Vec<RankFile>, Vec<Vec<String>>) = files.into_iter().unzip();
     let mut known: Vec<(usize, Leaf<'_>, &Entry, Option<u32>)> = Vec::new();
     for (index, file) in files.iter().enumerate() {
         for leaf in leaves(model_of(file)?, &file.name)? {
@@ -46,7 +45,6 @@ pub(super) fn catalog(
             builder.leaf(file, leaf, entry, *layer)?;
         }
     }
-    builder.catalog.left_out.extend(left_out.into_iter().flatten());
     builder.finish(model, missing)
 }
 

@@ -15,10 +15,7 @@ use crate::value::Value;
 /// Tensor- and pipeline-parallel sizes, and the files with their ranks.
 ///
 /// `args` and the names of the directories must agree; a size beyond the directories that are there means that files are missing.
-pub(super) fn sizes(
-    located: &Located,
-    files: Vec<ReadFile>,
-) -> Result<(Sizes, Vec<(RankFile, Vec<String>)>), SourceError> {
+pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, Vec<RankFile>), SourceError> {
     let Some(first) = files.first() else {
         return Err(SourceError::NotACheckpoint {
             path: located.directory.clone(),
@@ -60,21 +57,18 @@ pub(super) fn sizes(
     let ranked = files.into_iter().map(|file| {
         let rank = Rank { pp: file.dir.second.unwrap_or(0), tp: file.dir.tp };
         let ReadFile { object, name, tree, storages, left_out, .. } = file;
-        (RankFile { rank, object, name, tree, storages }, left_out)
+        RankFile { rank, object, name, tree, storages, left_out }
     });
     Ok((said, ranked.collect()))
 }
 
 /// The first of `families` that describes the checkpoint, applied to its args.
-pub(super) fn model(
-    families: &[Arc<Family>],
-    files: &[(RankFile, Vec<String>)],
-) -> Result<Model, SourceError> {
+pub(super) fn model(families: &[Arc<Family>], files: &[RankFile]) -> Result<Model, SourceError> {
     let mut names = HashSet::new();
     let mut example = String::new();
-    let Some((first, _)) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
+    let Some(first) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
     let args = args_of(&first.tree, &first.name)?;
-    for (file, _) in files {
+    for file in files {
         for leaf in leaves(model_of(file)?, &file.name)? {
             names.extend(layer_templates(&leaf.path).map(|(template, _)| template));
             if example.is_empty() && leaf.value.tensor().is_some() {

@@ -3,13 +3,12 @@
 //! Files are laid out when their size is first asked for. Plans are kept in a bounded number and made again when needed.
 
 use std::ffi::OsStr;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use lru::LruCache;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
+use super::plans::Plans;
 use super::table::{Node, NodeKind, Table};
 use super::{Attr, DirEntry, Ino, IoMode, Kind, Tree, TreeError};
 use crate::layout::{Layout, LayoutSpec};
@@ -18,9 +17,6 @@ use crate::reader::{Checksums, CrcMode, ReadError, Reader};
 use crate::store::StoreError;
 use crate::view::megatron::{FileKind, MegatronView};
 use crate::view::{Stock, ViewError};
-
-/// Plans kept at a time. A plan of the largest rank files seen takes about 2 MB.
-const PLANS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// What a mount shows.
 #[derive(Debug, Clone)]
@@ -50,7 +46,7 @@ pub struct Views {
     settings: Settings,
     many: bool,
     table: RwLock<Table>,
-    plans: Mutex<LruCache<Ino, Arc<FilePlan>>>,
+    plans: Plans,
 }
 
 /// A file of a view, until it is laid out and after.
@@ -79,7 +75,7 @@ impl Views {
             settings,
             many: matches!(shape, Shape::Many),
             table: RwLock::new(Table::new()),
-            plans: Mutex::new(LruCache::new(PLANS)),
+            plans: Plans::new(),
         };
         match shape {
             Shape::One(layout) => views.add(Ino::ROOT, layout)?,
@@ -139,13 +135,12 @@ impl Views {
     }
 
     fn plan(&self, ino: Ino, file: &ViewFile) -> Result<Arc<FilePlan>, TreeError> {
-        let known = self.plans.lock().get(&ino).cloned();
-        if let Some(plan) = known {
+        if let Some(plan) = self.plans.get(ino) {
             return Ok(plan);
         }
         let planned = file.view.plan(file.kind).map_err(|error| TreeError::Io(error.to_string()))?;
         let plan = Arc::new(planned.plan);
-        self.plans.lock().put(ino, plan.clone());
+        self.plans.put(ino, plan.clone());
         Ok(plan)
     }
 

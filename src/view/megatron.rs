@@ -23,9 +23,6 @@ use crate::value::{Storage, TensorRef, Value};
 
 pub use pipeline::training_flags;
 
-/// Entries of a rank file that belong to the optimizer; views carry weights only.
-pub const OPTIMIZER_ENTRIES: &[&str] = &["optimizer", "opt_param_scheduler"];
-
 /// A legacy Megatron checkpoint directory in one layout.
 #[derive(Debug, Clone)]
 pub struct MegatronView {
@@ -106,7 +103,6 @@ impl MegatronView {
         let mut entries = Vec::new();
         for (key, value) in source.tree.items().unwrap_or_default() {
             let value = match key.as_str() {
-                Some(name) if OPTIMIZER_ENTRIES.contains(&name) => continue,
                 Some("args") => args::rewrite(value, &self.stock, &self.layout, rank)?,
                 Some("model") => model.clone(),
                 _ => carried.value(value),
