@@ -26,6 +26,8 @@ pub struct Catalog {
     pub ranks: Vec<RankFile>,
     /// Names, as the family spells them with `{layer}`, of the entries that the source's files use.
     pub spellings: BTreeSet<Arc<str>>,
+    /// Those of them that are extra state and hold an empty tensor instead of `None`.
+    pub empty_states: BTreeSet<Arc<str>>,
     /// What the source saved and this catalog leaves out, in words for people.
     pub left_out: BTreeSet<String>,
     params: Vec<Param>,
@@ -78,6 +80,7 @@ impl Catalog {
             iteration,
             ranks,
             spellings: BTreeSet::new(),
+            empty_states: BTreeSet::new(),
             left_out,
             params: Vec::new(),
             by_name: HashMap::new(),

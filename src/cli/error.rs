@@ -128,8 +128,11 @@ fn view_exit(error: &ViewError) -> Exit {
         ViewError::Layout(_) | ViewError::Limit(_) | ViewError::Arrange { .. } => Exit::Layout,
         // It is the layout that cannot be had without the number.
         ViewError::Vocabulary(_) => Exit::Layout,
-        ViewError::Gather { .. } | ViewError::Pickle { .. } | ViewError::Zip(_) | ViewError::NoRank => {
-            Exit::Source
-        }
+        ViewError::Gather { .. }
+        | ViewError::Pickle { .. }
+        | ViewError::Storage { .. }
+        | ViewError::RecordSize { .. }
+        | ViewError::Zip(_)
+        | ViewError::NoRank => Exit::Source,
     }
 }

@@ -8,7 +8,7 @@ use std::thread;
 use super::SourceError;
 use super::locate::{Located, RankPath};
 use crate::extent::{Extent, ObjectId};
-use crate::format::megatron::{OPTIMIZER_ENTRIES, RankDir};
+use crate::format::megatron::{OPTIMIZER_ENTRIES, RANK_STATE_ENTRIES, RankDir};
 use crate::format::pickle::Limits;
 use crate::format::torch::{Archive, TorchError, check_byteorder, check_version, decode_pickle};
 use crate::format::zip::{
@@ -23,10 +23,10 @@ pub(super) struct ReadFile {
     pub(super) dir: RankDir,
     pub(super) object: ObjectId,
     pub(super) name: String,
-    /// Everything but the optimizer's entries.
+    /// Everything but what is left out.
     pub(super) tree: Value,
     pub(super) storages: HashMap<Arc<str>, Extent>,
-    /// Optimizer entries that it had.
+    /// Names of entries that were left out: the optimizer's, and tensors outside the model.
     pub(super) left_out: Vec<String>,
 }
 
@@ -57,10 +57,13 @@ pub(super) fn read_all(located: &Located, store: &FileStore) -> Result<Vec<ReadF
     };
     let mut results: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..READERS.min(located.files.len())).map(|_| scope.spawn(work)).collect();
-        // A reader does not panic; if one ever did, its files would be missed below.
         threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
     });
     results.sort_by_key(|(index, _)| *index);
+    if results.len() != located.files.len() {
+        let what = "reading its rank files failed by a bug in ckpt-fs; the lines before say where".into();
+        return Err(SourceError::NotACheckpoint { path: located.directory.clone(), what });
+    }
     results.into_iter().map(|(_, result)| result).collect()
 }
 
@@ -75,7 +78,7 @@ fn read(file: &RankPath, object: ObjectId, store: &FileStore) -> Result<ReadFile
     }
     let pickle = reader.content(&archive.pickle, MAX_PICKLE)?;
     let tree = decode_pickle(&pickle, &Limits::default()).map_err(|source| reader.file_error(source))?;
-    let (tree, left_out) = without_optimizer(&tree);
+    let (tree, left_out) = without_foreign(&tree);
     let mut storages = HashMap::new();
     let mut found = Found::default();
     found.look_into(&tree);
@@ -155,12 +158,21 @@ impl Reader<'_> {
     }
 }
 
-/// The tree without the optimizer, and the names of what was left out. Storages of the optimizer are not even looked up.
-fn without_optimizer(tree: &Value) -> (Value, Vec<String>) {
+/// The tree without the optimizer and without tensors that nobody can cut, and the names of what was left out. Their storages are not even
+/// looked up.
+fn without_foreign(tree: &Value) -> (Value, Vec<String>) {
     let Some(items) = tree.items() else { return (tree.clone(), Vec::new()) };
-    let is_optimizer = |key: &Value| key.as_str().is_some_and(|name| OPTIMIZER_ENTRIES.contains(&name));
-    let (left_out, kept): (Vec<_>, Vec<_>) = items.iter().cloned().partition(|(key, _)| is_optimizer(key));
-    let names = left_out.iter().filter_map(|(key, _)| key.as_str().map(ToOwned::to_owned)).collect();
+    let is_known =
+        |name: &str| name == "args" || name.starts_with("model") || RANK_STATE_ENTRIES.contains(&name);
+    let is_foreign = |(key, value): &(Value, Value)| match key.as_str() {
+        Some(name) => OPTIMIZER_ENTRIES.contains(&name) || (!is_known(name) && value.holds_tensor()),
+        None => value.holds_tensor(),
+    };
+    let (left_out, kept): (Vec<_>, Vec<_>) = items.iter().cloned().partition(is_foreign);
+    let names = left_out
+        .iter()
+        .map(|(key, _)| key.as_str().unwrap_or("an entry without a name").to_owned())
+        .collect();
     (Value::Dict(kept.into()), names)
 }
 

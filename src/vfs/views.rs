@@ -52,7 +52,7 @@ pub struct Views {
 /// A file of a view, until it is laid out and after.
 #[derive(Debug)]
 pub(super) struct ViewFile {
-    view: MegatronView,
+    view: Arc<MegatronView>,
     kind: FileKind,
     size: OnceLock<u64>,
     checksums: Checksums,
@@ -78,31 +78,28 @@ impl Views {
             plans: Plans::new(),
         };
         match shape {
-            Shape::One(layout) => views.add(Ino::ROOT, layout)?,
+            Shape::One(layout) => views.add(layout, None)?,
             Shape::Many => {
                 let source = views.stock.catalog.layout.clone();
-                views.add_layout(&source)?;
+                views.add(&source, Some(&source.to_string()))?
             }
-        }
+        };
         Ok(views)
     }
 
-    /// Adds the directory of a layout to the root.
-    fn add_layout(&self, layout: &Layout) -> Result<Ino, ViewError> {
-        let name = layout.to_string();
-        let ino = self.table.write().directory(Ino::ROOT, &name, &name);
-        self.add(ino, layout)?;
-        Ok(ino)
-    }
-
-    /// Adds the files of a layout below `root`.
-    fn add(&self, root: Ino, layout: &Layout) -> Result<(), ViewError> {
-        let view = MegatronView::new(self.stock.clone(), layout.clone());
+    /// Adds the files of a layout, to the root or to the directory of this name in it, and returns where they are.
+    ///
+    /// Everything that can fail comes before the first entry is added, and all are added at once: a reader sees the whole checkpoint or
+    /// none. A directory without its tracker would make training start from nothing.
+    fn add(&self, layout: &Layout, directory: Option<&str>) -> Result<Ino, ViewError> {
+        let view = Arc::new(MegatronView::new(self.stock.clone(), layout.clone()));
         for rank in layout.ranks().filter(|rank| rank.tp == 0) {
             view.plan(FileKind::Rank(rank))?;
         }
+        let files = view.files();
         let mut table = self.table.write();
-        for file in view.files() {
+        let root = directory.map_or(Ino::ROOT, |name| table.directory(Ino::ROOT, name, name));
+        for file in files {
             let node = ViewFile {
                 view: view.clone(),
                 kind: file.kind,
@@ -111,7 +108,7 @@ impl Views {
             };
             table.file(root, &layout.to_string(), &file.path, node);
         }
-        Ok(())
+        Ok(root)
     }
 
     fn node(&self, ino: Ino) -> Result<Arc<Node>, TreeError> {
@@ -128,7 +125,7 @@ impl Views {
         if layout.to_string() != name {
             return Err(TreeError::NotFound);
         }
-        self.add_layout(&layout).map_err(|error| {
+        self.add(&layout, Some(name)).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
             TreeError::Io(error.to_string())
         })
@@ -190,6 +187,15 @@ impl Tree for Views {
     fn list(&self, ino: Ino) -> Result<Vec<DirEntry>, TreeError> {
         self.node(ino)?;
         self.table.read().list(ino).ok_or(TreeError::NotDirectory)
+    }
+
+    fn grows(&self, ino: Ino) -> bool {
+        self.many && ino == Ino::ROOT
+    }
+
+    fn total_bytes(&self) -> u64 {
+        let params = self.stock.catalog.params().iter();
+        params.map(|param| param.shape.bytes(param.dtype).unwrap_or(0)).fold(0, u64::saturating_add)
     }
 
     fn io_mode(&self, ino: Ino) -> Result<IoMode, TreeError> {
