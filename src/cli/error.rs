@@ -80,6 +80,9 @@ impl CliError {
                 MaterializeError::Read(_) => Exit::Source,
                 MaterializeError::Stopped => Exit::Interrupted,
                 MaterializeError::NotEmpty(_)
+                | MaterializeError::Foreign { .. }
+                | MaterializeError::MountPoint(_)
+                | MaterializeError::Disturbed(_)
                 | MaterializeError::NotADirectory(_)
                 | MaterializeError::IsSource(_)
                 | MaterializeError::NoSpace { .. }
