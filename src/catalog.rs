@@ -26,6 +26,8 @@ pub struct Catalog {
     pub ranks: Vec<RankFile>,
     /// Names, as the family spells them with `{layer}`, of the entries that the source's files use.
     pub spellings: BTreeSet<Arc<str>>,
+    /// Those of them that are extra state and hold an empty tensor instead of `None`.
+    pub empty_states: BTreeSet<Arc<str>>,
     /// What the source saved and this catalog leaves out, in words for people.
     pub left_out: BTreeSet<String>,
     params: Vec<Param>,
@@ -54,6 +56,8 @@ pub struct RankFile {
     pub tree: Value,
     /// Where the bytes of each storage are.
     pub storages: HashMap<Arc<str>, Extent>,
+    /// Entries that it saved and the tree does not have.
+    pub left_out: Vec<String>,
 }
 
 impl fmt::Display for Iteration {
@@ -70,12 +74,14 @@ impl Catalog {
     #[must_use]
     pub fn new(layout: Layout, iteration: Iteration, mut ranks: Vec<RankFile>) -> Self {
         ranks.sort_by_key(|file| file.rank);
+        let left_out = ranks.iter().flat_map(|file| file.left_out.iter().cloned()).collect();
         Self {
             layout,
             iteration,
             ranks,
             spellings: BTreeSet::new(),
-            left_out: BTreeSet::new(),
+            empty_states: BTreeSet::new(),
+            left_out,
             params: Vec::new(),
             by_name: HashMap::new(),
         }
@@ -139,6 +145,7 @@ mod tests {
             name: String::new(),
             tree: Value::None,
             storages: HashMap::new(),
+            left_out: Vec::new(),
         };
         let ranks = layout.ranks().filter(|r| !skip.contains(r)).map(file).collect();
         Catalog::new(layout, Iteration::Release, ranks)

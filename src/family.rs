@@ -45,6 +45,8 @@ pub enum ArgRole {
     Tp,
     /// Pipeline-parallel size.
     Pp,
+    /// Pipeline stages that hold layers: one less where the embedding has a stage of its own.
+    PpWithLayers,
     /// Number of the process that would have saved the file.
     Rank,
     /// Number of processes.
@@ -63,8 +65,6 @@ pub enum ArgRole {
     LastStage,
     /// Rows of the padded vocabulary.
     PaddedVocabulary,
-    /// `False`.
-    False,
     /// `None`.
     None,
     /// `False` at tensor-parallel size 1, else as it was.
@@ -137,6 +137,7 @@ impl Family {
     }
 
     fn check(&self) -> Result<(), FamilyError> {
+        self.check_order()?;
         for tensor in &self.file.tensor {
             let wrong = |what: &str| FamilyError::Tensor { tensor: tensor.name.clone(), what: what.into() };
             if tensor.holds.is_empty() != tensor.extra_state {
@@ -144,6 +145,11 @@ impl Family {
             }
             if tensor.name.contains("{layer}") == tensor.stage.is_some() {
                 return Err(wrong("it needs a stage (first or last) or a {layer} in its name, and not both"));
+            }
+            if tensor.interleave.is_some() && tensor.shares.is_empty() {
+                return Err(wrong(
+                    "interleave needs shares, which say how many rows of a group each parameter has",
+                ));
             }
             if !tensor.shares.is_empty() && tensor.shares.len() != tensor.holds.len() {
                 return Err(wrong("shares must be as many as the parameters it holds"));
@@ -161,6 +167,20 @@ impl Family {
             }
         }
         Ok(())
+    }
+
+    /// Tensors of layers stand together: ranks save what comes before them once, then every layer, then the rest.
+    fn check_order(&self) -> Result<(), FamilyError> {
+        let is_layered = |tensor: &&file::TensorFile| tensor.name.contains("{layer}");
+        let within = self.file.tensor.iter().skip_while(|tensor| !is_layered(tensor));
+        let mut after = within.skip_while(is_layered);
+        match after.find(is_layered) {
+            None => Ok(()),
+            Some(tensor) => Err(FamilyError::Tensor {
+                tensor: tensor.name.clone(),
+                what: "tensors with {layer} must stand together, without others between them".into(),
+            }),
+        }
     }
 }
 
@@ -199,5 +219,11 @@ mod tests {
         assert!(error("[[tensor]]\nname = 'a'\nholds = ['embedding.weight']").contains("needs a stage"));
         assert!(error("[[tensor]]\nname = 'a'\nstage = 'first'").contains("must either hold"));
         assert!(error("[[tensor]]\nnam = 'a'").contains("nam"));
+        let norm = |name: &str| {
+            format!("[[tensor]]\nname = '{name}'\nholds = ['layers.{{layer}}.mlp_norm.weight']\n")
+        };
+        let between = "[[tensor]]\nname = 'x'\nstage = 'last'\nholds = ['final_norm.weight']\n";
+        let apart = [norm("{layer}.a"), between.into(), norm("{layer}.b")].concat();
+        assert!(error(&apart).contains("stand together"));
     }
 }

@@ -15,7 +15,6 @@ mod listing;
 mod mount;
 pub mod mounts;
 mod options;
-mod usage;
 
 pub use errno::Warn;
 pub use error::{MountError, UnmountError};

@@ -6,6 +6,7 @@ mod staging;
 mod write;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -68,6 +69,23 @@ pub enum MaterializeError {
     /// The destination is not empty.
     #[error("{}: not empty; pass --overwrite to replace it", .0.display())]
     NotEmpty(PathBuf),
+    /// The destination holds what the job would not write again.
+    #[error(
+        "{}: also holds {}, which --overwrite would delete; choose another destination",
+        .path.display(), few(.names)
+    )]
+    Foreign {
+        /// The destination.
+        path: PathBuf,
+        /// Names in it.
+        names: Vec<String>,
+    },
+    /// The destination is where another file system is mounted.
+    #[error("{}: is a mount point, which cannot be replaced; choose a directory in it", .0.display())]
+    MountPoint(PathBuf),
+    /// A file that was written is gone or has another size.
+    #[error("{}: is not what was written; does something else write to this directory?", .0.display())]
+    Disturbed(PathBuf),
     /// The destination is no directory.
     #[error("{}: exists and is not a directory", .0.display())]
     NotADirectory(PathBuf),
@@ -121,14 +139,19 @@ impl Job<'_> {
     pub fn run(&self, source: &Path, hooks: &Hooks<'_>) -> Result<Written, MaterializeError> {
         let files = self.files()?;
         // Laid out before anything is written: what cannot be made is said now, and the size is known.
-        let mut bytes = 0;
-        for file in &files {
-            bytes += self.view.plan(file.kind)?.plan.len();
-        }
-        let staging = Staging::prepare(self.destination, source, self.overwrite)?;
+        let sizes: Vec<u64> = files
+            .iter()
+            .map(|file| Ok(self.view.plan(file.kind)?.plan.len()))
+            .collect::<Result<_, ViewError>>()?;
+        let bytes = sizes.iter().sum();
+        let mut ours: Vec<String> = self.view.files().iter().map(|file| top(&file.path).to_owned()).collect();
+        ours.dedup();
+        let staging = Staging::prepare(self.destination, source, self.overwrite, &ours)?;
         staging.check_space(bytes)?;
         (hooks.total)(bytes);
+        make_directories(&files, staging.path())?;
         self.write_all(&files, staging.path(), hooks)?;
+        check_written(&files, &sizes, staging.path())?;
         staging.publish()?;
         Ok(Written { files: files.len(), bytes })
     }
@@ -183,4 +206,46 @@ impl Job<'_> {
         let plan = self.view.plan(file.kind)?.plan;
         write::file(&plan, self.reader, &into.join(&file.path), hooks.written, stop)
     }
+}
+
+/// First component of a path within the view.
+fn top(path: &str) -> &str {
+    path.split_once('/').map_or(path, |(first, _)| first)
+}
+
+/// Makes the directories of all files. None is made later: if the staging directory goes away, writing must fail.
+fn make_directories(files: &[ViewFile], into: &Path) -> Result<(), MaterializeError> {
+    let directories: BTreeSet<&Path> = files
+        .iter()
+        .flat_map(|file| Path::new(&file.path).ancestors().skip(1))
+        .filter(|p| *p != Path::new(""))
+        .collect();
+    for directory in directories {
+        let path = into.join(directory);
+        fs::create_dir(&path).map_err(failed("make", &path))?;
+    }
+    Ok(())
+}
+
+/// What is about to be published is whole.
+fn check_written(files: &[ViewFile], sizes: &[u64], into: &Path) -> Result<(), MaterializeError> {
+    for (file, size) in files.iter().zip(sizes) {
+        let path = into.join(&file.path);
+        if fs::metadata(&path).map(|meta| meta.len()).ok() != Some(*size) {
+            return Err(MaterializeError::Disturbed(path));
+        }
+    }
+    Ok(())
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MaterializeError + use<> {
+    let path = path.to_owned();
+    move |source| MaterializeError::Io { action, path, source }
+}
+
+/// A few of the names, for a message.
+fn few(names: &[String]) -> String {
+    const NAMED: usize = 5;
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > NAMED { format!("{named} and {} more", names.len() - NAMED) } else { named }
 }

@@ -114,6 +114,18 @@ impl FilePlan {
         self.starts.iter().copied().zip(&self.segments)
     }
 
+    /// Bytes of memory that the plan takes, roughly.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let extra = |segment: &Segment| match segment {
+            Segment::Literal(bytes) => bytes.len(),
+            Segment::Stripe(stripe) => stripe.pieces().len() * (size_of::<Piece>() + size_of::<u64>()),
+            Segment::Zero(_) | Segment::Crc32(_) => 0,
+        };
+        let each = size_of::<Segment>() + size_of::<u64>();
+        self.segments.iter().map(|segment| each + extra(segment)).sum()
+    }
+
     /// What fills bytes `range` of the file, in order and without gaps. The part of the range beyond the end is left out.
     pub fn resolve<'plan>(&'plan self, range: Range<u64>, mut sink: impl FnMut(Read<'plan>)) {
         let range = range.start..range.end.min(self.len);

@@ -175,6 +175,44 @@ impl Value {
         }
     }
 
+    /// Whether a tensor or a storage is anywhere in it. The decoder has bounded what is walked here.
+    #[must_use]
+    pub fn holds_tensor(&self) -> bool {
+        let in_pairs =
+            |pairs: &[(Value, Value)]| pairs.iter().any(|(k, v)| k.holds_tensor() || v.holds_tensor());
+        match self {
+            Self::Tensor(_) | Self::Persistent(_) => true,
+            Self::List(items) | Self::Tuple(items) | Self::Set(items) | Self::FrozenSet(items) => {
+                items.iter().any(Self::holds_tensor)
+            }
+            Self::Dict(items) => in_pairs(items),
+            Self::Object(object) => {
+                object.args.holds_tensor()
+                    || object.appended.iter().any(Self::holds_tensor)
+                    || in_pairs(&object.items)
+                    || object.state.as_ref().is_some_and(Self::holds_tensor)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether both are plain scalars (numbers, strings, `None`) and the same one; `None` where either is something else.
+    #[must_use]
+    pub fn same_scalar(&self, other: &Self) -> Option<bool> {
+        let is_scalar = |value: &Self| {
+            matches!(value, Self::Float(_) | Self::Int(_) | Self::Bool(_) | Self::Str(_) | Self::None)
+        };
+        let same = match (self, other) {
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Str(a), Self::Str(b)) => a == b,
+            (Self::None, Self::None) => true,
+            _ => false,
+        };
+        (is_scalar(self) && is_scalar(other)).then_some(same)
+    }
+
     /// What this value is in Python, for errors.
     #[must_use]
     pub fn kind(&self) -> &'static str {

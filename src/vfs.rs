@@ -2,6 +2,7 @@
 //!
 //! Not here: errno, FUSE protocol (`fuse`); how bytes are found (`reader`); how files are laid out (`view`).
 
+mod plans;
 mod table;
 mod views;
 
@@ -108,6 +109,15 @@ pub trait Tree: Send + Sync + 'static {
     /// # Errors
     /// [`TreeError::NotFound`], [`TreeError::NotDirectory`]
     fn list(&self, ino: Ino) -> Result<Vec<DirEntry>, TreeError>;
+
+    /// Whether directory `ino` may get entries while it is mounted: its listing must then not be kept.
+    fn grows(&self, ino: Ino) -> bool {
+        let _ = ino;
+        false
+    }
+
+    /// Bytes of all files, roughly and without laying anything out: what `df` shows.
+    fn total_bytes(&self) -> u64;
 
     /// How reads of file `ino` are to be made.
     ///

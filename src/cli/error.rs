@@ -80,6 +80,9 @@ impl CliError {
                 MaterializeError::Read(_) => Exit::Source,
                 MaterializeError::Stopped => Exit::Interrupted,
                 MaterializeError::NotEmpty(_)
+                | MaterializeError::Foreign { .. }
+                | MaterializeError::MountPoint(_)
+                | MaterializeError::Disturbed(_)
                 | MaterializeError::NotADirectory(_)
                 | MaterializeError::IsSource(_)
                 | MaterializeError::NoSpace { .. }
@@ -89,9 +92,9 @@ impl CliError {
             Self::Weights(WeightsError::Gather { .. } | WeightsError::Read(_)) => Exit::Source,
             Self::Mount(error) => match error {
                 MountError::NoDevice { .. }
-                | MountError::NotPermitted { .. }
+                | MountError::NotPermitted
                 | MountError::HelperMissing { .. }
-                | MountError::AllowOther { .. }
+                | MountError::AllowOther
                 | MountError::Helper { .. } => Exit::Fuse,
                 MountError::Option { .. } => Exit::Usage,
                 MountError::NoMountPoint { .. }
@@ -128,8 +131,11 @@ fn view_exit(error: &ViewError) -> Exit {
         ViewError::Layout(_) | ViewError::Limit(_) | ViewError::Arrange { .. } => Exit::Layout,
         // It is the layout that cannot be had without the number.
         ViewError::Vocabulary(_) => Exit::Layout,
-        ViewError::Gather { .. } | ViewError::Pickle { .. } | ViewError::Zip(_) | ViewError::NoRank => {
-            Exit::Source
-        }
+        ViewError::Gather { .. }
+        | ViewError::Pickle { .. }
+        | ViewError::Storage { .. }
+        | ViewError::RecordSize { .. }
+        | ViewError::Zip(_)
+        | ViewError::NoRank => Exit::Source,
     }
 }

@@ -29,6 +29,12 @@ pub(super) struct FamilyFile {
     pub(super) title: String,
     #[serde(default)]
     pub(super) checkpoint_version_at_least: Option<f64>,
+    /// Fields that `args` must have, because their absence could mean either thing.
+    #[serde(default)]
+    pub(super) required_args: Vec<String>,
+    /// Whether TP may be a multiple of the query groups.
+    #[serde(default)]
+    pub(super) groups_may_be_shared: bool,
     #[serde(default)]
     pub(super) detect: Detect,
     #[serde(default)]

@@ -56,7 +56,8 @@ impl Model {
     /// The limit for tensors whose dimension is cut by size `what`; `size` is used where the family has no size of that name.
     #[must_use]
     pub fn limit(&self, what: &str, size: u64) -> Limit {
-        let heads = if what == "groups" { self.size("heads") } else { None };
+        let shared = what == "groups" && self.groups_may_be_shared();
+        let heads = if shared { self.size("heads") } else { None };
         Limit { what: what.to_owned(), size: self.size(what).unwrap_or(size), heads }
     }
 }

@@ -73,8 +73,8 @@ pub struct Model {
 /// A checkpoint that the family cannot describe.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ModelError {
-    /// `args` lacks a number that is needed.
-    #[error("args has no {what} (looked for: {})", .fields.join(", "))]
+    /// `args` lacks something that is needed, or has a number there that cannot be.
+    #[error("args do not say the {what} (looked for: {})", .fields.join(", "))]
     MissingArg {
         /// What it would say.
         what: String,
@@ -132,6 +132,9 @@ impl Family {
         {
             return Err(ModelError::Version { found: checkpoint_version, needed });
         }
+        if let Some(field) = self.file.required_args.iter().find(|field| args.attribute(field).is_none()) {
+            return Err(ModelError::MissingArg { what: field.clone(), fields: vec![field.clone()] });
+        }
         for rule in &self.file.refuse {
             let value = args.attribute(&rule.arg);
             let refused = match (value, rule.above) {
@@ -175,6 +178,11 @@ impl Model {
         self.sizes.get(name).copied()
     }
 
+    /// Whether several ranks may share a query group.
+    pub(super) fn groups_may_be_shared(&self) -> bool {
+        self.family.file.groups_may_be_shared
+    }
+
     /// Every tensor and extra state of the model, in the order in which a rank saves them.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
@@ -191,6 +199,18 @@ impl Model {
             let index = self.by_name.get(template.as_str())?;
             Some((self.entries.get(*index)?, Some(layer)))
         })
+    }
+
+    /// Fields of args that decide how files are read: all rank files must agree on them.
+    pub fn deciding_args(&self) -> impl Iterator<Item = &str> {
+        let file = &self.family.file;
+        let sizes = file.sizes.values().flatten().flat_map(|way| way.when.iter().chain([&way.arg]));
+        let conditions = file.tensor.iter().flat_map(|tensor| tensor.when.iter().chain(&tensor.unless));
+        let refused = file.refuse.iter().map(|rule| &rule.arg);
+        let vocabulary = file.vocabulary.true_size.iter().chain([&file.vocabulary.multiple]);
+        let layout =
+            file.args.iter().filter(|(_, role)| !matches!(role, ArgRole::Rank)).map(|(field, _)| field);
+        sizes.chain(conditions).chain(refused).chain(vocabulary).chain(layout).map(String::as_str)
     }
 
     /// Fields of args that encode the layout.
@@ -308,13 +328,16 @@ pub fn layer_templates(name: &str) -> impl Iterator<Item = (String, u32)> {
     })
 }
 
+/// No model has as many of anything; a larger number is damaged or hostile.
+const LARGEST: u64 = 1 << 20;
+
 fn size(name: &str, ways: &[SizeFile], args: &Value) -> Result<u64, ModelError> {
     ways.iter()
         .filter(|way| {
             way.when.as_ref().is_none_or(|field| args.attribute(field).is_some_and(Value::is_truthy))
         })
         .find_map(|way| args.attribute(&way.arg)?.as_int().and_then(|n| u64::try_from(n).ok()))
-        .filter(|size| *size > 0)
+        .filter(|size| (1..=LARGEST).contains(size))
         .ok_or_else(|| ModelError::MissingArg {
             what: format!("number of {name}"),
             fields: ways.iter().map(|way| way.arg.clone()).collect(),
@@ -357,6 +380,7 @@ mod tests {
             ("num_attention_heads", Value::Int(8)),
             ("num_query_groups", Value::Int(2)),
             ("group_query_attention", Value::Bool(true)),
+            ("untie_embeddings_and_output_weights", Value::Bool(true)),
         ]
     }
 
@@ -379,9 +403,11 @@ mod tests {
     fn what_a_family_cannot_describe_is_refused() {
         let error =
             |fields: &[(&str, Value)], version| core().model(&args(fields), version).unwrap_err().to_string();
-        assert!(
-            error(&[], 3.0).contains("num_query_groups") || error(&[], 3.0).contains("num_attention_heads")
-        );
+        assert!(error(&[], 3.0).contains("untie_embeddings_and_output_weights"));
+        assert!(error(&gqa()[1..], 3.0).contains("number of layers (looked for: num_layers)"));
+        let mut huge = gqa();
+        huge[1].1 = Value::Int(1 << 62);
+        assert!(error(&huge, 3.0).contains("num_attention_heads"));
         assert!(error(&gqa(), 1.0).contains("another order"));
         let mut fields = gqa();
         fields.push(("moe_mlp_glu_interleave_size", Value::Int(32)));

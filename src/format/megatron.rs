@@ -13,6 +13,13 @@ pub const MODEL_FILE: &str = "model_optim_rng.pt";
 /// The file beside it that holds a distributed optimizer.
 pub const DISTRIBUTED_OPTIMIZER_FILE: &str = "distrib_optim.pt";
 
+/// Entries of a rank file that hold optimizer state.
+pub const OPTIMIZER_ENTRIES: &[&str] = &["optimizer", "opt_param_scheduler", "lr_scheduler"];
+
+/// Entries of a rank file whose tensors are one rank's own state, taken over as they are. Tensors of other entries might be parts of
+/// something that is cut, so such entries cannot be taken over.
+pub const RANK_STATE_ENTRIES: &[&str] = &["rng_state", "rerun_state_machine"];
+
 /// The directory of a release: a checkpoint without an iteration.
 pub const RELEASE: &str = "release";
 
@@ -53,7 +60,16 @@ pub fn parse_rank_dir(name: &str) -> Option<RankDir> {
     let (second, third) = (numbers.next(), numbers.next());
     let dir = RankDir { tp, second: second.flatten(), third: third.flatten() };
     let all_read = second.is_some() == dir.second.is_some() && third.is_some() == dir.third.is_some();
-    (all_read && numbers.next().is_none()).then_some(dir)
+    let one_spelling = name == dir.name();
+    (all_read && numbers.next().is_none() && one_spelling).then_some(dir)
+}
+
+impl RankDir {
+    /// The one name that Megatron gives it: `mp_rank_0` beside `mp_rank_00` is somebody's copy, not a rank.
+    fn name(self) -> String {
+        let more = [self.second, self.third].into_iter().flatten().map(|number| format!("_{number:03}"));
+        format!("mp_rank_{:02}{}", self.tp, more.collect::<String>())
+    }
 }
 
 fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
@@ -81,7 +97,17 @@ mod tests {
         assert_eq!(parse_rank_dir("mp_rank_03"), dir(3, None, None));
         assert_eq!(parse_rank_dir("mp_rank_03_001"), dir(3, Some(1), None));
         assert_eq!(parse_rank_dir("mp_rank_03_001_002"), dir(3, Some(1), Some(2)));
-        for bad in ["mp_rank_", "mp_rank_x", "mp_rank_03_", "mp_rank_03_1_2_3", "mp_rank_-1", "rank_03"] {
+        for bad in [
+            "mp_rank_0",
+            "mp_rank_000",
+            "mp_rank_03_1",
+            "mp_rank_",
+            "mp_rank_x",
+            "mp_rank_03_",
+            "mp_rank_03_1_2_3",
+            "mp_rank_-1",
+            "rank_03",
+        ] {
             assert_eq!(parse_rank_dir(bad), None, "{bad}");
         }
     }

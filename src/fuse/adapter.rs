@@ -7,8 +7,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -22,10 +22,9 @@ use super::attr::{Owner, file_type};
 use super::buffer::with_buffer;
 use super::errno::{Report, Warn};
 use super::listing::{Listing, OpenDirectories, dot};
-use super::usage::{self, Usage};
 use crate::vfs::{Attr, DirEntry, Ino, IoMode, Tree, TreeError};
 
-/// How long the kernel may keep names and attributes: they never change while mounted.
+/// How long the kernel may keep names and attributes: they never change while mounted, but for directories that grow.
 const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// For attributes that could not be had: ask again.
 const FORGET: Duration = Duration::ZERO;
@@ -35,6 +34,8 @@ const GENERATION: Generation = Generation(0);
 const MAX_REQUEST: u32 = 1 << 20;
 /// Longest name in bytes, as everywhere on Linux; FUSE itself would let longer ones through.
 const NAME_MAX: usize = 255;
+/// Unit of the sizes that `df` is told.
+const BLOCK_SIZE: u32 = 4096;
 /// Requests the kernel may have under way without anybody waiting, such as read-ahead.
 const MAX_BACKGROUND: u16 = 64;
 
@@ -57,7 +58,6 @@ pub(super) struct Adapter {
     owner: Owner,
     report: Report,
     directories: OpenDirectories,
-    usage: OnceLock<Usage>,
     /// Told to the outside when the kernel hangs up.
     over: Arc<AtomicBool>,
 }
@@ -65,7 +65,7 @@ pub(super) struct Adapter {
 impl Adapter {
     pub(super) fn new(tree: Arc<dyn Tree>, owner: Owner, warn: Warn, over: Arc<AtomicBool>) -> Self {
         let directories = OpenDirectories::default();
-        Self { tree, owner, report: Report::new(warn), directories, usage: OnceLock::new(), over }
+        Self { tree, owner, report: Report::new(warn), directories, over }
     }
 
     /// Puts a question to the tree. A panic there is a failed request, not the end of the thread that serves all others.
@@ -94,10 +94,18 @@ impl Adapter {
         })
     }
 
+    /// How long the kernel may keep the attributes of a node.
+    fn keep(&self, attr: &Attr) -> Duration {
+        if self.tree.grows(attr.ino) { FORGET } else { KEEP }
+    }
+
     /// Attributes for a listing and how long they hold: one file that cannot be laid out must not hide the others.
     fn listed(&self, entry: &DirEntry) -> (Attr, Duration) {
         match self.ask(|tree| tree.attr(entry.ino)) {
-            Ok(attr) => (attr, KEEP),
+            Ok(attr) => {
+                let keep = self.keep(&attr);
+                (attr, keep)
+            }
             Err(_) => {
                 let modified = SystemTime::UNIX_EPOCH;
                 (Attr { ino: entry.ino, kind: entry.kind, size: 0, links: 1, modified }, FORGET)
@@ -140,14 +148,14 @@ impl Filesystem for Adapter {
             None => tree.lookup(parent, name),
         });
         match found {
-            Ok(attr) => reply.entry(&KEEP, &self.owner.attributes(&attr), GENERATION),
+            Ok(attr) => reply.entry(&self.keep(&attr), &self.owner.attributes(&attr), GENERATION),
             Err(errno) => reply.error(errno),
         }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.ask(|tree| tree.attr(Ino(ino.0))) {
-            Ok(attr) => reply.attr(&KEEP, &self.owner.attributes(&attr)),
+            Ok(attr) => reply.attr(&self.keep(&attr), &self.owner.attributes(&attr)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -164,7 +172,8 @@ impl Filesystem for Adapter {
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         match self.ask(|tree| Listing::new(tree, Ino(ino.0))) {
             Ok(listing) => {
-                let flags = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
+                let flags = if self.tree.grows(Ino(ino.0)) { FopenFlags::empty() } else { kept };
                 reply.opened(self.directories.add(listing), flags);
             }
             Err(errno) => reply.error(errno),
@@ -253,9 +262,9 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let usage = self.ask(|tree| Ok(*self.usage.get_or_init(|| Usage::of(tree))));
-        let Usage { blocks, files } = usage.unwrap_or_default();
-        reply.statfs(blocks, 0, 0, files, 0, usage::BLOCK_SIZE, NAME_MAX as u32, usage::BLOCK_SIZE);
+        let bytes = self.ask(|tree| Ok(tree.total_bytes())).unwrap_or(0);
+        let blocks = bytes.div_ceil(u64::from(BLOCK_SIZE));
+        reply.statfs(blocks, 0, 0, 0, 0, BLOCK_SIZE, NAME_MAX as u32, BLOCK_SIZE);
     }
 
     fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {

@@ -85,6 +85,9 @@ impl LayoutSpec {
             return Err(LayoutError::Zero { what: "the tensor-parallel size" });
         }
         let stages = match (&self.stages, self.pp) {
+            // A cut that the source has is a cut, whatever it looks like: a stage of its own for the embedding holds no layer.
+            (Some(stages), None) if *stages == source.stages => stages.clone(),
+            (Some(stages), Some(pp)) if *stages == source.stages && pp == stages.count() => stages.clone(),
             (Some(stages), pp) => check_cut(stages, pp, layers)?,
             (None, Some(0)) => return Err(LayoutError::Zero { what: "the pipeline-parallel size" }),
             (None, Some(pp)) if pp > layers.max(1) => return Err(LayoutError::TooManyStages { layers, pp }),

@@ -1,48 +1,51 @@
 //! The directory that a job writes to, beside its destination, and how it takes the destination's place.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
-use rustix::process::{Pid, test_kill_process};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
 
-use super::MaterializeError;
+use super::{MaterializeError, failed};
 
 /// A staging directory; removed when dropped before it is published.
 #[derive(Debug)]
 pub(super) struct Staging {
     path: PathBuf,
+    /// Locked as long as the job runs: how others know that it is not abandoned, on whatever machine they are.
+    lock: File,
     destination: PathBuf,
+    overwrite: bool,
     published: bool,
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MaterializeError {
-    let path = path.to_owned();
-    move |source| MaterializeError::Io { action, path, source }
-}
-
 impl Staging {
-    /// Checks the destination and makes an empty directory beside it.
+    /// Checks the destination and makes an empty directory beside it. `ours` are the names that the job writes at the top: with
+    /// `overwrite`, a destination that holds nothing else is replaced.
     pub(super) fn prepare(
         destination: &Path,
         source: &Path,
         overwrite: bool,
+        ours: &[String],
     ) -> Result<Self, MaterializeError> {
-        // A trailing slash or `.` has no name of its own; the absolute path has.
-        let destination = std::path::absolute(destination).map_err(failed("find", destination))?;
-        let destination: PathBuf = destination.components().collect();
+        let destination = resolve(destination)?;
         let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
             return Err(MaterializeError::NotADirectory(destination));
         };
-        check_destination(&destination, overwrite)?;
+        check_destination(&destination, overwrite, ours)?;
         fs::create_dir_all(parent).map_err(failed("make", parent))?;
         check_overlap(&destination, parent, source)?;
         let prefix = format!(".{}.ckpt-fs-", name.to_string_lossy());
         remove_abandoned(parent, &prefix);
-        let path = parent.join(format!("{prefix}{}", std::process::id()));
+        let path = parent.join(format!("{prefix}{:016x}", RandomState::new().build_hasher().finish()));
         fs::create_dir(&path).map_err(failed("make", &path))?;
-        Ok(Self { path, destination, published: false })
+        let lock = File::open(&path).map_err(failed("open", &path))?;
+        // A file system without locks keeps what a killed run leaves behind; nothing worse.
+        let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        Ok(Self { path, lock, destination, overwrite, published: false })
     }
 
     /// Where to write.
@@ -63,19 +66,12 @@ impl Staging {
     /// Puts the directory in the destination's place: from one moment to the next it is there, whole.
     pub(super) fn publish(mut self) -> Result<(), MaterializeError> {
         sync_directories(&self.path)?;
-        let exchanged = match fs::rename(&self.path, &self.destination) {
-            Ok(()) => false,
-            // Not empty: the two change places, and what was there is removed afterwards.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
-                ) =>
-            {
-                renameat_with(CWD, &self.path, CWD, &self.destination, RenameFlags::EXCHANGE)
-                    .map_err(io::Error::from)
-                    .map_err(failed("replace", &self.destination))?;
-                true
+        let replaced = match fs::rename(&self.path, &self.destination) {
+            Ok(()) => None,
+            // Not empty: checked before, or filled by somebody else since.
+            Err(error) if is_not_empty(&error) && self.overwrite => Some(self.exchange()?),
+            Err(error) if is_not_empty(&error) => {
+                return Err(MaterializeError::NotEmpty(self.destination.clone()));
             }
             Err(error) => return Err(failed("rename the finished copy to", &self.destination)(error)),
         };
@@ -83,10 +79,29 @@ impl Staging {
         if let Some(parent) = self.destination.parent() {
             File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed("sync", parent))?;
         }
-        if exchanged {
-            fs::remove_dir_all(&self.path).map_err(failed("remove the old copy at", &self.path))?;
+        match replaced {
+            Some(old) => fs::remove_dir_all(&old).map_err(failed("remove the old copy at", &old)),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The new and the old directory change places; returns where the old one is now.
+    fn exchange(&self) -> Result<PathBuf, MaterializeError> {
+        let replace = failed("replace", &self.destination);
+        match renameat_with(CWD, &self.path, CWD, &self.destination, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(self.path.clone()),
+            // A file system that cannot exchange: for a moment neither is there, never half of one.
+            Err(rustix::io::Errno::INVAL) => {
+                let aside = self.path.with_extension("old");
+                fs::rename(&self.destination, &aside).map_err(failed("move aside", &self.destination))?;
+                fs::rename(&self.path, &self.destination).map_err(|error| {
+                    let _ = fs::rename(&aside, &self.destination);
+                    replace(error)
+                })?;
+                Ok(aside)
+            }
+            Err(error) => Err(replace(error.into())),
+        }
     }
 }
 
@@ -96,50 +111,78 @@ impl Drop for Staging {
             // Nobody is left to tell; the next run removes what stays.
             let _ = fs::remove_dir_all(&self.path);
         }
+        let _ = flock(&self.lock, FlockOperation::Unlock);
     }
 }
 
-fn check_destination(destination: &Path, overwrite: bool) -> Result<(), MaterializeError> {
-    match fs::read_dir(destination) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) if !overwrite => Err(MaterializeError::NotEmpty(destination.to_owned())),
-            _ => Ok(()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(MaterializeError::NotADirectory(destination.to_owned()))
+fn is_not_empty(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
+}
+
+/// The destination itself: where links lead, and with a name of its own (a trailing slash or `.` has none).
+fn resolve(destination: &Path) -> Result<PathBuf, MaterializeError> {
+    match fs::canonicalize(destination) {
+        Ok(path) => Ok(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && destination.is_symlink() => {
+            Err(failed("follow the link", destination)(error))
         }
-        Err(error) => Err(failed("read", destination)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let path = std::path::absolute(destination).map_err(failed("find", destination))?;
+            Ok(path.components().collect())
+        }
+        Err(error) => Err(failed("find", destination)(error)),
+    }
+}
+
+fn check_destination(destination: &Path, overwrite: bool, ours: &[String]) -> Result<(), MaterializeError> {
+    let entries = match fs::read_dir(destination) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(MaterializeError::NotADirectory(destination.to_owned()));
+        }
+        Err(error) => return Err(failed("read", destination)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.map_err(failed("read", destination))?.file_name().to_string_lossy().into_owned());
+    }
+    if !names.is_empty() && !overwrite {
+        return Err(MaterializeError::NotEmpty(destination.to_owned()));
+    }
+    names.retain(|name| !ours.contains(name));
+    names.sort();
+    if !names.is_empty() {
+        return Err(MaterializeError::Foreign { path: destination.to_owned(), names });
+    }
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).map_err(failed("examine", path));
+    match destination.parent() {
+        Some(parent) if device(parent)? != device(destination)? => {
+            Err(MaterializeError::MountPoint(destination.to_owned()))
+        }
+        _ => Ok(()),
     }
 }
 
 /// The source is never written: neither may hold the other.
 fn check_overlap(destination: &Path, parent: &Path, source: &Path) -> Result<(), MaterializeError> {
     let source = fs::canonicalize(source).map_err(failed("find", source))?;
-    let real = match fs::canonicalize(destination) {
-        Ok(path) => path,
-        Err(_) => {
-            let parent = fs::canonicalize(parent).map_err(failed("find", parent))?;
-            destination.file_name().map_or_else(|| parent.clone(), |name| parent.join(name))
-        }
-    };
+    let parent = fs::canonicalize(parent).map_err(failed("find", parent))?;
+    let real = destination.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
     if real.starts_with(&source) || source.starts_with(&real) {
         return Err(MaterializeError::IsSource(destination.to_owned()));
     }
     Ok(())
 }
 
-/// Removes what runs left behind that were killed: staging directories whose process is gone.
+/// Removes what runs left behind that were killed: staging directories that nobody holds a lock on.
 fn remove_abandoned(parent: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let process =
-            name.to_str().and_then(|name| name.strip_prefix(prefix)).and_then(|pid| pid.parse().ok());
-        let Some(process) = process.and_then(Pid::from_raw) else { continue };
-        let is_own = process == rustix::process::getpid();
-        if is_own || test_kill_process(process) == Err(rustix::io::Errno::SRCH) {
-            // If it cannot be removed, making our own will say why.
+        let is_staging = entry.file_name().to_string_lossy().starts_with(prefix);
+        let Some(directory) = is_staging.then(|| File::open(entry.path()).ok()).flatten() else { continue };
+        if flock(&directory, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // If it cannot be removed it takes room, nothing worse.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

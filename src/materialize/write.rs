@@ -1,6 +1,6 @@
 //! Writes one planned file, front to back, summing its records on the way so that no byte is read twice.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
@@ -18,9 +18,6 @@ pub(super) fn file(
     stop: &dyn Fn() -> bool,
 ) -> Result<(), MaterializeError> {
     let failed = |action, source| MaterializeError::Io { action, path: path.to_owned(), source };
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(|source| failed("make the directory of", source))?;
-    }
     let mut file = File::create_new(path).map_err(|source| failed("create", source))?;
     let mut sums = Sums::new(plan);
     let checksums = Checksums::new(CrcMode::Exact);

@@ -73,11 +73,11 @@ const MAX_UNROLLED: u64 = 4096;
 pub fn gather(target: &Target<'_>, out: &mut Builder) -> Result<(), GatherError> {
     let mut bands = target.bands.clone();
     bands.sort_by_key(|(band, _)| band.at);
-    check_bands(&bands, target)?;
-    let gatherer = Gatherer { element: target.dtype.size(), shape: &target.shape.0, axis: target.axis };
     if target.shape.elements() == Some(0) {
         return Ok(());
     }
+    check_bands(&bands, target)?;
+    let gatherer = Gatherer { element: target.dtype.size(), shape: &target.shape.0, axis: target.axis };
     if gatherer.outer() == 1 { gatherer.along_rows(&bands, out) } else { gatherer.across_rows(&bands, out) }
 }
 
@@ -98,19 +98,31 @@ pub fn whole(param: &Param, positions: u64) -> Result<FilePlan, GatherError> {
     Ok(builder.finish())
 }
 
+/// Checks that bands, sorted by position, are every position exactly once. Bands that repeat alike are a cell that fills its step.
 fn check_bands(bands: &[(Band, Source<'_>)], target: &Target<'_>) -> Result<(), GatherError> {
     let size = target.shape.0.get(target.axis).copied().unwrap_or(1);
-    let mut runs: Vec<(u64, u64)> =
-        bands.iter().flat_map(|(b, _)| b.runs()).map(|run| (run.at, run.len)).collect();
-    runs.sort_unstable();
+    let wrong = |position| Err(GatherError::Bands { axis: target.axis, position, size });
     let mut position = 0;
-    for (at, len) in runs {
-        if at != position {
-            break;
+    for cell in cells(bands) {
+        let mut within = position;
+        for (band, _) in cell {
+            if band.at != within {
+                return wrong(within);
+            }
+            within += band.len;
         }
-        position += len;
+        let Some((first, _)) = cell.first() else { continue };
+        if first.repeat > 1 && within - position != first.at_step {
+            return wrong(within);
+        }
+        position += (within - position) * first.repeat;
     }
-    if position == size { Ok(()) } else { Err(GatherError::Bands { axis: target.axis, position, size }) }
+    if position == size { Ok(()) } else { wrong(position) }
+}
+
+/// Bands that repeat together, and bands of one run each alone.
+fn cells<'b, 'c>(bands: &'b [(Band, Source<'c>)]) -> impl Iterator<Item = &'b [(Band, Source<'c>)]> {
+    bands.chunk_by(|(a, _), (b, _)| a.repeat > 1 && (a.repeat, a.at_step) == (b.repeat, b.at_step))
 }
 
 struct Gatherer<'a> {
@@ -133,17 +145,8 @@ impl Gatherer<'_> {
 
     /// The axis is the outermost: bands follow each other, and bands that repeat alike are one stripe.
     fn along_rows(&self, bands: &[(Band, Source<'_>)], out: &mut Builder) -> Result<(), GatherError> {
-        let mut rest = bands;
-        while let Some((first, _)) = rest.first() {
-            let alike = rest
-                .iter()
-                .take_while(|(b, _)| {
-                    (b.repeat, b.at_step) == (first.repeat, first.at_step) && first.repeat > 1
-                })
-                .count();
-            let (cell, after) = rest.split_at(alike.max(1));
+        for cell in cells(bands) {
             self.cell(cell, out)?;
-            rest = after;
         }
         Ok(())
     }

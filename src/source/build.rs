@@ -12,17 +12,16 @@ use crate::extent::Extent;
 use crate::family::{Arrangement, Entry, Model, part_sizes};
 use crate::layout::{Layout, Stages};
 use crate::tensor::{Band, Shape};
-use crate::value::TensorRef;
+use crate::value::{TensorRef, Value};
 
 /// The catalog of these rank files.
 pub(super) fn catalog(
     model: &Model,
     sizes: Sizes,
     iteration: Iteration,
-    files: Vec<(RankFile, Vec<String>)>,
+    files: Vec<RankFile>,
     missing: &[String],
 ) -> Result<Catalog, SourceError> {
-    let (files, left_out): (Vec<RankFile>, Vec<Vec<String>>) = files.into_iter().unzip();
     let mut known: Vec<(usize, Leaf<'_>, &Entry, Option<u32>)> = Vec::new();
     for (index, file) in files.iter().enumerate() {
         for leaf in leaves(model_of(file)?, &file.name)? {
@@ -39,14 +38,16 @@ pub(super) fn catalog(
     }
     let stages = stages(model, sizes, &files, &known)?;
     let layout = Layout { tp: sizes.tp, stages };
-    let mut builder =
-        Builder { catalog: Catalog::new(layout, iteration, files.clone()), dimensions: HashMap::new() };
+    let mut builder = Builder {
+        catalog: Catalog::new(layout, iteration, files.clone()),
+        dimensions: HashMap::new(),
+        names: HashMap::new(),
+    };
     for (index, leaf, entry, layer) in &known {
         if let Some(file) = files.get(*index) {
             builder.leaf(file, leaf, entry, *layer)?;
         }
     }
-    builder.catalog.left_out.extend(left_out.into_iter().flatten());
     builder.finish(model, missing)
 }
 
@@ -91,6 +92,8 @@ struct Builder {
     catalog: Catalog,
     /// Sizes of the model's dimensions, and the tensor and file each was first seen in.
     dimensions: HashMap<String, (u64, String)>,
+    /// The entry that saves each parameter (with `{layer}`), tied copies apart.
+    names: HashMap<String, Arc<str>>,
 }
 
 /// A tensor on its way into the catalog.
@@ -117,12 +120,7 @@ impl Builder {
         layer: Option<u32>,
     ) -> Result<(), SourceError> {
         if entry.holds.is_empty() {
-            // Extra state that is not None belongs to one layout of one layer; Megatron loads without it.
-            if matches!(leaf.value, crate::value::Value::None) {
-                self.catalog.spellings.insert(entry.name.clone());
-            } else {
-                self.catalog.left_out.insert("_extra_state".to_owned());
-            }
+            self.extra_state(leaf, entry);
             return Ok(());
         }
         let Some(tensor) = leaf.value.tensor() else {
@@ -133,10 +131,47 @@ impl Builder {
             let what = format!("its storage data/{} is not in the file", tensor.storage.key);
             return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
         };
-        self.catalog.spellings.insert(entry.name.clone());
         let stored = Stored { file, path: &leaf.path, tensor, storage: *storage };
+        self.spelling(&stored, entry)?;
         let layer = layer.map(|local| self.catalog.layout.stages.layers_of(file.rank.pp).start + local);
         self.tensor(&stored, entry, layer)
+    }
+
+    /// Extra state that holds nothing is the same in every layout. Anything else belongs to one layer of one; Megatron loads without it.
+    fn extra_state(&mut self, leaf: &Leaf<'_>, entry: &Entry) {
+        let is_empty_tensor = leaf.value.tensor().is_some_and(|tensor| tensor.shape.elements() == Some(0));
+        if is_empty_tensor {
+            self.catalog.empty_states.insert(entry.name.clone());
+        }
+        if is_empty_tensor || matches!(leaf.value, Value::None) {
+            self.catalog.spellings.insert(entry.name.clone());
+        } else {
+            self.catalog.left_out.insert("_extra_state".to_owned());
+        }
+    }
+
+    /// Notes the name under which the model saves its parameters. Two names for one parameter would give every rank both, and one of two
+    /// values would be lost.
+    fn spelling(&mut self, stored: &Stored<'_>, entry: &Entry) -> Result<(), SourceError> {
+        if entry.only_if_pipelined {
+            if self.catalog.layout.pp() == 1 {
+                self.catalog.left_out.insert(format!(
+                    "{} (a copy of the embedding, which one stage does not need)",
+                    entry.name
+                ));
+            }
+            return Ok(());
+        }
+        self.catalog.spellings.insert(entry.name.clone());
+        for holding in &entry.holds {
+            let known = self.names.entry(holding.param.clone()).or_insert_with(|| entry.name.clone());
+            if *known != entry.name {
+                return Err(
+                    stored.error(format!("{} is also saved as {known}; which one counts?", holding.param))
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Adds a chunk for every band of the tensor.
@@ -171,10 +206,14 @@ impl Builder {
                 None => holding.param.as_str().into(),
             };
             let global = shape.with(entry.axis, parts.get(index).copied().unwrap_or(0));
+            if global.bytes(stored.tensor.dtype).is_none_or(|bytes| bytes > LARGEST) {
+                return Err(stored.error("its size is beyond reason".into()));
+            }
             self.check_dimensions(stored, &holding.dimensions, &global)?;
             let param = self.param(stored, name, global, entry.axis)?;
             for band in bands.iter().filter(|band| band.part == index) {
-                param.add(chunk(stored, band, entry.axis));
+                let chunk = chunk(stored, band, entry.axis);
+                param.add(chunk.ok_or_else(|| stored.error("its strides are beyond reason".into()))?);
             }
         }
         Ok(())
@@ -253,17 +292,30 @@ fn check_layers(catalog: &Catalog, model: &Model, missing: &[String]) -> Result<
     Ok(())
 }
 
-fn chunk(stored: &Stored<'_>, band: &Band, axis: usize) -> Chunk {
-    // The decoder has checked that every element lies inside the storage, so these products fit.
+/// No parameter has as many bytes; sizes below this can be multiplied by ranks and element sizes without harm.
+const LARGEST: u64 = 1 << 50;
+
+/// Where the positions of a band are stored; `None` where that is beyond 64 bits (strides of axes with one element may be anything).
+fn chunk(stored: &Stored<'_>, band: &Band, axis: usize) -> Option<Chunk> {
     let element = stored.tensor.dtype.size();
-    let strides: Vec<u64> = stored.tensor.strides.iter().map(|stride| stride * element).collect();
+    let sizes = &stored.tensor.shape.0;
+    let strides = stored.tensor.strides.iter().zip(sizes).map(|(stride, size)| {
+        // The stride of an axis with one element leads nowhere.
+        if *size <= 1 { Some(0) } else { stride.checked_mul(element) }
+    });
+    let strides: Vec<u64> = strides.collect::<Option<_>>()?;
     let stride = strides.get(axis).copied().unwrap_or(element);
-    Chunk {
-        span: band.from..band.from + band.positions(),
+    let offset = stored.tensor.offset.checked_mul(element)?.checked_add(band.at.checked_mul(stride)?)?;
+    let period = match band.repeat {
+        1 => None,
+        _ => Some(Period { len: band.len, step: band.at_step.checked_mul(stride)? }),
+    };
+    Some(Chunk {
+        span: band.from..band.from.checked_add(band.positions())?,
         rank: stored.file.rank,
         object: stored.file.object,
-        start: stored.storage.offset + stored.tensor.offset * element + band.at * stride,
+        start: stored.storage.offset.checked_add(offset)?,
         strides,
-        period: (band.repeat > 1).then(|| Period { len: band.len, step: band.at_step * stride }),
-    }
+        period,
+    })
 }

@@ -15,10 +15,7 @@ use crate::value::Value;
 /// Tensor- and pipeline-parallel sizes, and the files with their ranks.
 ///
 /// `args` and the names of the directories must agree; a size beyond the directories that are there means that files are missing.
-pub(super) fn sizes(
-    located: &Located,
-    files: Vec<ReadFile>,
-) -> Result<(Sizes, Vec<(RankFile, Vec<String>)>), SourceError> {
+pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, Vec<RankFile>), SourceError> {
     let Some(first) = files.first() else {
         return Err(SourceError::NotACheckpoint {
             path: located.directory.clone(),
@@ -48,7 +45,7 @@ pub(super) fn sizes(
         )));
     }
     // Far more ranks than files is a damaged or hostile number; listing them all would take forever.
-    if u64::from(said.tp) * u64::from(said.pp) > 1 << 20 {
+    if u64::from(said.tp) * u64::from(said.pp) > 1 << 16 {
         return Err(problem(format!("args say TP {} PP {}, which no cluster has", said.tp, said.pp)));
     }
     if let Some(odd) = files.iter().find(|file| (said.pp > 1) != file.dir.second.is_some()) {
@@ -60,21 +57,18 @@ pub(super) fn sizes(
     let ranked = files.into_iter().map(|file| {
         let rank = Rank { pp: file.dir.second.unwrap_or(0), tp: file.dir.tp };
         let ReadFile { object, name, tree, storages, left_out, .. } = file;
-        (RankFile { rank, object, name, tree, storages }, left_out)
+        RankFile { rank, object, name, tree, storages, left_out }
     });
     Ok((said, ranked.collect()))
 }
 
 /// The first of `families` that describes the checkpoint, applied to its args.
-pub(super) fn model(
-    families: &[Arc<Family>],
-    files: &[(RankFile, Vec<String>)],
-) -> Result<Model, SourceError> {
+pub(super) fn model(families: &[Arc<Family>], files: &[RankFile]) -> Result<Model, SourceError> {
     let mut names = HashSet::new();
     let mut example = String::new();
-    let Some((first, _)) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
+    let Some(first) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
     let args = args_of(&first.tree, &first.name)?;
-    for (file, _) in files {
+    for file in files {
         for leaf in leaves(model_of(file)?, &file.name)? {
             names.extend(layer_templates(&leaf.path).map(|(template, _)| template));
             if example.is_empty() && leaf.value.tensor().is_some() {
@@ -94,7 +88,34 @@ pub(super) fn model(
         Some(Value::Int(version)) => *version as f64,
         _ => 0.0,
     };
-    family.model(args, version).map_err(|source| SourceError::Model { file: first.name.clone(), source })
+    let model = family
+        .model(args, version)
+        .map_err(|source| SourceError::Model { file: first.name.clone(), source })?;
+    for file in files {
+        check_agreement(first, file, &model)?;
+    }
+    Ok(model)
+}
+
+/// Files of one checkpoint say the same of the training step and of everything that decides how they are read. A file that does not is a
+/// leftover of another run or step, whose weights must not be mixed in.
+fn check_agreement(first: &RankFile, file: &RankFile, model: &Model) -> Result<(), SourceError> {
+    let args = (args_of(&first.tree, &first.name)?, args_of(&file.tree, &file.name)?);
+    let entries =
+        ["iteration", "checkpoint_version"].map(|name| (name, first.tree.get(name), file.tree.get(name)));
+    let fields = model.deciding_args().map(|name| (name, args.0.attribute(name), args.1.attribute(name)));
+    for (name, one, other) in entries.into_iter().chain(fields) {
+        let same = match (one, other) {
+            (Some(one), Some(other)) => one.same_scalar(other).unwrap_or(true),
+            (one, other) => one.is_some() == other.is_some(),
+        };
+        if !same {
+            let what =
+                format!("its {name} is not that of {}; is it left from another run or step?", first.name);
+            return Err(SourceError::Contents { file: file.name.clone(), what });
+        }
+    }
+    Ok(())
 }
 
 /// `model` of a rank file.

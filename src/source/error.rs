@@ -136,5 +136,11 @@ pub enum SourceError {
 }
 
 fn missing_files(missing: &[String]) -> String {
-    if missing.is_empty() { String::new() } else { format!(" (missing: {})", missing.join(", ")) }
+    const NAMED: usize = 10;
+    let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match missing.len() {
+        0 => String::new(),
+        1..=NAMED => format!(" (missing: {named})"),
+        count => format!(" (missing: {named} and {} more)", count - NAMED),
+    }
 }

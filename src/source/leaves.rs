@@ -31,7 +31,8 @@ fn collect<'a>(
             return Err(SourceError::Contents { file: file.to_owned(), what });
         };
         let path = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}/{key}") };
-        if value.items().is_some() {
+        // A module's extra state is one thing, whatever it is made of.
+        if value.items().is_some() && !key.ends_with("_extra_state") {
             collect(value, &path, file, found)?;
         } else {
             found.push(Leaf { path, value });

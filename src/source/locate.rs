@@ -1,6 +1,8 @@
 //! Finds the rank files of a checkpoint: tracker, iteration directory, rank directories.
 
+use std::collections::HashSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::SourceError;
@@ -62,10 +64,11 @@ pub(super) struct Sizes {
 impl Located {
     /// Rank files that a layout of these sizes has and this directory does not.
     pub(super) fn missing(&self, sizes: Sizes) -> Vec<String> {
+        let there: HashSet<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
         let ranks = (0..sizes.pp).flat_map(|pp| (0..sizes.tp).map(move |tp| Rank { pp, tp }));
         ranks
             .map(|rank| rank_dir(rank, sizes.pp))
-            .filter(|name| !self.files.iter().any(|file| file.name == *name))
+            .filter(|name| !there.contains(name.as_str()))
             .map(|name| format!("{name}/{MODEL_FILE}"))
             .collect()
     }
@@ -170,14 +173,17 @@ fn iterations(names: &[String]) -> Vec<String> {
 }
 
 fn rank_files(directory: &Path, names: &[String]) -> Result<Vec<RankPath>, SourceError> {
-    let mut files: Vec<RankPath> = names
-        .iter()
-        .filter_map(|name| {
-            let path = directory.join(name).join(MODEL_FILE);
-            Some(RankPath { dir: parse_rank_dir(name)?, name: name.clone(), path })
-        })
-        .filter(|file| file.path.exists())
-        .collect();
+    let mut files = Vec::new();
+    for name in names {
+        let Some(dir) = parse_rank_dir(name) else { continue };
+        let path = directory.join(name).join(MODEL_FILE);
+        // Only what is not there is missing: a link to nowhere or a directory that may not be read is an error when it is opened.
+        match fs::symlink_metadata(&path) {
+            Ok(_) => files.push(RankPath { dir, name: name.clone(), path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(SourceError::Io { path, source }),
+        }
+    }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     if files.is_empty() {
         let what = if names.iter().any(|name| name == ".metadata" || name == "metadata.json") {

@@ -1,7 +1,6 @@
 //! Reads the metadata of rank files: zip directory, pickle, and where each storage is.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,10 +8,12 @@ use std::thread;
 use super::SourceError;
 use super::locate::{Located, RankPath};
 use crate::extent::{Extent, ObjectId};
-use crate::format::megatron::RankDir;
+use crate::format::megatron::{OPTIMIZER_ENTRIES, RANK_STATE_ENTRIES, RankDir};
 use crate::format::pickle::Limits;
 use crate::format::torch::{Archive, TorchError, check_byteorder, check_version, decode_pickle};
-use crate::format::zip::{Entry, Located as Directory, data_start, explain, find_directory, parse_directory};
+use crate::format::zip::{
+    Entry, Located as Directory, ZipError, data_start, explain, find_directory, parse_directory,
+};
 use crate::store::{FileStore, Store};
 use crate::value::{Object, Value};
 
@@ -22,21 +23,18 @@ pub(super) struct ReadFile {
     pub(super) dir: RankDir,
     pub(super) object: ObjectId,
     pub(super) name: String,
-    /// Everything but the optimizer's entries.
+    /// Everything but what is left out.
     pub(super) tree: Value,
     pub(super) storages: HashMap<Arc<str>, Extent>,
-    /// Entries that were left out.
+    /// Names of entries that were left out: the optimizer's, and tensors outside the model.
     pub(super) left_out: Vec<String>,
 }
-
-/// Entries of a rank file that hold optimizer state. Their storages are not looked up: nothing is made of them.
-const OPTIMIZER: &[&str] = &["optimizer", "opt_param_scheduler"];
 
 /// The end of a file that is read first: room for the end record and the directory of a few hundred tensors.
 const TAIL: u64 = 64 * 1024;
 
-/// A pickle larger than this is no checkpoint's: metadata of a million tensors takes a fifth of it.
-const MAX_PICKLE: u64 = 1 << 30;
+/// A pickle larger than this is no checkpoint's: that of a hundred thousand tensors takes a third of it.
+const MAX_PICKLE: u64 = 1 << 26;
 
 /// Reads at the same time, so that slow storage is waited for once and not once per rank.
 const READERS: usize = 16;
@@ -59,17 +57,20 @@ pub(super) fn read_all(located: &Located, store: &FileStore) -> Result<Vec<ReadF
     };
     let mut results: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..READERS.min(located.files.len())).map(|_| scope.spawn(work)).collect();
-        // A reader does not panic; if one ever did, its files would be missed below.
         threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
     });
     results.sort_by_key(|(index, _)| *index);
+    if results.len() != located.files.len() {
+        let what = "reading its rank files failed by a bug in ckpt-fs; the lines before say where".into();
+        return Err(SourceError::NotACheckpoint { path: located.directory.clone(), what });
+    }
     results.into_iter().map(|(_, result)| result).collect()
 }
 
 fn read(file: &RankPath, object: ObjectId, store: &FileStore) -> Result<ReadFile, SourceError> {
     let name = store.name(object);
     let reader = Reader { store, object, name: &name };
-    let archive = Archive::new(reader.entries(&file.path)?).map_err(|source| reader.file_error(source))?;
+    let archive = Archive::new(reader.entries()?).map_err(|source| reader.file_error(source))?;
     let version = reader.content(&archive.version, 64)?;
     check_version(&version).map_err(|source| reader.file_error(source))?;
     if let Some(byteorder) = &archive.byteorder {
@@ -77,7 +78,7 @@ fn read(file: &RankPath, object: ObjectId, store: &FileStore) -> Result<ReadFile
     }
     let pickle = reader.content(&archive.pickle, MAX_PICKLE)?;
     let tree = decode_pickle(&pickle, &Limits::default()).map_err(|source| reader.file_error(source))?;
-    let (tree, left_out) = without_optimizer(&tree);
+    let (tree, left_out) = without_foreign(&tree);
     let mut storages = HashMap::new();
     let mut found = Found::default();
     found.look_into(&tree);
@@ -108,7 +109,7 @@ impl Reader<'_> {
     }
 
     /// The entries of the archive.
-    fn entries(&self, path: &Path) -> Result<Vec<Entry>, SourceError> {
+    fn entries(&self) -> Result<Vec<Entry>, SourceError> {
         let len = self.store.len(self.object)?;
         let mut start = len.saturating_sub(TAIL);
         let mut tail = self.bytes(start, len - start)?;
@@ -120,12 +121,12 @@ impl Reader<'_> {
                     tail = self.bytes(start, len - start)?;
                 }
                 Ok(Directory::NeedMore { .. }) => {
-                    return Err(self.file_error(crate::format::zip::ZipError::NoDirectory));
+                    return Err(self.file_error(ZipError::NoDirectory));
                 }
                 Err(_) => {
                     // What the file is instead is said by its beginning.
                     let head = self.bytes(0, len.min(512))?;
-                    return Err(self.not_a_zip(&head, path));
+                    return Err(self.file_error(explain(&head)));
                 }
             }
         };
@@ -136,10 +137,6 @@ impl Reader<'_> {
         let len_of = usize::try_from(directory.len).unwrap_or(usize::MAX).min(bytes.len());
         parse_directory(bytes.get(..len_of).unwrap_or_default(), &directory, len)
             .map_err(|error| self.file_error(error))
-    }
-
-    fn not_a_zip(&self, head: &[u8], _path: &Path) -> SourceError {
-        self.file_error(explain(head))
     }
 
     /// First byte of an entry's content.
@@ -161,12 +158,21 @@ impl Reader<'_> {
     }
 }
 
-/// The tree without the optimizer, and the names of what was left out.
-fn without_optimizer(tree: &Value) -> (Value, Vec<String>) {
+/// The tree without the optimizer and without tensors that nobody can cut, and the names of what was left out. Their storages are not even
+/// looked up.
+fn without_foreign(tree: &Value) -> (Value, Vec<String>) {
     let Some(items) = tree.items() else { return (tree.clone(), Vec::new()) };
-    let is_optimizer = |key: &Value| key.as_str().is_some_and(|name| OPTIMIZER.contains(&name));
-    let (left_out, kept): (Vec<_>, Vec<_>) = items.iter().cloned().partition(|(key, _)| is_optimizer(key));
-    let names = left_out.iter().filter_map(|(key, _)| key.as_str().map(ToOwned::to_owned)).collect();
+    let is_known =
+        |name: &str| name == "args" || name.starts_with("model") || RANK_STATE_ENTRIES.contains(&name);
+    let is_foreign = |(key, value): &(Value, Value)| match key.as_str() {
+        Some(name) => OPTIMIZER_ENTRIES.contains(&name) || (!is_known(name) && value.holds_tensor()),
+        None => value.holds_tensor(),
+    };
+    let (left_out, kept): (Vec<_>, Vec<_>) = items.iter().cloned().partition(is_foreign);
+    let names = left_out
+        .iter()
+        .map(|(key, _)| key.as_str().unwrap_or("an entry without a name").to_owned())
+        .collect();
     (Value::Dict(kept.into()), names)
 }
 

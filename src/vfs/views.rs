@@ -3,13 +3,12 @@
 //! Files are laid out when their size is first asked for. Plans are kept in a bounded number and made again when needed.
 
 use std::ffi::OsStr;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use lru::LruCache;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
+use super::plans::Plans;
 use super::table::{Node, NodeKind, Table};
 use super::{Attr, DirEntry, Ino, IoMode, Kind, Tree, TreeError};
 use crate::layout::{Layout, LayoutSpec};
@@ -18,9 +17,6 @@ use crate::reader::{Checksums, CrcMode, ReadError, Reader};
 use crate::store::StoreError;
 use crate::view::megatron::{FileKind, MegatronView};
 use crate::view::{Stock, ViewError};
-
-/// Plans kept at a time. A plan of the largest rank files seen takes about 2 MB.
-const PLANS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// What a mount shows.
 #[derive(Debug, Clone)]
@@ -50,13 +46,13 @@ pub struct Views {
     settings: Settings,
     many: bool,
     table: RwLock<Table>,
-    plans: Mutex<LruCache<Ino, Arc<FilePlan>>>,
+    plans: Plans,
 }
 
 /// A file of a view, until it is laid out and after.
 #[derive(Debug)]
 pub(super) struct ViewFile {
-    view: MegatronView,
+    view: Arc<MegatronView>,
     kind: FileKind,
     size: OnceLock<u64>,
     checksums: Checksums,
@@ -79,34 +75,31 @@ impl Views {
             settings,
             many: matches!(shape, Shape::Many),
             table: RwLock::new(Table::new()),
-            plans: Mutex::new(LruCache::new(PLANS)),
+            plans: Plans::new(),
         };
         match shape {
-            Shape::One(layout) => views.add(Ino::ROOT, layout)?,
+            Shape::One(layout) => views.add(layout, None)?,
             Shape::Many => {
                 let source = views.stock.catalog.layout.clone();
-                views.add_layout(&source)?;
+                views.add(&source, Some(&source.to_string()))?
             }
-        }
+        };
         Ok(views)
     }
 
-    /// Adds the directory of a layout to the root.
-    fn add_layout(&self, layout: &Layout) -> Result<Ino, ViewError> {
-        let name = layout.to_string();
-        let ino = self.table.write().directory(Ino::ROOT, &name, &name);
-        self.add(ino, layout)?;
-        Ok(ino)
-    }
-
-    /// Adds the files of a layout below `root`.
-    fn add(&self, root: Ino, layout: &Layout) -> Result<(), ViewError> {
-        let view = MegatronView::new(self.stock.clone(), layout.clone());
+    /// Adds the files of a layout, to the root or to the directory of this name in it, and returns where they are.
+    ///
+    /// Everything that can fail comes before the first entry is added, and all are added at once: a reader sees the whole checkpoint or
+    /// none. A directory without its tracker would make training start from nothing.
+    fn add(&self, layout: &Layout, directory: Option<&str>) -> Result<Ino, ViewError> {
+        let view = Arc::new(MegatronView::new(self.stock.clone(), layout.clone()));
         for rank in layout.ranks().filter(|rank| rank.tp == 0) {
             view.plan(FileKind::Rank(rank))?;
         }
+        let files = view.files();
         let mut table = self.table.write();
-        for file in view.files() {
+        let root = directory.map_or(Ino::ROOT, |name| table.directory(Ino::ROOT, name, name));
+        for file in files {
             let node = ViewFile {
                 view: view.clone(),
                 kind: file.kind,
@@ -115,7 +108,7 @@ impl Views {
             };
             table.file(root, &layout.to_string(), &file.path, node);
         }
-        Ok(())
+        Ok(root)
     }
 
     fn node(&self, ino: Ino) -> Result<Arc<Node>, TreeError> {
@@ -132,20 +125,19 @@ impl Views {
         if layout.to_string() != name {
             return Err(TreeError::NotFound);
         }
-        self.add_layout(&layout).map_err(|error| {
+        self.add(&layout, Some(name)).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
             TreeError::Io(error.to_string())
         })
     }
 
     fn plan(&self, ino: Ino, file: &ViewFile) -> Result<Arc<FilePlan>, TreeError> {
-        let known = self.plans.lock().get(&ino).cloned();
-        if let Some(plan) = known {
+        if let Some(plan) = self.plans.get(ino) {
             return Ok(plan);
         }
         let planned = file.view.plan(file.kind).map_err(|error| TreeError::Io(error.to_string()))?;
         let plan = Arc::new(planned.plan);
-        self.plans.lock().put(ino, plan.clone());
+        self.plans.put(ino, plan.clone());
         Ok(plan)
     }
 
@@ -195,6 +187,15 @@ impl Tree for Views {
     fn list(&self, ino: Ino) -> Result<Vec<DirEntry>, TreeError> {
         self.node(ino)?;
         self.table.read().list(ino).ok_or(TreeError::NotDirectory)
+    }
+
+    fn grows(&self, ino: Ino) -> bool {
+        self.many && ino == Ino::ROOT
+    }
+
+    fn total_bytes(&self) -> u64 {
+        let params = self.stock.catalog.params().iter();
+        params.map(|param| param.shape.bytes(param.dtype).unwrap_or(0)).fold(0, u64::saturating_add)
     }
 
     fn io_mode(&self, ino: Ino) -> Result<IoMode, TreeError> {

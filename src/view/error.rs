@@ -41,6 +41,22 @@ pub enum ViewError {
         /// What cannot be written.
         source: TorchError,
     },
+    /// A value that is carried over refers to bytes in a way that is not understood.
+    #[error("storage {key} of the source is referred to in a way that cannot be carried over")]
+    Storage {
+        /// Key of the storage.
+        key: String,
+    },
+    /// A record would not have the size that the file says.
+    #[error("record {record} would have {planned} bytes instead of {wanted}; this is a bug")]
+    RecordSize {
+        /// The record.
+        record: String,
+        /// Bytes it must have.
+        wanted: u64,
+        /// Bytes it would have.
+        planned: u64,
+    },
     /// The file cannot be laid out as a zip archive.
     #[error(transparent)]
     Zip(#[from] ZipError),

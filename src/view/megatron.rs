@@ -19,12 +19,10 @@ use crate::format::megatron::{MODEL_FILE, RELEASE, TRACKER, iteration_dir, rank_
 use crate::format::{torch, zip};
 use crate::layout::{Layout, Rank};
 use crate::plan::{Builder, Stripe, Target, gather};
+use crate::tensor::{Dtype, Shape};
 use crate::value::{Storage, TensorRef, Value};
 
 pub use pipeline::training_flags;
-
-/// Entries of a rank file that belong to the optimizer; views carry weights only.
-pub const OPTIMIZER_ENTRIES: &[&str] = &["optimizer", "opt_param_scheduler"];
 
 /// A legacy Megatron checkpoint directory in one layout.
 #[derive(Debug, Clone)]
@@ -106,8 +104,7 @@ impl MegatronView {
         let mut entries = Vec::new();
         for (key, value) in source.tree.items().unwrap_or_default() {
             let value = match key.as_str() {
-                Some(name) if OPTIMIZER_ENTRIES.contains(&name) => continue,
-                Some("args") => args::rewrite(value, &self.stock, &self.layout, rank)?,
+                Some("args") => carried.value(&args::rewrite(value, &self.stock, &self.layout, rank)?),
                 Some("model") => model.clone(),
                 _ => carried.value(value),
             };
@@ -131,12 +128,14 @@ enum Content<'a> {
     Tensor { name: Arc<str>, target: &'a Target<'a> },
     /// A storage of the source, as it is.
     Carried(Extent),
+    /// No bytes.
+    Nothing,
 }
 
 impl<'a> Contents<'a> {
     /// The value that stands for a tensor (or an extra state, which is `None`) in the tree.
     fn leaf(&mut self, tensor: &'a TargetTensor<'_>) -> Value {
-        let Some(target) = &tensor.target else { return Value::None };
+        let Some(target) = &tensor.target else { return self.extra_state(tensor) };
         let key: Arc<str> = format!("tensor {}", tensor.name).into();
         self.by_key.insert(key.clone(), Content::Tensor { name: tensor.name.clone(), target });
         // Sizes were computed from files of at most 2^63 bytes, so they fit.
@@ -147,6 +146,23 @@ impl<'a> Contents<'a> {
             strides: target.shape.contiguous_strides().unwrap_or_default(),
             offset: 0,
             storage: Storage { key, bytes },
+            requires_grad: false,
+        }))
+    }
+
+    /// Extra state that a view has holds nothing: `None`, or an empty tensor of bytes where the source has such.
+    fn extra_state(&mut self, tensor: &TargetTensor<'_>) -> Value {
+        if !tensor.is_empty_tensor {
+            return Value::None;
+        }
+        let key: Arc<str> = format!("state {}", tensor.name).into();
+        self.by_key.insert(key.clone(), Content::Nothing);
+        Value::Tensor(Arc::new(TensorRef {
+            dtype: Dtype::Uint8,
+            shape: Shape(vec![0]),
+            strides: vec![1],
+            offset: 0,
+            storage: Storage { key, bytes: 0 },
             requires_grad: false,
         }))
     }
@@ -177,6 +193,13 @@ impl<'a> Contents<'a> {
                         None => {}
                     }
                     let end = file.builder.position();
+                    // Every later offset counts on it.
+                    let wanted = records.get(index).map_or(0, |record| record.spec.size);
+                    if end - start != wanted {
+                        let record =
+                            records.get(index).map_or_else(String::new, |record| record.spec.name.clone());
+                        return Err(ViewError::RecordSize { record, wanted, planned: end - start });
+                    }
                     if let Some(range) = file.at.get_mut(index) {
                         *range = start..end;
                     }
@@ -187,8 +210,12 @@ impl<'a> Contents<'a> {
     }
 
     fn storage(&self, storage: Option<&Storage>, file: &mut FileBuilder) -> Result<(), ViewError> {
-        let Some(content) = storage.and_then(|storage| self.by_key.get(&storage.key)) else { return Ok(()) };
+        let Some(content) = storage.and_then(|storage| self.by_key.get(&storage.key)) else {
+            let key = storage.map_or_else(String::new, |storage| storage.key.to_string());
+            return Err(ViewError::Storage { key });
+        };
         match content {
+            Content::Nothing => {}
             Content::Carried(extent) => {
                 file.builder.stripe(Stripe::contiguous(extent.object, extent.offset, extent.len));
             }

@@ -19,6 +19,8 @@ pub struct TargetTensor<'stock> {
     pub entry: &'stock Entry,
     /// How it is made; `None` for extra state.
     pub target: Option<Target<'stock>>,
+    /// Extra state only: an empty tensor instead of `None`.
+    pub is_empty_tensor: bool,
 }
 
 /// Everything that `rank` of `layout` saves of the model.
@@ -70,7 +72,8 @@ impl<'stock> Maker<'stock, '_> {
         }
         let name = layer.map_or_else(|| entry.name.clone(), |(local, _)| numbered(&entry.name, local).into());
         if entry.holds.is_empty() {
-            return Ok(Some(TargetTensor { name, entry, target: None }));
+            let is_empty_tensor = self.stock.catalog.empty_states.contains(&entry.name);
+            return Ok(Some(TargetTensor { name, entry, target: None, is_empty_tensor }));
         }
         let params: Option<Vec<&Param>> = entry
             .holds
@@ -83,7 +86,7 @@ impl<'stock> Maker<'stock, '_> {
         // A source without biases has none of the parameters that a bias would hold.
         let Some(params) = params else { return Ok(None) };
         let target = self.target(entry, &params, &name)?;
-        Ok(Some(TargetTensor { name, entry, target: Some(target) }))
+        Ok(Some(TargetTensor { name, entry, target: Some(target), is_empty_tensor: false }))
     }
 
     /// Whether a rank here saves this entry at all: its stage, and the source's spelling of names.

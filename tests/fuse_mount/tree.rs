@@ -149,6 +149,10 @@ impl Tree for FakeTree {
             .collect())
     }
 
+    fn total_bytes(&self) -> u64 {
+        nodes().map(|node| node.size).sum()
+    }
+
     fn io_mode(&self, ino: Ino) -> Result<IoMode, TreeError> {
         match Self::node(ino)?.behaviour {
             Behaviour::Directory => Err(TreeError::IsDirectory),

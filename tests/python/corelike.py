@@ -48,22 +48,23 @@ class Model:
         """(name, shape, cut) of one layer's tensors, in the model's order."""
         head = self.hidden // self.heads
         qkv, fc1 = (self.heads + 2 * self.groups) * head, self.ffn * (2 if self.gated else 1)
-        norm = {False: "input_layernorm.weight", True: "self_attention.linear_qkv.layer_norm_weight"}[self.te]
-        mlp_norm = {False: "pre_mlp_layernorm.weight", True: "mlp.linear_fc1.layer_norm_weight"}[self.te]
+        norms = ["input_layernorm.weight", "pre_mlp_layernorm.weight"]
+        if self.te:  # fused into the layer that follows; the unfused ones are then empty modules
+            norms = ["self_attention.linear_qkv.layer_norm_weight", "mlp.linear_fc1.layer_norm_weight"]
         names = [
-            (norm, (self.hidden,), None),
             ("self_attention.linear_proj.weight", (self.hidden, self.hidden), 1),
             ("self_attention.linear_proj.bias", (self.hidden,), None),
             ("self_attention.linear_qkv.weight", (qkv, self.hidden), 0),
             ("self_attention.linear_qkv.bias", (qkv,), 0),
             ("self_attention.q_layernorm.weight", (head,), None),
             ("self_attention.k_layernorm.weight", (head,), None),
-            (mlp_norm, (self.hidden,), None),
+            (norms[1], (self.hidden,), None),
             ("mlp.linear_fc1.weight", (fc1, self.hidden), "gated" if self.gated else 0),
             ("mlp.linear_fc1.bias", (fc1,), "gated" if self.gated else 0),
             ("mlp.linear_fc2.weight", (self.hidden, self.ffn), 1),
             ("mlp.linear_fc2.bias", (self.hidden,), None),
         ]
+        names.insert(2 if self.te else 0, (norms[0], (self.hidden,), None))
         if not self.bias:
             names = [n for n in names if not n[0].endswith(".bias")]
         if not self.qk_norm:
@@ -89,8 +90,8 @@ class Model:
         for local in range(cut[at]):
             for (name, _, how), (source, _, _) in zip(self.layer(local), self.layer(first + local)):
                 yield name, source, how
-                if not self.te and name.endswith(("proj.weight", "qkv.weight", "fc1.weight", "fc2.weight")):
-                    yield name.replace("weight", "_extra_state"), None, None
+                if not self.te and "linear_" in name and name.endswith("bias" if self.bias else "weight"):
+                    yield f"{name.rpartition('.')[0]}._extra_state", None, None
         if last:
             yield "decoder.final_layernorm.weight", "decoder.final_layernorm.weight", None
             if not self.tied:

@@ -18,6 +18,7 @@ FIXTURES = ROOT / "tests" / "fixtures"
 EXPECTED = FIXTURES / "expected"
 KINDS = ("yuan-tiny", "gpt-tiny", "megatron-tiny/untied", "megatron-tiny/tied_padvocab")
 TIMEOUT = 60
+NO_FUSE = 8  # exit code of `ckpt-fs mount` where the machine cannot mount
 
 sys.dont_write_bytecode = True
 
@@ -72,18 +73,6 @@ def binary():
     return str(path.absolute())
 
 
-def need_fuse():
-    """Mounting needs the device and the right to use it; a container may have neither."""
-    usable = os.path.exists("/dev/fuse") and (os.geteuid() == 0 or shutil.which("fusermount3"))
-    with contextlib.suppress(OSError):
-        if usable and os.geteuid() == 0:
-            os.close(os.open("/dev/fuse", os.O_RDWR))
-            return
-        need(usable and os.access("/dev/fuse", os.R_OK | os.W_OK), "a usable /dev/fuse")
-        return
-    need(False, "a usable /dev/fuse")
-
-
 def ckpt_fs(*arguments, check=True, **options):
     """Run the binary to its end."""
     options = {"timeout": TIMEOUT, "text": True, "capture_output": True, **options}
@@ -91,6 +80,11 @@ def ckpt_fs(*arguments, check=True, **options):
     if check and done.returncode != 0:
         raise AssertionError(f"ckpt-fs {' '.join(map(str, arguments))}: exit {done.returncode}\n{done.stderr}")
     return done
+
+
+def digest(source):
+    """The fingerprint alone; the line also says of what."""
+    return ckpt_fs("digest", source).stdout.split()[0]
 
 
 def run(*command, **options):
@@ -152,12 +146,14 @@ class Mount:
         self.source, self.options, self.name = source, options, name
 
     def __enter__(self):
-        need_fuse()
         self.directory = tempfile.mkdtemp(prefix="ckpt-fs-test-")
         self.path = Path(self.directory) / self.name
         self.path.mkdir()
         try:
-            ckpt_fs("mount", self.source, self.path, *self.options)
+            done = ckpt_fs("mount", self.source, self.path, *self.options, check=False)
+            need(done.returncode != NO_FUSE, f"FUSE ({done.stderr.strip()})")
+            if done.returncode != 0:
+                raise AssertionError(f"mount {self.source} {self.options}: exit {done.returncode}\n{done.stderr}")
             if not is_mounted(self.path):
                 raise AssertionError("mount returned before the mount was live")
         except BaseException:
@@ -175,7 +171,6 @@ class ForegroundMount(Mount):
     """The same with `-f`: the daemon is a child of the test, whose process id and exit code are known."""
 
     def __enter__(self):
-        need_fuse()
         self.directory = tempfile.mkdtemp(prefix="ckpt-fs-test-")
         self.path = Path(self.directory) / self.name
         self.path.mkdir()
@@ -186,6 +181,7 @@ class ForegroundMount(Mount):
             until(lambda: os.path.ismount(self.path) or self.process.poll() is not None, "the mount")
             if self.process.poll() is not None:
                 self.log.seek(0)
+                need(self.process.returncode != NO_FUSE, "FUSE")
                 raise AssertionError(f"mount -f ended: {self.log.read()}")
         except BaseException:
             self.__exit__()

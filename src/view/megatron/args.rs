@@ -42,20 +42,16 @@ impl Rewriter<'_> {
         match role {
             ArgRole::Tp => int(self.layout.tp),
             ArgRole::Pp => int(self.layout.pp()),
-            ArgRole::Rank => int(self.processes(self.rank.pp).saturating_add(self.rank.tp)),
+            ArgRole::PpWithLayers => {
+                int(self.layout.pp().saturating_sub(u32::from(self.keeps_embedding_stage())).max(1))
+            }
+            ArgRole::Rank => int(self.process()),
             ArgRole::WorldSize => int(self.processes(self.layout.pp())),
             ArgRole::PaddedVocabulary => self
                 .vocabulary
                 .and_then(|rows| i64::try_from(rows).ok())
                 .filter(|_| !matches!(old, Value::None))
                 .map_or_else(|| old.clone(), Value::Int),
-            ArgRole::False => {
-                if old.is_truthy() {
-                    Value::Bool(false)
-                } else {
-                    old.clone()
-                }
-            }
             ArgRole::None => Value::None,
             ArgRole::FalseWithoutTp if self.layout.tp == 1 && old.is_truthy() => Value::Bool(false),
             ArgRole::FalseIfRecut if self.recut && old.is_truthy() => Value::Bool(false),
@@ -76,6 +72,22 @@ impl Rewriter<'_> {
         }
     }
 
+    /// Whether the embedding has a stage of its own, in the source and here.
+    fn keeps_embedding_stage(&self) -> bool {
+        !self.recut && self.args.attribute("standalone_embedding_stage").is_some_and(Value::is_truthy)
+    }
+
+    /// Number of the process that saves this rank: the first of its data-parallel replicas. Megatron numbers tp, cp, dp, pp from the
+    /// fastest to the slowest, or with `use_tp_pp_dp_mapping` tp, cp, pp, dp.
+    fn process(&self) -> u32 {
+        let stage = if self.args.attribute("use_tp_pp_dp_mapping").is_some_and(Value::is_truthy) {
+            self.rank.pp.saturating_mul(self.layout.tp).saturating_mul(self.size("context_parallel_size"))
+        } else {
+            self.processes(self.rank.pp)
+        };
+        stage.saturating_add(self.rank.tp)
+    }
+
     /// Processes of so many stages.
     fn processes(&self, stages: u32) -> u32 {
         stages.saturating_mul(self.replicas()).saturating_mul(self.layout.tp)
@@ -83,11 +95,13 @@ impl Rewriter<'_> {
 
     /// Ranks that hold the same parameters: the view is for the same number of them as the source.
     fn replicas(&self) -> u32 {
-        let size = |field: &str| {
-            let value = self.args.attribute(field).and_then(Value::as_int);
-            value.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..1 << 20).contains(n)).unwrap_or(1)
-        };
-        size("data_parallel_size").saturating_mul(size("context_parallel_size"))
+        self.size("data_parallel_size").saturating_mul(self.size("context_parallel_size"))
+    }
+
+    /// A parallel size that is not the layout's; 1 where args do not say.
+    fn size(&self, field: &str) -> u32 {
+        let value = self.args.attribute(field).and_then(Value::as_int);
+        value.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..1 << 20).contains(n)).unwrap_or(1)
     }
 }
 

@@ -22,7 +22,8 @@ impl<'a, 'contents> Carried<'a, 'contents> {
 
     /// The same value for the view's tree. The decoder has bounded depth and size of what is walked here.
     pub(super) fn value(&mut self, value: &Value) -> Value {
-        if !holds_tensor(value) {
+        // What holds no tensor is taken over as the same object.
+        if !value.holds_tensor() {
             return value.clone();
         }
         match value {
@@ -72,23 +73,5 @@ impl<'a, 'contents> Carried<'a, 'contents> {
         }
         let storage = Storage { key, bytes: tensor.storage.bytes };
         Value::Tensor(Arc::new(TensorRef { storage, ..tensor.clone() }))
-    }
-}
-
-/// Whether a tensor is anywhere in the value. What holds none is taken over as the same object.
-fn holds_tensor(value: &Value) -> bool {
-    match value {
-        Value::Tensor(_) => true,
-        Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::FrozenSet(items) => {
-            items.iter().any(holds_tensor)
-        }
-        Value::Dict(items) => items.iter().any(|(_, v)| holds_tensor(v)),
-        Value::Object(object) => {
-            holds_tensor(&object.args)
-                || object.appended.iter().any(holds_tensor)
-                || object.items.iter().any(|(_, v)| holds_tensor(v))
-                || object.state.as_ref().is_some_and(holds_tensor)
-        }
-        _ => false,
     }
 }

@@ -28,6 +28,8 @@ impl Cut {
         let layers = stages.layers();
         let even = |part: &[u32]| part.windows(2).all(|pair| pair.first() == pair.last());
         match layers {
+            // Even a cut with empty stages that looks even but for its ends can only be said in full.
+            _ if layers.contains(&0) => Self::Custom,
             _ if even(layers) => Self::Even,
             [first, rest @ ..] if even(rest) => Self::Ends { first: Some(*first), last: None },
             [rest @ .., last] if even(rest) => Self::Ends { first: None, last: Some(*last) },
@@ -77,20 +79,18 @@ pub fn training_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
             .iter()
             .any(|(key, _)| key.as_str().and_then(|name| stock.model.arg_role(name)) == Some(role))
     };
+    // Only flags that this version of the training code has: it has a field of args for each of its flags.
+    let cut = Cut::of(&layout.stages);
     if encodes(ArgRole::StagesText) && layout.pp() > 1 {
         flags.push("--pipeline-model-parallel-method block".to_owned());
         flags.push(format!("--pipeline-model-parallel-blocks {}", layout.stages));
+    } else if cut == Cut::Custom && encodes(ArgRole::StagesLayout) {
+        flags.push(format!("--pipeline-model-parallel-layout '{}'", layout_text(&layout.stages)));
     } else {
-        match Cut::of(&layout.stages) {
-            Cut::Even => {}
-            Cut::Ends { first, last } => {
-                flags.extend(first.map(|n| format!("--decoder-first-pipeline-num-layers {n}")));
-                flags.extend(last.map(|n| format!("--decoder-last-pipeline-num-layers {n}")));
-            }
-            Cut::Custom => {
-                flags.push(format!("--pipeline-model-parallel-layout '{}'", layout_text(&layout.stages)));
-            }
-        }
+        let first = cut.first().filter(|_| encodes(ArgRole::FirstStage));
+        let last = cut.last().filter(|_| encodes(ArgRole::LastStage));
+        flags.extend(first.map(|n| format!("--decoder-first-pipeline-num-layers {n}")));
+        flags.extend(last.map(|n| format!("--decoder-last-pipeline-num-layers {n}")));
     }
     flags.extend(["--no-load-optim".to_owned(), "--no-load-rng".to_owned()]);
     flags

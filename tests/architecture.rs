@@ -1,0 +1,172 @@
+//! The rules of docs/architecture.md that a machine can check: which module may use which, what the pure core must not touch, where
+//! `unsafe` may be, and that every file says what it is.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Left may use right, nothing else. The four at the bottom may be used by all, and use each other only as said here.
+const EDGES: &[(&str, &[&str])] = &[
+    (
+        "cli",
+        &[
+            "fuse",
+            "inspect",
+            "materialize",
+            "verify",
+            "digest",
+            "weights",
+            "vfs",
+            "reader",
+            "source",
+            "store",
+            "view",
+            "family",
+            "catalog",
+            "plan",
+            "sys",
+        ],
+    ),
+    ("fuse", &["vfs", "sys"]),
+    ("vfs", &["reader", "view", "catalog", "plan", "store"]),
+    ("materialize", &["reader", "view", "plan", "store"]),
+    ("inspect", &["source", "view", "store", "catalog", "plan", "family"]),
+    ("verify", &["weights", "reader", "catalog", "plan", "family"]),
+    ("digest", &["weights", "reader", "catalog", "plan", "family"]),
+    ("weights", &["reader", "catalog", "plan", "family"]),
+    ("reader", &["plan", "store"]),
+    ("source", &["store", "format", "family", "catalog"]),
+    ("view", &["plan", "format", "family", "catalog"]),
+    ("plan", &["catalog"]),
+    ("store", &["sys"]),
+    ("family", &[]),
+    ("catalog", &[]),
+    ("format", &[]),
+    ("sys", &[]),
+    ("value", &[]),
+    ("layout", &[]),
+    ("extent", &[]),
+    ("tensor", &[]),
+];
+
+/// May be used by every module above them.
+const BOTTOM: &[&str] = &["tensor", "extent", "layout", "value"];
+
+/// No file system, clock, thread, path or network in these.
+const PURE: &[&str] = &["tensor", "extent", "layout", "value", "family", "catalog", "plan", "format", "view"];
+
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::path",
+    "std::thread",
+    "std::time",
+    "std::net",
+    "std::process",
+    "std::env",
+    "std::io",
+    "rustix",
+    "libc",
+];
+
+/// Lines without tests; more than this holds two concepts.
+const LONGEST_FILE: usize = 420;
+
+fn sources() -> BTreeMap<String, Vec<(PathBuf, String)>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut modules: BTreeMap<String, Vec<(PathBuf, String)>> = BTreeMap::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let relative = path.strip_prefix(&root).unwrap().to_owned();
+            let module = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
+            let text = fs::read_to_string(&path).unwrap();
+            modules.entry(module).or_default().push((relative, text));
+        }
+    }
+    assert!(modules.len() > 20, "the sources were not found");
+    modules
+}
+
+/// The file without comments, and without its tests.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+fn uses(text: &str) -> BTreeSet<String> {
+    let names = code(text);
+    let names = names.split("crate::").skip(1);
+    names.map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()).collect()
+}
+
+#[test]
+fn modules_use_only_what_is_to_their_right() {
+    let allowed: BTreeMap<&str, &[&str]> = EDGES.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (module, files) in sources() {
+        if matches!(module.as_str(), "lib" | "main") {
+            continue;
+        }
+        let right = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no row in EDGES"));
+        for (path, text) in files {
+            let fine = |used: &String| {
+                *used == module || right.contains(&used.as_str()) || BOTTOM.contains(&used.as_str())
+            };
+            wrong.extend(
+                uses(&text)
+                    .into_iter()
+                    .filter(|used| !fine(used))
+                    .map(|used| format!("{} uses {used}", path.display())),
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn edges_go_one_way() {
+    let order: Vec<&str> = EDGES.iter().map(|(module, _)| *module).collect();
+    for (index, (module, right)) in EDGES.iter().enumerate() {
+        for used in *right {
+            let at = order.iter().position(|name| name == used).unwrap();
+            assert!(at > index, "{module} may use {used}, which stands above it");
+        }
+    }
+}
+
+#[test]
+fn the_core_does_no_io() {
+    let mut wrong = Vec::new();
+    for (_, files) in sources().into_iter().filter(|(module, _)| PURE.contains(&module.as_str())) {
+        for (path, text) in files {
+            let found = IMPURE.iter().filter(|name| code(&text).contains(*name));
+            wrong.extend(found.map(|name| format!("{} uses {name}", path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn unsafe_code_is_in_sys_alone() {
+    for (module, files) in sources() {
+        for (path, text) in files {
+            assert!(module == "sys" || !code(&text).contains("unsafe "), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is_and_holds_one_concept() {
+    for (path, text) in sources().into_values().flatten() {
+        assert!(text.starts_with("//!"), "{} does not open with what it is", path.display());
+        let lines = text.split("#[cfg(test)]\nmod tests {").next().unwrap().lines().count();
+        assert!(lines <= LONGEST_FILE, "{} has {lines} lines", path.display());
+    }
+}
