@@ -58,6 +58,8 @@ fn attributes_are_those_of_the_tree() {
     }
     let meta = std::fs::metadata(fixture.path("iter_0000100")).unwrap();
     assert_eq!((meta.mode(), meta.nlink(), meta.ino()), (0o040_555, 3, 2));
+    // Loaders open files with a buffer of this size and look at 4 KiB in front of every tensor.
+    assert_eq!(rustix::fs::stat(fixture.dir.path()).unwrap().st_blksize, 4096);
     let root = rustix::fs::statvfs(fixture.dir.path()).unwrap();
     assert!(root.f_blocks * root.f_frsize >= 2 * BIG && root.f_bfree == 0 && root.f_bavail == 0);
     assert!(root.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
