@@ -99,10 +99,14 @@ prop_compose! {
             Dtype::Bfloat16, Dtype::Float16, Dtype::Float32, Dtype::Float64, Dtype::Float8E4m3fn, Dtype::Float8E5m2,
             Dtype::Int8, Dtype::Complex64,
         ];
+        let kind = pick(&kinds, kind);
         let both = lcm(tps.0, tps.1);
         let heads = both * more.0;
         let allowed = |groups: &u64| {
-            let fits = |tp: u64| groups.is_multiple_of(tp) || tp.is_multiple_of(*groups);
+            // Only megatron-core lets several ranks share a query group.
+            let fits = |tp: u64| {
+                groups.is_multiple_of(tp) || (kind.is_core() && tp.is_multiple_of(*groups))
+            };
             // Where ranks share a group, the rows of the fused tensor must still divide.
             let rows = (heads + 2 * groups) * more.1;
             heads.is_multiple_of(*groups)
@@ -112,7 +116,6 @@ prop_compose! {
                 && rows.is_multiple_of(tps.1)
         };
         let groups = pick(&(1..=heads).filter(allowed).collect::<Vec<_>>(), groups);
-        let kind = pick(&kinds, kind);
         let config = Config {
             kind, layers, hidden, heads, groups, head: more.1, ffn: both * more.2, vocab: vocab.0, multiple: vocab.1,
             vocab_in_args: flags[0], dtype: pick(&dtypes, dtype), gated: flags[1], bias: flags[2], norm_bias: flags[3],

@@ -299,3 +299,30 @@ pub fn cut_out(tensor: &TensorRef, storage: &[u8]) -> Array {
     }
     Array { dtype: tensor.dtype, shape: tensor.shape.0.clone(), bytes }
 }
+
+/// Writes a `.pt` file whose storage N has `sizes(N)` bytes; where `storages` has none of them, they are a hole.
+pub fn write_sparse(file: &fs::File, tree: &Value, storages: &[Vec<u8>], sizes: &dyn Fn(usize) -> u64) {
+    let pickle = pickle::encode(tree).unwrap();
+    let lengths: Vec<u64> = (0..storages.len()).map(sizes).collect();
+    let records = records(pickle.len() as u64, &lengths);
+    let specs: Vec<_> = records.iter().map(|record| record.spec.clone()).collect();
+    let layout = Layout::new("archive", &specs).unwrap();
+    let mut at = 0;
+    for piece in layout.pieces {
+        let (bytes, len) = match &piece {
+            Piece::Bytes(bytes) => (bytes.as_slice(), bytes.len() as u64),
+            Piece::Crc(_) => (&[0; 4][..], 4),
+            Piece::Record(index) => {
+                let bytes = match &records[*index].content {
+                    Content::Pickle => pickle.as_slice(),
+                    Content::Bytes(bytes) => bytes,
+                    Content::Storage(number) => &storages[*number],
+                };
+                (bytes, records[*index].spec.size)
+            }
+        };
+        std::os::unix::fs::FileExt::write_all_at(file, bytes, at).unwrap();
+        at += len;
+    }
+    file.set_len(at).unwrap();
+}

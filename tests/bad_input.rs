@@ -1,0 +1,797 @@
+//! Bad input: a clear error that names file and tensor, nothing written, nothing hangs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use ckpt_fs::tensor::Dtype;
+use ckpt_fs::value::Value;
+use common::naive::{Config, Cut, Fill, Kind};
+use common::run::{PROGRAM, Said, View, program, snapshot};
+use common::source::{Checkpoint, ITERATION, rank_file};
+use common::{Array, Keep, Storages, call, dict, pt, pt_of, tuple};
+use tempfile::TempDir;
+
+const SOURCE: i32 = 3;
+const UNSUPPORTED: i32 = 4;
+const LAYOUT: i32 = 5;
+const DESTINATION: i32 = 6;
+
+/// A checkpoint on disk, and an empty folder to write to.
+struct Bad {
+    dir: TempDir,
+}
+
+impl Bad {
+    fn empty() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["src", "out", "mnt"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Self { dir }
+    }
+
+    fn of(checkpoint: &Checkpoint) -> Self {
+        let bad = Self::empty();
+        checkpoint.write(&bad.src());
+        bad
+    }
+
+    /// The small checkpoint with other bytes for one rank file.
+    fn with_file(dir: &str, bytes: &[u8]) -> Self {
+        let bad = Self::of(&Checkpoint::small());
+        fs::write(bad.file(dir), bytes).unwrap();
+        bad
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn src(&self) -> PathBuf {
+        self.path("src")
+    }
+
+    fn dst(&self) -> PathBuf {
+        self.path("out/dst")
+    }
+
+    fn file(&self, dir: &str) -> PathBuf {
+        rank_file(&self.src(), dir)
+    }
+
+    /// `materialize` and `mount` refuse it alike, before anything is written or goes to the background.
+    #[track_caller]
+    fn refused(&self, code: i32, words: &[&str]) {
+        self.refused_with(&[], code, words);
+    }
+
+    #[track_caller]
+    fn refused_with(&self, flags: &[&str], code: i32, words: &[&str]) {
+        let before = snapshot(self.dir.path());
+        for (command, target) in [("materialize", self.dst()), ("mount", self.path("mnt"))] {
+            let mut args = vec![command.into(), self.src().into_os_string(), target.into_os_string()];
+            args.extend(flags.iter().map(Into::into));
+            program(&args).refused(code, words);
+        }
+        assert_eq!(snapshot(self.dir.path()), before, "something was written");
+    }
+
+    /// It is accepted, and says this.
+    #[track_caller]
+    fn accepted(&self, words: &[&str]) {
+        let said = ckpt!("materialize", self.src(), self.dst()).ok();
+        for word in words {
+            assert!(said.err.contains(word), "'{word}' is missing in: {}", said.err);
+        }
+    }
+}
+
+fn small_bytes(dir: &str) -> Vec<u8> {
+    let mut checkpoint = Checkpoint::small();
+    let file = checkpoint.file(dir).clone();
+    checkpoint.bytes(&file)
+}
+
+/// Position of the directory entry of record `name`, and of its local header.
+fn headers(bytes: &[u8], name: &str) -> (usize, usize) {
+    let full = format!("archive/{name}");
+    let central = |at: &usize| {
+        bytes[*at..].starts_with(b"PK\x01\x02")
+            && bytes.get(at + 46..at + 46 + full.len()) == Some(full.as_bytes())
+    };
+    let at = (0..bytes.len() - 46).find(central).unwrap();
+    let local = u32::from_le_bytes(bytes[at + 42..at + 46].try_into().unwrap());
+    (at, local as usize)
+}
+
+/// A file whose `data.pkl` is this, with no storages.
+fn with_pickle(pickle: &[u8]) -> Bad {
+    Bad::with_file("mp_rank_00_000", &pt_of(pickle, &[]))
+}
+
+// Files that are not there.
+
+#[test]
+fn a_missing_rank_file_that_leaves_parameters_uncovered() {
+    let bad = Bad::of(&Checkpoint::small());
+    fs::remove_file(bad.file("mp_rank_01_000")).unwrap();
+    bad.refused(SOURCE, &["embedding.weight", "no file holds", "missing: mp_rank_01_000/model_optim_rng.pt"]);
+}
+
+#[test]
+fn a_missing_rank_file_whose_parameters_others_hold_is_said() {
+    // The first stage holds the embedding alone, and the last one its tied copy.
+    let config = Config { kind: Kind::Legacy, groups: 4, tied: true, ..Config::default() };
+    let bad = Bad::of(&Checkpoint::new(&config, &Cut::new(1, &[0, 4])));
+    fs::remove_file(bad.file("mp_rank_00_000")).unwrap();
+    bad.accepted(&["missing", "cover every parameter", "mp_rank_00_000/model_optim_rng.pt"]);
+    let said = ckpt!("verify", bad.src());
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert!(said.out.contains("missing: mp_rank_00_000/model_optim_rng.pt"), "{}", said.out);
+}
+
+#[test]
+fn an_empty_folder_and_no_folder() {
+    let bad = Bad::empty();
+    bad.refused(SOURCE, &["src", "not a Megatron checkpoint", "latest_checkpointed_iteration.txt"]);
+    fs::remove_dir(bad.src()).unwrap();
+    bad.refused(SOURCE, &["src", "No such file"]);
+    fs::write(bad.src(), "x").unwrap();
+    bad.refused(SOURCE, &["src", "Not a directory"]);
+}
+
+// Files that are damaged.
+
+#[test]
+fn a_file_cut_short_anywhere() {
+    let bytes = small_bytes("mp_rank_01_001");
+    let bad = Bad::of(&Checkpoint::small());
+    let mut lengths: Vec<usize> = (0..bytes.len()).step_by(97).collect();
+    lengths.extend((bytes.len() - 120)..bytes.len());
+    for len in lengths {
+        fs::write(bad.file("mp_rank_01_001"), &bytes[..len]).unwrap();
+        let error = View::of(&bad.src(), &Cut::new(1, &[4]), Fill::Zero, None).err();
+        let error = error.unwrap_or_else(|| panic!("{len} of {} bytes were read", bytes.len()));
+        assert!(error.contains("mp_rank_01_001/model_optim_rng.pt"), "{len}: {error}");
+    }
+    fs::write(bad.file("mp_rank_01_001"), &bytes[..bytes.len() / 2]).unwrap();
+    bad.refused(SOURCE, &["mp_rank_01_001/model_optim_rng.pt", "cut short"]);
+}
+
+#[test]
+fn any_flipped_byte_of_the_metadata_is_read_or_refused() {
+    // Whatever a flipped bit makes of names and numbers: an answer, and no panic. (Tensor bytes are `verify`'s business.)
+    let bytes = small_bytes("mp_rank_00_000");
+    let bad = Bad::of(&Checkpoint::small());
+    let (data, _) = headers(&bytes, "data/0");
+    let metadata = (0..4096.min(bytes.len())).step_by(13).chain((data..bytes.len()).step_by(7));
+    for (count, at) in metadata.enumerate() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (count % 8);
+        fs::write(bad.file("mp_rank_00_000"), &flipped).unwrap();
+        if let Ok(view) = View::of(&bad.src(), &Cut::new(1, &[4]), Fill::Zero, None) {
+            view.files();
+        }
+    }
+}
+
+#[test]
+fn garbage_in_place_of_a_file() {
+    let name = "mp_rank_00_000/model_optim_rng.pt";
+    Bad::with_file("mp_rank_00_000", b"").refused(SOURCE, &[name, "empty"]);
+    Bad::with_file("mp_rank_00_000", &[0xA5; 5000]).refused(SOURCE, &[name, "not a zip archive"]);
+    Bad::with_file("mp_rank_00_000", b"<html>404</html>").refused(SOURCE, &[name, "not a zip archive"]);
+}
+
+#[test]
+fn a_file_of_a_torch_before_zip_files() {
+    let mut old = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.".to_vec();
+    old.resize(2000, 7);
+    Bad::with_file("mp_rank_00_000", &old).refused(SOURCE, &["mp_rank_00_000", "torch < 1.6"]);
+    let mut tar = vec![0; 1024];
+    tar[257..262].copy_from_slice(b"ustar");
+    Bad::with_file("mp_rank_00_000", &tar).refused(SOURCE, &["mp_rank_00_000", "tar"]);
+}
+
+#[test]
+fn a_zip_that_torch_did_not_write() {
+    let plain = pt(&dict(vec![("weights".into(), Value::Int(1))]), &[]);
+    Bad::with_file("mp_rank_00_000", &plain).refused(SOURCE, &["mp_rank_00_000", "args"]);
+    let list = pt(&Value::List(vec![Value::Int(1)].into()), &[]);
+    Bad::with_file("mp_rank_00_000", &list).refused(SOURCE, &["mp_rank_00_000", "args"]);
+}
+
+#[test]
+fn a_compressed_record() {
+    let mut bytes = small_bytes("mp_rank_00_000");
+    let (central, local) = headers(&bytes, "data/2");
+    bytes[central + 10] = 8;
+    bytes[local + 8] = 8;
+    Bad::with_file("mp_rank_00_000", &bytes).refused(SOURCE, &["mp_rank_00_000", "data/2", "compressed"]);
+}
+
+#[test]
+fn an_encrypted_record() {
+    let mut bytes = small_bytes("mp_rank_00_000");
+    let (central, local) = headers(&bytes, "data/2");
+    bytes[central + 8] |= 1;
+    bytes[local + 6] |= 1;
+    Bad::with_file("mp_rank_00_000", &bytes).refused(SOURCE, &["mp_rank_00_000", "data/2", "encrypted"]);
+    let mut bytes = small_bytes("mp_rank_00_000");
+    bytes[local + 6] |= 1;
+    Bad::with_file("mp_rank_00_000", &bytes).refused(SOURCE, &["mp_rank_00_000", "data/2", "encrypted"]);
+}
+
+#[test]
+fn offsets_and_lengths_beyond_the_file() {
+    for (field, value) in [(42, 0x7fff_ffff_u32), (42, 3), (24, 0x7fff_ffff), (20, 12), (24, u32::MAX)] {
+        let mut bytes = small_bytes("mp_rank_00_000");
+        let (central, _) = headers(&bytes, "data/2");
+        bytes[central + field..central + field + 4].copy_from_slice(&value.to_le_bytes());
+        if field == 24 {
+            // Both sizes, so that they agree.
+            bytes[central + 20..central + 24].copy_from_slice(&value.to_le_bytes());
+        }
+        Bad::with_file("mp_rank_00_000", &bytes).refused(SOURCE, &["mp_rank_00_000/model_optim_rng.pt"]);
+    }
+}
+
+#[test]
+fn a_directory_of_absurd_length() {
+    let bytes = small_bytes("mp_rank_00_000");
+    let end64 = bytes.len() - 22 - 20 - 56;
+    for (field, value) in
+        [(32, u64::MAX), (32, 1 << 40), (40, u64::MAX), (48, u64::MAX), (48, 1), (4, u64::MAX)]
+    {
+        let mut bytes = bytes.clone();
+        bytes[end64 + field..end64 + field + 8].copy_from_slice(&value.to_le_bytes());
+        Bad::with_file("mp_rank_00_000", &bytes).refused(SOURCE, &["mp_rank_00_000/model_optim_rng.pt"]);
+    }
+}
+
+#[test]
+fn pickles_that_are_deep_cyclic_or_vast() {
+    let name = "mp_rank_00_000/model_optim_rng.pt";
+    let mut deep = b"\x80\x02".to_vec();
+    deep.extend(vec![b']'; 200_000]);
+    deep.extend(vec![b'a'; 199_999]);
+    deep.push(b'.');
+    with_pickle(&deep).refused(SOURCE, &[name, "deep"]);
+    with_pickle(b"\x80\x02]q\x00h\x00a.").refused(SOURCE, &[name, "contains itself"]);
+    // Each tuple holds the one before twice: 2^60 values in a few hundred bytes.
+    let mut vast = b"\x80\x02)q\x000".to_vec();
+    for memo in 0..60u8 {
+        vast.extend([b'h', memo, b'h', memo, 0x86, b'q', memo + 1, b'0']);
+    }
+    vast.extend([b'h', 60, b'.']);
+    with_pickle(&vast).refused(SOURCE, &[name, "more than"]);
+    // A text of 4 GiB in a file of nothing.
+    with_pickle(b"\x80\x02X\xff\xff\xff\xff.").refused(SOURCE, &[name, "cut short"]);
+    with_pickle(b"\x80\x02.").refused(SOURCE, &[name]);
+    with_pickle(b"").refused(SOURCE, &[name]);
+}
+
+#[test]
+fn nothing_in_a_pickle_is_called() {
+    let marker = tempfile::tempdir().unwrap();
+    let path = marker.path().join("owned");
+    let text = Value::str(&format!("touch {}", path.display()));
+    let mut checkpoint = Checkpoint::small();
+    for file in &mut checkpoint.files {
+        file.arg("payload", call("posix", "system", vec![text.clone()]));
+    }
+    Bad::of(&checkpoint).accepted(&[]);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_version_record_of_another_time() {
+    let mut bytes = small_bytes("mp_rank_00_000");
+    let at = bytes.windows(15).position(|window| window == b"archive/version").unwrap();
+    let content = (at..).find(|at| &bytes[*at..*at + 2] == b"3\n").unwrap();
+    bytes[content] = b'x';
+    Bad::with_file("mp_rank_00_000", &bytes).refused(SOURCE, &["mp_rank_00_000", "version"]);
+    let mut bytes = small_bytes("mp_rank_00_000");
+    let at = bytes.windows(6).position(|window| window == b"little").unwrap();
+    bytes[at..at + 6].copy_from_slice(b"bigbig");
+    Bad::with_file("mp_rank_00_000", &bytes).refused(SOURCE, &["mp_rank_00_000", "byte order"]);
+}
+
+// Tensors that are not what they should be.
+
+/// A rank file that holds one tensor pickled as `make` says, in place of its embedding.
+fn with_tensor(make: impl Fn(&mut Storages) -> Value) -> Bad {
+    let mut storages = Storages::default();
+    let tensor = make(&mut storages);
+    let mut checkpoint = Checkpoint::small_as(1, &[4]);
+    let file = checkpoint.file("mp_rank_00").clone();
+    let mut leaves = vec![("embedding.word_embeddings.weight".to_owned(), tensor)];
+    for (path, array) in file.tensors.iter().skip(1) {
+        let value = storages.tensor(array, Keep::Own);
+        leaves.push((path.clone(), value));
+    }
+    let tree = dict(vec![
+        ("args".into(), common::namespace(&file.args)),
+        ("checkpoint_version".into(), Value::Float(3.0)),
+        ("iteration".into(), Value::Int(100)),
+        ("model".into(), dict(leaves)),
+    ]);
+    let bad = Bad::of(&checkpoint);
+    fs::write(bad.file("mp_rank_00"), pt(&tree, &storages.contents)).unwrap();
+    bad
+}
+
+#[test]
+fn a_tensor_outside_its_storage() {
+    let words =
+        &["mp_rank_00/model_optim_rng.pt", "embedding.word_embeddings.weight", "does not fit storage 0"];
+    for (offset, shape, strides) in [
+        (1, vec![12, 6], vec![6, 1]),
+        (0, vec![13, 6], vec![6, 1]),
+        (0, vec![12, 6], vec![7, 1]),
+        (0, vec![1 << 62, 6], vec![6, 1]),
+        (1 << 62, vec![12, 6], vec![6, 1]),
+        (0, vec![12, 6], vec![1 << 62, 1 << 62]),
+        (0, vec![1 << 40, 1 << 40], vec![0, 0]),
+    ] {
+        let bad = with_tensor(|storages| {
+            let number = storages.add(vec![0; 12 * 6 * 4]);
+            storages.tensor_at(Dtype::Float32, number, 12 * 6 * 4, offset, &shape, &strides)
+        });
+        bad.refused(SOURCE, words);
+    }
+}
+
+#[test]
+fn a_tensor_without_elements_may_not_reach_anywhere() {
+    for (shape, strides, offset) in [
+        (vec![12, 0], vec![1 << 62, 1 << 62], 1 << 62),
+        (vec![0, 6], vec![1 << 62, 1 << 62], 1 << 62),
+        (vec![i64::MAX as u64, 0], vec![i64::MAX as u64, 1], 0),
+    ] {
+        let bad = with_tensor(|storages| {
+            let number = storages.add(Vec::new());
+            storages.tensor_at(Dtype::Float32, number, 0, offset, &shape, &strides)
+        });
+        bad.refused(SOURCE, &["mp_rank_00/model_optim_rng.pt"]);
+    }
+}
+
+#[test]
+fn an_expanded_tensor_is_read_as_what_it_shows() {
+    // All rows are the one row stored (stride 0): legal, and what torch would show.
+    let bad = with_tensor(|storages| {
+        let number = storages.add((0..24).collect());
+        storages.tensor_at(Dtype::Float32, number, 24, 0, &[12, 6], &[0, 1])
+    });
+    let ranks = View::of(&bad.src(), &Cut::new(2, &[4]), Fill::Zero, None).unwrap().ranks();
+    let embedding = &ranks[0].1.tensors[0].1;
+    assert_eq!(embedding.shape, [8, 6]);
+    assert_eq!(embedding.bytes, (0..24).collect::<Vec<u8>>().repeat(8));
+}
+
+#[test]
+fn a_storage_of_another_size_than_its_record() {
+    let short = with_tensor(|storages| {
+        let number = storages.add(vec![0; 100]);
+        storages.tensor_at(Dtype::Float32, number, 12 * 6 * 4, 0, &[12, 6], &[6, 1])
+    });
+    short.refused(SOURCE, &["mp_rank_00/model_optim_rng.pt", "data/0", "100 bytes"]);
+    let missing = with_tensor(|storages| storages.tensor_at(Dtype::Float32, 999, 288, 0, &[12, 6], &[6, 1]));
+    missing.refused(SOURCE, &["mp_rank_00/model_optim_rng.pt", "data/999"]);
+}
+
+#[test]
+fn a_tensor_of_a_kind_without_plain_elements() {
+    let quantized = with_tensor(|storages| {
+        let number = storages.add(vec![0; 288]);
+        let plain = storages.tensor_at(Dtype::Float32, number, 288, 0, &[12, 6], &[6, 1]);
+        let Value::Object(object) = &plain else { panic!() };
+        let Value::Tuple(args) = &object.args else { panic!() };
+        call("torch._utils", "_rebuild_qtensor", args.to_vec())
+    });
+    quantized.refused(SOURCE, &["mp_rank_00/model_optim_rng.pt", "embedding.word_embeddings.weight"]);
+    let number = with_tensor(|_| Value::Int(7));
+    number.refused(
+        SOURCE,
+        &["mp_rank_00/model_optim_rng.pt", "embedding.word_embeddings.weight", "expected a tensor"],
+    );
+    let flat = with_tensor(|storages| {
+        let array = Array { dtype: Dtype::Float32, shape: vec![72], bytes: vec![0; 288] };
+        storages.tensor(&array, Keep::Own)
+    });
+    flat.refused(
+        SOURCE,
+        &["mp_rank_00/model_optim_rng.pt", "embedding.word_embeddings.weight", "[vocabulary, hidden]"],
+    );
+}
+
+#[test]
+fn ranks_that_disagree_in_shape() {
+    let mut checkpoint = Checkpoint::small();
+    let (_, norm) = checkpoint.file("mp_rank_01_000").tensor("1.input_layernorm.weight");
+    *norm = norm.rows(0, 5);
+    let words = &["mp_rank_01_000/model_optim_rng.pt", "decoder.layers.1.input_layernorm.weight", "5", "6"];
+    Bad::of(&checkpoint).refused(SOURCE, words);
+    let mut checkpoint = Checkpoint::small();
+    let (_, fc2) = checkpoint.file("mp_rank_01_000").tensor("1.mlp.linear_fc2.weight");
+    *fc2 = fc2.columns(0, 3);
+    let words = &["mp_rank_01_000/model_optim_rng.pt", "decoder.layers.1.mlp.linear_fc2.weight", "6", "8"];
+    Bad::of(&checkpoint).refused(SOURCE, words);
+}
+
+#[test]
+fn ranks_that_disagree_in_dtype() {
+    let mut checkpoint = Checkpoint::small();
+    let (_, proj) = checkpoint.file("mp_rank_01_001").tensor("0.self_attention.linear_proj.weight");
+    proj.dtype = Dtype::Int32;
+    let words = &["mp_rank_01_001", "decoder.layers.0.self_attention.linear_proj.weight", "int32", "float32"];
+    Bad::of(&checkpoint).refused(SOURCE, words);
+}
+
+#[test]
+fn an_unknown_tensor() {
+    let mut checkpoint = Checkpoint::small();
+    let file = checkpoint.file("mp_rank_01_001");
+    let copy = file.tensors[0].1.clone();
+    file.tensors.push(("decoder.layers.0.mlp.surprise.weight".into(), copy));
+    let words = &["mp_rank_01_001", "decoder.layers.0.mlp.surprise.weight", "megatron-core", "--family"];
+    Bad::of(&checkpoint).refused(UNSUPPORTED, words);
+    let mut checkpoint = Checkpoint::small();
+    for file in &mut checkpoint.files {
+        for (index, (path, _)) in file.tensors.iter_mut().enumerate() {
+            *path = format!("transformer.h.{index}.w");
+        }
+    }
+    Bad::of(&checkpoint)
+        .refused(UNSUPPORTED, &["mp_rank_00_000", "transformer.h.0.w", "megatron-legacy", "--family"]);
+}
+
+#[test]
+fn stages_that_do_not_add_up() {
+    let checkpoint = Checkpoint::small().arg("num_layers", &Value::Int(5));
+    Bad::of(&checkpoint).refused(SOURCE, &["2,2", "4 in all", "num_layers is 5"]);
+}
+
+#[test]
+fn a_gap_in_the_layers() {
+    let mut checkpoint = Checkpoint::small();
+    for dir in ["mp_rank_00_001", "mp_rank_01_001"] {
+        for (path, _) in &mut checkpoint.file(dir).tensors {
+            *path = path.replace("layers.1.", "layers.2.");
+        }
+    }
+    Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_00_001", "stage 1", "no layer 1"]);
+    let mut checkpoint = Checkpoint::small();
+    for file in &mut checkpoint.files {
+        for (path, _) in &mut file.tensors {
+            *path = path.replace("layers.1.", "layers.4294967295.");
+        }
+    }
+    Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_00_000", "no layer 1"]);
+}
+
+#[test]
+fn gates_that_args_and_tensors_disagree_about() {
+    for gated in [true, false] {
+        let config = Config { gated, ..Config::default() };
+        let checkpoint = Checkpoint::new(&config, &Cut::new(2, &[4])).arg("swiglu", &Value::Bool(!gated));
+        Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_00/model_optim_rng.pt", "mlp.linear_fc", "ffn"]);
+    }
+}
+
+// Args that cannot be.
+
+/// Numbers that a field of sizes may not hold.
+fn hostile() -> Vec<Value> {
+    let long = Value::Long([0, 0, 0, 0, 0, 0, 0, 0, 1].as_slice().into());
+    vec![
+        Value::Int(0),
+        Value::Int(-1),
+        Value::Int(1 << 62),
+        Value::Int(i64::MIN),
+        long,
+        Value::None,
+        Value::str("4"),
+        Value::Float(4.0),
+        Value::List(vec![Value::Int(4)].into()),
+    ]
+}
+
+impl Bad {
+    /// Refused as a source or as a kind of source, whichever it is.
+    #[track_caller]
+    fn refused_any(&self, words: &[&str]) {
+        let said = ckpt!("inspect", self.src());
+        assert!([SOURCE, UNSUPPORTED].contains(&said.code), "{} {}{}", said.code, said.out, said.err);
+        self.refused(said.code, words);
+    }
+}
+
+#[test]
+fn replicas_that_no_cluster_has_do_not_matter() {
+    for field in ["context_parallel_size", "data_parallel_size"] {
+        for value in hostile() {
+            Bad::of(&Checkpoint::small().arg(field, &value)).accepted(&[]);
+        }
+    }
+}
+
+#[test]
+fn args_that_are_missing() {
+    let mut checkpoint = Checkpoint::small();
+    checkpoint.files.iter_mut().for_each(|file| file.args.clear());
+    Bad::of(&checkpoint).refused(UNSUPPORTED, &["mp_rank_00_000", "untie_embeddings"]);
+    let untied = ("untie_embeddings_and_output_weights".to_owned(), Value::Bool(true));
+    checkpoint.files.iter_mut().for_each(|file| file.args.push(untied.clone()));
+    Bad::of(&checkpoint).refused(UNSUPPORTED, &["mp_rank_00_000", "num_"]);
+}
+
+// Trackers and folders.
+
+#[test]
+fn rank_directories_left_over_from_another_run() {
+    let bad = Bad::of(&Checkpoint::small());
+    Checkpoint::small_as(4, &[2, 2]).write(&bad.path("other"));
+    let from = bad.path("other").join(ITERATION).join("mp_rank_03_001");
+    fs::rename(from, bad.src().join(ITERATION).join("mp_rank_03_001")).unwrap();
+    bad.refused(SOURCE, &[ITERATION, "TP 4", "say TP 2", "leftovers"]);
+    let bad = Bad::of(&Checkpoint::small());
+    Checkpoint::small_as(1, &[4]).write(&bad.path("other"));
+    let from = bad.path("other").join(ITERATION).join("mp_rank_00");
+    fs::rename(from, bad.src().join(ITERATION).join("mp_rank_00")).unwrap();
+    bad.refused(SOURCE, &[ITERATION, "leftovers"]);
+}
+
+#[test]
+fn copies_of_rank_directories_are_no_ranks() {
+    let bad = Bad::of(&Checkpoint::small_as(2, &[4]));
+    for copy in ["mp_rank_001", "mp_rank_1", "mp_rank_01_backup"] {
+        let to = bad.file(copy);
+        fs::create_dir(to.parent().unwrap()).unwrap();
+        fs::write(to, "not read").unwrap();
+    }
+    bad.accepted(&[]);
+}
+
+#[test]
+fn something_else_in_place_of_a_rank_file() {
+    let bad = Bad::of(&Checkpoint::small());
+    let file = bad.file("mp_rank_01_000");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    bad.refused(SOURCE, &["mp_rank_01_000/model_optim_rng.pt", "directory"]);
+    fs::remove_dir(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    bad.refused(SOURCE, &["mp_rank_01_000/model_optim_rng.pt", "pipe"]);
+    fs::remove_file(&file).unwrap();
+    symlink("/nowhere", &file).unwrap();
+    bad.refused(SOURCE, &["mp_rank_01_000/model_optim_rng.pt"]);
+}
+
+#[test]
+fn a_file_that_may_not_be_read() {
+    let bad = Bad::of(&Checkpoint::small());
+    let file = bad.file("mp_rank_01_000");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+    if File::open(&file).is_ok() {
+        return; // root reads everything
+    }
+    bad.refused(SOURCE, &["mp_rank_01_000/model_optim_rng.pt", "permission denied"]);
+}
+
+// Destinations.
+
+#[test]
+fn a_destination_that_is_not_empty() {
+    let bad = Bad::of(&Checkpoint::small());
+    fs::create_dir(bad.dst()).unwrap();
+    fs::write(bad.dst().join("precious"), "x").unwrap();
+    let before = snapshot(bad.dir.path());
+    ckpt!("materialize", bad.src(), bad.dst()).refused(DESTINATION, &["out/dst", "--overwrite"]);
+    assert_eq!(snapshot(bad.dir.path()), before);
+    // --overwrite replaces a checkpoint, and deletes nothing else.
+    ckpt!("materialize", bad.src(), bad.dst(), "--overwrite").refused(DESTINATION, &["out/dst", "precious"]);
+    assert_eq!(snapshot(bad.dir.path()), before);
+    fs::remove_file(bad.dst().join("precious")).unwrap();
+    bad.accepted(&[]);
+    ckpt!("materialize", bad.src(), bad.dst(), "--overwrite", "--tp", "1").ok();
+    let names = |path: &Path| {
+        let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&bad.dst()), [ITERATION, "latest_checkpointed_iteration.txt"]);
+    assert_eq!(names(&bad.dst().join(ITERATION)), ["mp_rank_00_000", "mp_rank_00_001"]);
+    assert_eq!(names(&bad.path("out")), ["dst"]);
+    // An empty folder needs no flag.
+    fs::remove_dir_all(bad.dst()).unwrap();
+    fs::create_dir(bad.dst()).unwrap();
+    bad.accepted(&[]);
+}
+
+#[test]
+fn destinations_that_are_no_directories() {
+    let bad = Bad::of(&Checkpoint::small());
+    fs::write(bad.dst(), "x").unwrap();
+    let before = snapshot(bad.dir.path());
+    for flags in [&[][..], &["--overwrite"]] {
+        for target in [bad.dst(), bad.dst().join("below")] {
+            let mut args = vec!["materialize".into(), bad.src(), target];
+            args.extend(flags.iter().map(Into::into));
+            program(&args).refused(DESTINATION, &["out/dst"]);
+            assert_eq!(snapshot(bad.dir.path()), before);
+        }
+    }
+    ckpt!("materialize", bad.src(), "/").refused(DESTINATION, &[]);
+}
+
+#[test]
+fn a_destination_behind_a_symbolic_link() {
+    let bad = Bad::of(&Checkpoint::small());
+    fs::create_dir(bad.path("real")).unwrap();
+    symlink(bad.path("real"), bad.dst()).unwrap();
+    bad.accepted(&[]);
+    assert!(bad.path("real").join(ITERATION).join("mp_rank_01_001/model_optim_rng.pt").exists());
+    assert!(fs::symlink_metadata(bad.dst()).unwrap().is_symlink());
+    symlink(bad.path("nowhere/at/all"), bad.path("out/dangling")).unwrap();
+    let before = snapshot(bad.dir.path());
+    let said = ckpt!("materialize", bad.src(), bad.path("out/dangling"));
+    said.refused(DESTINATION, &["out/dangling"]);
+    assert_eq!(snapshot(bad.dir.path()), before);
+}
+
+#[test]
+fn what_killed_runs_left_behind_is_removed() {
+    let bad = Bad::of(&Checkpoint::small());
+    let [abandoned, living, other] =
+        [".dst.ckpt-fs-01", ".dst.ckpt-fs-02", ".other.ckpt-fs-03"].map(|name| bad.path("out").join(name));
+    for path in [&abandoned, &living, &other] {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("part"), "x").unwrap();
+    }
+    // A run that is alive holds a lock, on whatever machine it is.
+    let lock = File::open(&living).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    bad.accepted(&[]);
+    assert!(!abandoned.exists() && living.exists() && other.exists());
+}
+
+/// Waits until a run has begun to write its first rank file; returns its staging directory.
+fn wait_for_staging(out: &Path, child: &mut Child) -> PathBuf {
+    loop {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was stopped");
+        let begun = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path()).next();
+        match begun {
+            Some(staging) if rank_file(&staging, "mp_rank_00").exists() => return staging,
+            _ => std::thread::yield_now(),
+        }
+    }
+}
+
+/// A source of `rows` x 4 KiB as sparse files: large, and written in no time.
+fn large(root: &Path, rows: u64) {
+    let config = Config { layers: 1, hidden: 1024, vocab: 4, gated: false, ..Config::default() };
+    let checkpoint = Checkpoint::new(&config, &Cut::new(1, &[1])).arg("vocab_size", &Value::Int(rows as i64));
+    let file = &checkpoint.files[0];
+    let mut storages = Storages::default();
+    let mut leaves = Vec::new();
+    let mut placeholders = Vec::new();
+    for (path, array) in &file.tensors {
+        let is_vocabulary = path.contains("word_embeddings") || path.starts_with("output_layer");
+        if is_vocabulary {
+            let number = storages.add(Vec::new());
+            placeholders.push(number);
+            let tensor =
+                storages.tensor_at(Dtype::Float32, number, rows * 4096, 0, &[rows, 1024], &[1024, 1]);
+            leaves.push((path.clone(), tensor));
+        } else {
+            leaves.push((path.clone(), storages.tensor(array, Keep::Own)));
+        }
+    }
+    let tree = dict(vec![
+        ("args".into(), common::namespace(&file.args)),
+        ("checkpoint_version".into(), Value::Float(3.0)),
+        ("iteration".into(), Value::Int(100)),
+        ("model".into(), dict(leaves)),
+    ]);
+    checkpoint.write(root);
+    let sizes = |number: usize| {
+        if placeholders.contains(&number) { rows * 4096 } else { storages.contents[number].len() as u64 }
+    };
+    let out = File::create(rank_file(root, "mp_rank_00")).unwrap();
+    common::write_sparse(&out, &tree, &storages.contents, &sizes);
+}
+
+#[test]
+fn a_killed_run_leaves_no_destination() {
+    let bad = Bad::empty();
+    large(&bad.src(), 1 << 16);
+    let mut child = Command::new(PROGRAM)
+        .args(["materialize".into(), bad.src(), bad.dst()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // As soon as it has begun to write, and long before 512 MiB are on disk.
+    let staging = wait_for_staging(&bad.path("out"), &mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!bad.dst().exists() && staging.exists());
+    // The next run, of something small, cleans up.
+    fs::remove_dir_all(bad.src()).unwrap();
+    Checkpoint::small().write(&bad.src());
+    bad.accepted(&[]);
+    assert!(!staging.exists() && bad.dst().exists());
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let bad = Bad::empty();
+    large(&bad.src(), 1 << 16);
+    let mut child = Command::new(PROGRAM)
+        .args(["materialize".into(), bad.src(), bad.dst()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for_staging(&bad.path("out"), &mut child);
+    let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    Said::of(child.wait_with_output().unwrap()).refused(130, &["nothing was written"]);
+    assert_eq!(fs::read_dir(bad.path("out")).unwrap().count(), 0);
+}
+
+/// A small file system in memory, where we may mount one.
+struct SmallDisk {
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    fn new(path: PathBuf, size: &str) -> Option<Self> {
+        fs::create_dir(&path).unwrap();
+        let options = format!("size={size}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
+        mount.ok()?.status.success().then_some(Self { path })
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.path).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_while_we_write() {
+    let bad = Bad::of(&Checkpoint::small());
+    let size: u64 = ["mp_rank_00_000", "mp_rank_01_000", "mp_rank_00_001", "mp_rank_01_001"]
+        .iter()
+        .map(|dir| fs::metadata(bad.file(dir)).unwrap().len())
+        .sum();
+    // Room for the bytes, but not for what the last page of every file takes.
+    let Some(disk) = SmallDisk::new(bad.path("disk"), &(size.next_multiple_of(4096)).to_string()) else {
+        return;
+    };
+    let said = ckpt!("materialize", bad.src(), disk.path.join("dst"));
+    said.refused(DESTINATION, &["disk/", "No space left"]);
+    assert_eq!(fs::read_dir(&disk.path).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mount_point_as_destination_is_refused_before_anything_is_written() {
+    let bad = Bad::of(&Checkpoint::small());
+    let Some(disk) = SmallDisk::new(bad.path("disk"), "10m") else { return };
+    let before = snapshot(bad.dir.path());
+    ckpt!("materialize", bad.src(), &disk.path).refused(DESTINATION, &["disk", "mount point"]);
+    assert_eq!(snapshot(bad.dir.path()), before);
+}
+
+// What views carry over beside the weights.
+

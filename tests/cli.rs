@@ -1,0 +1,467 @@
+//! Every command as a user runs it: what it prints, in what form, and the code it ends with.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ckpt_fs::tensor::Dtype;
+use ckpt_fs::value::Value;
+use common::naive::{Config, Cut, Kind, Written};
+use common::run::program;
+use common::source::{Checkpoint, ITERATION, rank_file};
+use common::{Keep, read_pt_file};
+use tempfile::TempDir;
+
+/// The model that most of these look at: 8 heads, 4 layers.
+fn config() -> Config {
+    Config { heads: 8, groups: 8, ffn: 24, vocab: 25, ..Config::default() }
+}
+
+struct Here {
+    dir: TempDir,
+}
+
+impl Here {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// With the model in this layout as `src`.
+    fn with(cut: &Cut) -> Self {
+        let here = Self::new();
+        Checkpoint::new(&config(), cut).write(&here.path("src"));
+        fs::create_dir(here.path("mnt")).unwrap();
+        here
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+fn tp2pp2() -> Here {
+    Here::with(&Cut::new(2, &[2, 2]))
+}
+
+#[test]
+fn inspect_says_what_a_checkpoint_is() {
+    let here = tp2pp2();
+    let said = ckpt!("inspect", here.path("src")).ok();
+    for words in [
+        "megatron-core (Megatron-core GPT)",
+        "tp2pp2",
+        "layers per stage: 2, 2",
+        "4 layers, 8 heads",
+        "32 rows, 25 of them real",
+        "1, 2, 4, 8",
+        "--tensor-model-parallel-size 2",
+        "--no-load-optim --no-load-rng",
+    ] {
+        assert!(said.out.contains(words), "'{words}' is missing in:\n{}", said.out);
+    }
+    let json = ckpt!("inspect", here.path("src"), "--json", "--tensors").ok().json();
+    assert_eq!(json["family"], "megatron-core");
+    assert_eq!((&json["tp"], &json["pp"]), (&2.into(), &2.into()));
+    assert_eq!(json["possible_tp"], serde_json::json!([1, 2, 4, 8]));
+    assert_eq!(json["vocabulary"]["true_size"], 25);
+    let tensors = json["tensors"].as_array().unwrap();
+    let fc2 = tensors.iter().find(|tensor| tensor["name"] == "layers.3.mlp.down.weight").unwrap();
+    assert_eq!(fc2["shape"], serde_json::json!([6, 24]));
+    assert_eq!((&fc2["cut"], &fc2["bytes"], &fc2["dtype"]), (&1.into(), &576.into(), &"float32".into()));
+    let table = ckpt!("inspect", here.path("src"), "--tensors").ok().out;
+    assert!(table.lines().any(|line| line.starts_with("layers.3.mlp.down.weight") && line.contains("dim 1")));
+}
+
+#[test]
+fn ls_lists_files_and_where_their_bytes_are() {
+    let here = tp2pp2();
+    let target = Cut::new(4, &[4]);
+    let json = ckpt!("ls", here.path("src"), "--tp", "4", "--pp", "1", "--tensors", "--json").ok().json();
+    assert_eq!(json["layout"], "tp4pp1");
+    ckpt!("materialize", here.path("src"), here.path("dst"), "--tp", "4", "--pp", "1").ok();
+    let files = json["files"].as_array().unwrap();
+    assert_eq!(files.len(), 5);
+    for file in files {
+        let path = here.path("dst").join(file["path"].as_str().unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().len(), file["bytes"].as_u64().unwrap(), "{path:?}");
+        // Every tensor is where the listing says, made of the source bytes that it says.
+        let written = fs::read(&path).unwrap();
+        for tensor in file["tensors"].as_array().unwrap() {
+            let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+            let from: usize = tensor["from"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|p| number(&p["run"]) * number(&p["runs"]))
+                .sum();
+            assert_eq!(from, number(&tensor["bytes"]), "{tensor}");
+            let at = number(&tensor["offset"]);
+            let bytes = &written[at..at + number(&tensor["bytes"])];
+            let found = read_pt_file(&path).tensors.into_iter().find(|(name, _)| *name == tensor["name"]);
+            assert_eq!(bytes, found.unwrap().1.bytes, "{}", tensor["name"]);
+        }
+    }
+    let table = ckpt!("ls", here.path("src"), "--tp", "4", "--pp", "1").ok().out;
+    assert!(table.contains("iter_0000100/mp_rank_03/model_optim_rng.pt"), "{table}");
+    assert!(table.lines().last().unwrap().contains("as tp4pp1"), "{table}");
+    let detail = ckpt!("ls", here.path("src"), "--tp", "8", "--tensors").ok().out;
+    assert!(detail.contains("model_optim_rng.pt @ "), "{detail}");
+    assert_eq!(target.ranks().len(), 4);
+}
+
+#[test]
+fn the_scripts_long_names_say_the_same() {
+    let here = tp2pp2();
+    let src = here.path("src");
+    let long = here.path("long");
+    let said = program(&[
+        "materialize".as_ref(),
+        src.as_os_str(),
+        long.as_os_str(),
+        "--target-tensor-model-parallel-size".as_ref(),
+        "4".as_ref(),
+        "--target-pipeline-model-parallel-size".as_ref(),
+        "2".as_ref(),
+        "--target-pipeline-model-parallel-blocks".as_ref(),
+        "1,3".as_ref(),
+        "--tensor-generate-layer".as_ref(),
+        "0,3".as_ref(),
+        "--pipeline-generate-layer".as_ref(),
+        "1".as_ref(),
+    ]);
+    said.ok();
+    let short = here.path("short");
+    ckpt!(
+        "materialize",
+        src,
+        short,
+        "--tp",
+        "4",
+        "--pp-layers",
+        "1,3",
+        "--tp-ranks",
+        "0,3",
+        "--pp-ranks",
+        "1"
+    )
+    .ok();
+    let names = |root: &Path| {
+        let mut names: Vec<_> =
+            fs::read_dir(root.join(ITERATION)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&long), ["mp_rank_00_001", "mp_rank_03_001"]);
+    for dir in names(&long) {
+        let dir = dir.to_str().unwrap();
+        assert_eq!(fs::read(rank_file(&long, dir)).unwrap(), fs::read(rank_file(&short, dir)).unwrap());
+    }
+    // Some ranks are the same files as among all of them.
+    let all = here.path("all");
+    ckpt!("materialize", src, all, "--tp", "4", "--pp-layers", "1,3").ok();
+    assert_eq!(names(&all).len(), 8);
+    let dir = "mp_rank_03_001";
+    assert_eq!(fs::read(rank_file(&all, dir)).unwrap(), fs::read(rank_file(&long, dir)).unwrap());
+}
+
+#[test]
+fn wrong_usage_is_two() {
+    for args in [&[][..], &["nonsense"], &["inspect"], &["inspect", "a", "--tp", "4"], &["materialize", "a"]]
+    {
+        assert_eq!(program(args).code, 2, "{args:?}");
+    }
+    assert_eq!(program(&["ls", "a", "--tp", "x"]).code, 2);
+    assert_eq!(program(&["ls", "a", "--pp-layers", "1,,2"]).code, 2);
+    assert_eq!(program(&["--help"]).code, 0);
+    let help = program(&["--help"]).out;
+    assert!(help.contains("Exit codes: 0 success, 1 verify found a difference"), "{help}");
+    assert_eq!(program(&["--version"]).code, 0);
+}
+
+/// The same refusal from everything that makes a view.
+#[track_caller]
+fn impossible(here: &Here, flags: &[&str], code: i32, words: &[&str]) {
+    for command in [&["ls"][..], &["materialize", "dst"], &["mount", "mnt"]] {
+        let mut args = vec![PathBuf::from(command[0]), here.path("src")];
+        args.extend(command.get(1).map(|target| here.path(target)));
+        args.extend(flags.iter().map(PathBuf::from));
+        program(&args).refused(code, words);
+    }
+    assert!(!here.path("dst").exists());
+}
+
+#[test]
+fn impossible_layouts_say_what_is_possible() {
+    let here = tp2pp2();
+    impossible(&here, &["--tp", "3"], 5, &["TP 3 does not divide 8 heads; possible: 1, 2, 4, 8"]);
+    impossible(&here, &["--tp", "16"], 5, &["TP 16 does not divide 8 heads; possible: 1, 2, 4, 8"]);
+    impossible(&here, &["--tp", "0"], 5, &["at least 1"]);
+    impossible(&here, &["--tp", "4294967295"], 5, &["possible: 1, 2, 4, 8"]);
+    impossible(&here, &["--pp", "0"], 5, &["at least 1"]);
+    impossible(&here, &["--pp", "5"], 5, &["5 pipeline stages", "possible: 1 to 4"]);
+    impossible(&here, &["--pp", "3"], 5, &["4 layers do not divide into 3", "tp2pp3@2,1,1"]);
+    impossible(&here, &["--pp-layers", "1,2"], 5, &["1,2", "3 layers", "the model has 4"]);
+    impossible(&here, &["--pp-layers", "0,4"], 5, &["at least 1"]);
+    impossible(&here, &["--pp", "3", "--pp-layers", "1,3"], 5, &["3 pipeline stages asked for"]);
+    let many = ["4294967295"; 3].join(",");
+    impossible(&here, &["--pp-layers", &many], 5, &["the model has 4"]);
+}
+
+#[test]
+fn a_mount_points_name_and_flags_must_agree() {
+    let here = tp2pp2();
+    for (name, flags, words) in [
+        ("tp4pp2", &["--tp", "2"][..], "the mount point is called tp4pp2"),
+        ("tp4pp2", &["--pp", "1"], "the mount point is called tp4pp2"),
+        ("tp1pp2@1,3", &["--pp-layers", "3,1"], "the mount point is called tp1pp2@1,3"),
+        ("tp08", &[], "looks like a layout"),
+        ("tp4pp", &[], "looks like a layout"),
+    ] {
+        let point = here.path(name);
+        fs::create_dir_all(&point).unwrap();
+        let mut args = vec!["mount".into(), here.path("src"), point];
+        args.extend(flags.iter().map(PathBuf::from));
+        program(&args).refused(2, &[words]);
+    }
+    let point = here.path("tp3");
+    fs::create_dir(&point).unwrap();
+    ckpt!("mount", here.path("src"), point).refused(5, &["TP 3 does not divide 8 heads"]);
+}
+
+#[test]
+fn mount_points_that_cannot_be_used() {
+    let here = tp2pp2();
+    fs::write(here.path("file"), "x").unwrap();
+    for point in ["nowhere", "file"] {
+        let said = ckpt!("mount", here.path("src"), here.path(point));
+        // Without FUSE in the machine that is said first.
+        assert!([7, 8].contains(&said.code), "{} {}", said.code, said.err);
+        assert!(!said.err.is_empty());
+    }
+    for command in ["unmount", "umount"] {
+        ckpt!(command, here.path("mnt")).refused(7, &["mnt"]);
+        ckpt!(command, here.path("nowhere")).refused(7, &["nowhere"]);
+    }
+}
+
+#[test]
+fn verify_finds_the_same_weights_the_same() {
+    let here = tp2pp2();
+    for (name, flags) in [("a", ["--tp", "1"]), ("b", ["--tp", "8"]), ("c", ["--pp", "4"])] {
+        ckpt!("materialize", here.path("src"), here.path(name), flags[0], flags[1]).ok();
+        let said = ckpt!("verify", here.path("src"), here.path(name)).ok();
+        assert!(said.out.contains("identical"), "{}", said.out);
+        let json = ckpt!("verify", here.path(name), here.path("src"), "--json").ok().json();
+        assert_eq!(json["identical"], true);
+        assert_eq!(json["differences"], serde_json::json!([]));
+        ckpt!("verify", here.path(name)).ok();
+    }
+}
+
+/// Flips a bit of element `index` of a tensor in a rank file, where it lies in the file.
+fn flip(root: &Path, dir: &str, tensor: &str, element: usize) {
+    let path = rank_file(root, dir);
+    let wanted = read_pt_file(&path).tensors.into_iter().find(|(name, _)| name == tensor).unwrap().1;
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(wanted.bytes.len()).position(|window| window == wanted.bytes).unwrap();
+    bytes[at + element * wanted.dtype.size() as usize] ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn verify_names_the_first_difference() {
+    let here = tp2pp2();
+    ckpt!("materialize", here.path("src"), here.path("other"), "--tp", "1", "--pp", "1").ok();
+    // Row 5 of 6, column 7 of 24: in a cut of two it is in the first rank's column 7.
+    flip(&here.path("other"), "mp_rank_00", "decoder.layers.3.mlp.linear_fc2.weight", 5 * 24 + 7);
+    let said = ckpt!("verify", here.path("src"), here.path("other"));
+    assert_eq!(said.code, 1);
+    for words in ["layers.3.mlp.down.weight", "[5, 7]", "mp_rank_00_001", "other/iter_0000100/mp_rank_00"] {
+        assert!(said.out.contains(words), "'{words}' is missing in {}", said.out);
+    }
+    let json = ckpt!("verify", here.path("other"), here.path("src"), "--json");
+    assert_eq!(json.code, 1);
+    let json = json.json();
+    assert_eq!(json["identical"], false);
+    assert_eq!(json["differences"][0]["parameter"], "layers.3.mlp.down.weight");
+}
+
+#[test]
+fn verify_finds_replicas_that_differ() {
+    let here = tp2pp2();
+    flip(&here.path("src"), "mp_rank_01_001", "decoder.layers.1.input_layernorm.weight", 4);
+    let said = ckpt!("verify", here.path("src"));
+    assert_eq!(said.code, 1);
+    for words in ["layers.3.attention_norm.weight", "[4]", "mp_rank_00_001", "mp_rank_01_001"] {
+        assert!(said.out.contains(words), "'{words}' is missing in {}", said.out);
+    }
+    let json = ckpt!("verify", here.path("src"), "--json");
+    assert_eq!((json.code, &json.json()["identical"]), (1, &false.into()));
+    // Views read the lowest rank, so that is no difference of the weights.
+    ckpt!("digest", here.path("src")).ok();
+}
+
+#[test]
+fn verify_finds_tied_copies_that_differ() {
+    let here = Here::new();
+    let config = Config { tied: true, ..config() };
+    Checkpoint::new(&config, &Cut::new(2, &[2, 2])).write(&here.path("src"));
+    ckpt!("verify", here.path("src")).ok();
+    flip(&here.path("src"), "mp_rank_01_001", "output_layer.weight", 3 * 6 + 2);
+    let said = ckpt!("verify", here.path("src"));
+    assert_eq!(said.code, 1);
+    // 32 rows over 2 ranks: the second begins at row 16.
+    for words in ["embedding.weight", "[19, 2]", "mp_rank_01_000", "mp_rank_01_001"] {
+        assert!(said.out.contains(words), "'{words}' is missing in {}", said.out);
+    }
+}
+
+#[test]
+fn verify_of_other_models_says_what_only_one_has() {
+    let here = tp2pp2();
+    let other = Config { bias: true, dtype: Dtype::Bfloat16, ..config() };
+    Checkpoint::new(&other, &Cut::new(1, &[4])).write(&here.path("other"));
+    let said = ckpt!("verify", here.path("src"), here.path("other"), "--json");
+    assert_eq!(said.code, 1);
+    let text = said.out;
+    assert!(text.contains("float32") && text.contains("bfloat16"), "{text}");
+    assert!(text.contains("layers.0.attention.q.bias is only in the second"), "{text}");
+}
+
+#[test]
+fn digests_do_not_depend_on_the_layout() {
+    let here = tp2pp2();
+    let digest = |name: &str| {
+        let json = ckpt!("digest", here.path(name), "--json").ok().json();
+        assert_eq!(json["vocabulary"]["true_size"], 25);
+        json["weights"].as_str().unwrap().to_owned()
+    };
+    let source = digest("src");
+    for (name, flags) in [("a", ["--tp", "1"]), ("b", ["--tp", "8"]), ("c", ["--pp-layers", "1,1,2"])] {
+        ckpt!("materialize", here.path("src"), here.path(name), flags[0], flags[1]).ok();
+        assert_eq!(digest(name), source, "{name}");
+    }
+    // Padding rows are not the model: 28 rows at TP 1, 25 of them real.
+    flip(&here.path("a"), "mp_rank_00_000", "embedding.word_embeddings.weight", 25 * 6);
+    assert_eq!(digest("a"), source);
+    flip(&here.path("a"), "mp_rank_00_000", "embedding.word_embeddings.weight", 25 * 6 - 1);
+    assert_ne!(digest("a"), source);
+    let text = ckpt!("digest", here.path("src"), "--tensors").ok().out;
+    assert!(text.contains(&format!("v1:{source}")), "{text}");
+    assert!(text.lines().any(|line| line.contains("embedding.weight float32 [25, 6]")), "{text}");
+}
+
+#[test]
+fn a_digest_without_a_true_size_says_so() {
+    let here = Here::new();
+    let unknown = Config { vocab_in_args: false, ..config() };
+    Checkpoint::new(&unknown, &Cut::new(2, &[4])).write(&here.path("a"));
+    Checkpoint::new(&config(), &Cut::new(1, &[4])).write(&here.path("b"));
+    let said = ckpt!("digest", here.path("a")).ok();
+    assert!(said.out.contains("vocabulary padded to 32; --vocab-size N"), "{}", said.out);
+    let weights = |args: &[&str], name: &str| {
+        let mut all = vec!["digest".into(), here.path(name), "--json".into()];
+        all.extend(args.iter().map(PathBuf::from));
+        program(&all).ok().json()["weights"].clone()
+    };
+    assert_eq!(weights(&["--vocab-size", "25"], "a"), weights(&[], "b"));
+    assert_ne!(weights(&[], "a"), weights(&[], "b"));
+}
+
+#[test]
+fn a_family_file_adds_a_model() {
+    let here = Here::new();
+    let config = Config { kind: Kind::Core, ..config() };
+    let cut = Cut::new(2, &[2, 2]);
+    let mut checkpoint = Checkpoint::new(&config, &cut);
+    // The same tensors under names that nobody has heard of.
+    let renamed = |path: &str| {
+        path.replace("decoder.layers.", "trunk.block.")
+            .replace("self_attention.linear_", "mixer.")
+            .replace("mlp.linear_", "feed.")
+            .replace("word_embeddings", "tokens")
+    };
+    for file in &mut checkpoint.files {
+        for (path, _) in &mut file.tensors {
+            *path = renamed(path);
+        }
+        for (field, _) in &mut file.args {
+            *field = field.replace("num_attention_heads", "n_head");
+        }
+    }
+    checkpoint.keep = Keep::Shared;
+    checkpoint.write(&here.path("src"));
+    ckpt!("inspect", here.path("src")).refused(4, &["embedding.tokens.weight", "--family FILE"]);
+    let family = here.path("invented.toml");
+    let core = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("families/megatron-core.toml"))
+        .unwrap();
+    let text =
+        renamed(&core).replace("num_attention_heads", "n_head").replace("\"megatron-core\"", "\"invented\"");
+    fs::write(&family, text).unwrap();
+    let json = ckpt!("inspect", here.path("src"), "--family", family, "--json").ok().json();
+    assert_eq!(json["family"], "invented");
+    ckpt!("materialize", here.path("src"), here.path("dst"), "--family", family, "--tp", "8", "--pp", "1")
+        .ok();
+    let target = Cut::new(8, &[4]);
+    let written = Written::new(&config, &cut);
+    for (tp, pp) in target.ranks() {
+        let found = read_pt_file(&rank_file(&here.path("dst"), &target.rank_dir(tp, pp)));
+        let wanted: Vec<_> =
+            written.rank(&target, tp, pp).into_iter().map(|(path, array)| (renamed(&path), array)).collect();
+        assert_eq!(found.tensors, wanted);
+    }
+}
+
+#[test]
+fn an_iteration_is_chosen_by_tracker_or_flag_or_folder() {
+    let here = tp2pp2();
+    let src = here.path("src");
+    fs::rename(src.join(ITERATION), src.join("iter_0000200")).unwrap();
+    Checkpoint::new(&config(), &Cut::new(1, &[4])).write(&src);
+    fs::write(src.join("latest_checkpointed_iteration.txt"), "200\n").unwrap();
+    let layout = |args: &[&str], path: PathBuf| {
+        let mut all = vec!["inspect".into(), path, "--json".into()];
+        all.extend(args.iter().map(PathBuf::from));
+        let json = program(&all).ok().json();
+        (json["iteration"].as_str().unwrap().to_owned(), json["layout"].as_str().unwrap().to_owned())
+    };
+    let is = |iteration: &str, layout: &str| (iteration.to_owned(), layout.to_owned());
+    assert_eq!(layout(&[], src.clone()), is("200", "tp2pp2"));
+    assert_eq!(layout(&["--iteration", "100"], src.clone()), is("100", "tp1pp1"));
+    assert_eq!(layout(&[], src.join("iter_0000100")), is("100", "tp1pp1"));
+    ckpt!("inspect", src.join("iter_0000100"), "--iteration", "200").refused(3, &["iteration 100, not 200"]);
+    fs::rename(src.join("iter_0000100"), src.join("release")).unwrap();
+    assert_eq!(layout(&["--iteration", "release"], src.clone()), is("release", "tp1pp1"));
+    fs::write(src.join("latest_checkpointed_iteration.txt"), "release").unwrap();
+    ckpt!("materialize", src, here.path("dst"), "--tp", "2").ok();
+    assert!(here.path("dst/release/mp_rank_01/model_optim_rng.pt").exists());
+    assert_eq!(fs::read_to_string(here.path("dst/latest_checkpointed_iteration.txt")).unwrap(), "release");
+}
+
+#[test]
+fn what_a_view_cannot_have_is_said() {
+    let here = tp2pp2();
+    let other = ckpt!("materialize", here.path("src"), here.path("other"), "--tp", "1").ok();
+    assert!(other.err.contains("rng_state") && other.err.contains("--no-load-rng"), "{}", other.err);
+    let same = ckpt!("materialize", here.path("src"), here.path("same")).ok();
+    assert!(!same.err.contains("rng_state"), "{}", same.err);
+}
+
+#[test]
+fn a_materialized_copy_of_the_same_layout_is_the_source() {
+    let here = tp2pp2();
+    ckpt!("materialize", here.path("src"), here.path("same")).ok();
+    for (tp, pp) in Cut::new(2, &[2, 2]).ranks() {
+        let dir = Cut::new(2, &[2, 2]).rank_dir(tp, pp);
+        let (a, b) = (
+            read_pt_file(&rank_file(&here.path("src"), &dir)),
+            read_pt_file(&rank_file(&here.path("same"), &dir)),
+        );
+        assert_eq!(a.tensors, b.tensors);
+        let fields = |tree: &Value| format!("{:?}", tree.get("args"));
+        assert_eq!(fields(&a.tree), fields(&b.tree));
+    }
+}
