@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::SourceError;
+pub(crate) use error::some_of;
 pub use locate::IterationChoice;
 
 use crate::catalog::Catalog;
@@ -37,8 +38,19 @@ pub struct Source {
     pub model: Arc<Model>,
     /// The directory that holds the rank directories.
     pub directory: PathBuf,
+    /// The rank files that are there.
+    pub files: Vec<PathBuf>,
     /// Rank files that are missing, without which every parameter is still covered.
     pub missing: Vec<String>,
+}
+
+impl Source {
+    /// Every directory that holds something of it. A rank directory may be a link to anywhere.
+    #[must_use]
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let ranks = self.files.iter().filter_map(|file| file.parent().map(Path::to_owned));
+        std::iter::once(self.directory.clone()).chain(ranks).collect()
+    }
 }
 
 /// Opens the checkpoint at `path`; its files are added to `store`.
@@ -52,5 +64,6 @@ pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
     let model = Arc::new(detect::model(&options.families, &ranks)?);
     let missing = located.missing(layout_sizes);
     let catalog = build::catalog(&model, layout_sizes, located.iteration, ranks, &missing)?;
-    Ok(Source { catalog: Arc::new(catalog), model, directory: located.directory, missing })
+    let files = located.files.into_iter().map(|file| file.path).collect();
+    Ok(Source { catalog: Arc::new(catalog), model, directory: located.directory, files, missing })
 }

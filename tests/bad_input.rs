@@ -125,6 +125,17 @@ fn a_missing_rank_file_that_leaves_parameters_uncovered() {
 }
 
 #[test]
+fn a_missing_stage() {
+    let bad = Bad::of(&Checkpoint::small());
+    fs::remove_dir_all(bad.src().join(ITERATION).join("mp_rank_00_001")).unwrap();
+    fs::remove_dir_all(bad.src().join(ITERATION).join("mp_rank_01_001")).unwrap();
+    bad.refused(
+        SOURCE,
+        &["num_layers is 4", "mp_rank_00_001/model_optim_rng.pt", "mp_rank_01_001/model_optim_rng.pt"],
+    );
+}
+
+#[test]
 fn a_missing_rank_file_whose_parameters_others_hold_is_said() {
     // The first stage holds the embedding alone, and the last one its tied copy.
     let config = Config { kind: Kind::Legacy, groups: 4, tied: true, ..Config::default() };
@@ -134,6 +145,19 @@ fn a_missing_rank_file_whose_parameters_others_hold_is_said() {
     let said = ckpt!("verify", bad.src());
     assert_eq!(said.code, 1, "{}", said.err);
     assert!(said.out.contains("missing: mp_rank_00_000/model_optim_rng.pt"), "{}", said.out);
+}
+
+#[test]
+fn a_tensor_that_one_rank_lacks_is_named_with_the_file() {
+    let mut checkpoint = Checkpoint::small();
+    checkpoint.file("mp_rank_01_001").tensors.retain(|(path, _)| !path.ends_with("1.mlp.linear_fc2.weight"));
+    Bad::of(&checkpoint).refused(SOURCE, &["layers.3.mlp.down.weight", "mp_rank_01_001/model_optim_rng.pt"]);
+    let mut checkpoint = Checkpoint::small();
+    for dir in ["mp_rank_00_001", "mp_rank_01_001"] {
+        checkpoint.file(dir).tensors.retain(|(path, _)| !path.ends_with("1.mlp.linear_fc2.weight"));
+    }
+    Bad::of(&checkpoint)
+        .refused(SOURCE, &["layer 3 has no mlp.down.weight", "mp_rank_00_001/model_optim_rng.pt"]);
 }
 
 #[test]
@@ -488,6 +512,57 @@ fn gates_that_args_and_tensors_disagree_about() {
 
 // Args that cannot be.
 
+#[test]
+fn old_rows_of_the_fused_attention() {
+    for version in [Some(Value::Float(1.0)), Some(Value::Int(0)), None, Some(Value::Float(f64::NAN))] {
+        let mut checkpoint = Checkpoint::small();
+        checkpoint.files.iter_mut().for_each(|file| file.version = version.clone());
+        Bad::of(&checkpoint).refused(UNSUPPORTED, &["mp_rank_00_000", "checkpoint_version"]);
+    }
+}
+
+#[test]
+fn models_of_other_kinds_are_named_as_such() {
+    for (field, value, word) in [
+        ("num_experts", Value::Int(8), "mixture of experts"),
+        ("virtual_pipeline_model_parallel_size", Value::Int(2), "virtual"),
+        ("mlp_glu_interleave_size", Value::Int(32), "interleaved"),
+        ("multi_latent_attention", Value::Bool(true), "latent"),
+    ] {
+        let bad = Bad::of(&Checkpoint::small().arg(field, &value));
+        bad.refused(UNSUPPORTED, &["mp_rank_00_000/model_optim_rng.pt", field, word]);
+    }
+    let expert_ranks = Bad::of(&Checkpoint::small().arg("expert_model_parallel_size", &Value::Int(2)));
+    expert_ranks.refused(UNSUPPORTED, &["expert-parallel"]);
+}
+
+#[test]
+fn virtual_pipeline_stages() {
+    let mut checkpoint = Checkpoint::small();
+    checkpoint.files.iter_mut().for_each(|file| file.model = "model0".into());
+    Bad::of(&checkpoint)
+        .refused(UNSUPPORTED, &["mp_rank_00_000/model_optim_rng.pt", "virtual pipeline stages"]);
+    let mut checkpoint = Checkpoint::small();
+    checkpoint.files.iter_mut().for_each(|file| file.model = "module".into());
+    Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_00_000/model_optim_rng.pt", "'model'"]);
+}
+
+#[test]
+fn other_kinds_of_checkpoint_are_named_as_such() {
+    let bad = Bad::empty();
+    fs::write(bad.src().join("metadata.json"), "{}").unwrap();
+    bad.refused(UNSUPPORTED, &["src", "torch_dist"]);
+    let bad = Bad::empty();
+    fs::create_dir(bad.src().join("iter_0000005")).unwrap();
+    fs::write(bad.src().join("iter_0000005/.metadata"), "").unwrap();
+    fs::write(bad.src().join("latest_checkpointed_iteration.txt"), "5").unwrap();
+    bad.refused(UNSUPPORTED, &["iter_0000005", "torch_dist"]);
+    let bad = Bad::empty();
+    fs::write(bad.src().join("config.json"), "{}").unwrap();
+    fs::write(bad.src().join("model.safetensors"), "").unwrap();
+    bad.refused(UNSUPPORTED, &["src", "Hugging Face"]);
+}
+
 /// Numbers that a field of sizes may not hold.
 fn hostile() -> Vec<Value> {
     let long = Value::Long([0, 0, 0, 0, 0, 0, 0, 0, 1].as_slice().into());
@@ -502,6 +577,31 @@ fn hostile() -> Vec<Value> {
         Value::Float(4.0),
         Value::List(vec![Value::Int(4)].into()),
     ]
+}
+
+#[test]
+fn sizes_in_args_that_cannot_be() {
+    for field in ["num_attention_heads", "num_layers", "num_query_groups"] {
+        for value in hostile() {
+            Bad::of(&Checkpoint::small().arg(field, &value)).refused_any(&["mp_rank_00_000"]);
+        }
+        Bad::of(&Checkpoint::small().without_arg(field)).refused_any(&["mp_rank_00_000", field]);
+    }
+    // Heads that the rows do not divide by.
+    let bad = Bad::of(&Checkpoint::small().arg("num_query_groups", &Value::Int(3)));
+    bad.refused_any(&["mp_rank_00_000"]);
+}
+
+#[test]
+fn parallel_sizes_in_args_that_cannot_be() {
+    for field in ["tensor_model_parallel_size", "pipeline_model_parallel_size"] {
+        for value in hostile().into_iter().filter(|value| !matches!(value, Value::None)) {
+            Bad::of(&Checkpoint::small().arg(field, &value)).refused_any(&["src", field]);
+        }
+        for many in [1 << 10, 1 << 19, 1 << 21, u32::MAX.into()] {
+            Bad::of(&Checkpoint::small().arg(field, &Value::Int(many))).refused_any(&[]);
+        }
+    }
 }
 
 impl Bad {
@@ -533,7 +633,45 @@ fn args_that_are_missing() {
     Bad::of(&checkpoint).refused(UNSUPPORTED, &["mp_rank_00_000", "num_"]);
 }
 
+#[test]
+fn ranks_of_different_runs() {
+    let mut checkpoint = Checkpoint::small();
+    checkpoint.file("mp_rank_01_001").arg("tensor_model_parallel_size", Value::Int(4));
+    Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_01_001", "tensor_model_parallel_size", "4", "2"]);
+    let mut checkpoint = Checkpoint::small();
+    checkpoint.file("mp_rank_01_000").arg("num_attention_heads", Value::Int(2));
+    Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_01_000", "num_attention_heads", "2", "4"]);
+}
+
 // Trackers and folders.
+
+#[test]
+fn trackers_that_lead_nowhere() {
+    let bad = Bad::of(&Checkpoint::small());
+    let tracker = bad.src().join("latest_checkpointed_iteration.txt");
+    fs::write(&tracker, "200").unwrap();
+    bad.refused(SOURCE, &["tracker", "iter_0000200", "iter_0000100"]);
+    for text in ["", "-5", "1e3", "releases", "99999999999999999999999", "\u{1F980}"] {
+        fs::write(&tracker, text).unwrap();
+        bad.refused(SOURCE, &["latest_checkpointed_iteration.txt", "expected an iteration number"]);
+    }
+    fs::write(&tracker, [0xff, 0xfe, 0x31]).unwrap();
+    bad.refused(SOURCE, &["latest_checkpointed_iteration.txt", "expected an iteration number"]);
+    fs::write(&tracker, "release").unwrap();
+    bad.refused(SOURCE, &["release", "not there"]);
+    // A tracker of a terabyte is not read.
+    File::create(&tracker).unwrap().set_len(1 << 40).unwrap();
+    bad.refused(SOURCE, &["latest_checkpointed_iteration.txt"]);
+    fs::remove_file(&tracker).unwrap();
+    bad.refused(SOURCE, &["latest_checkpointed_iteration.txt", "--iteration", "iter_0000100"]);
+    bad.refused_with(&["--iteration", "7"], SOURCE, &["--iteration", "iter_0000007", "iter_0000100"]);
+    let pipe = Command::new("mkfifo").arg(&tracker).status().unwrap();
+    assert!(pipe.success());
+    bad.refused(SOURCE, &["latest_checkpointed_iteration.txt"]);
+    fs::remove_file(&tracker).unwrap();
+    fs::create_dir(&tracker).unwrap();
+    bad.refused(SOURCE, &["latest_checkpointed_iteration.txt"]);
+}
 
 #[test]
 fn rank_directories_left_over_from_another_run() {
@@ -795,3 +933,38 @@ fn a_mount_point_as_destination_is_refused_before_anything_is_written() {
 
 // What views carry over beside the weights.
 
+#[test]
+fn what_cannot_be_carried_over_is_refused_and_not_written_wrong() {
+    let checkpoint = Checkpoint::small_as(1, &[4]);
+    let file = &checkpoint.files[0];
+    let mut storages = Storages::default();
+    let leaves = file.tensors.iter().map(|(path, array)| {
+        let value = storages.tensor(array, Keep::Own);
+        (path.clone(), value)
+    });
+    let leaves: Vec<_> = leaves.collect();
+    let number = storages.add(vec![9; 8]);
+    let plain = storages.tensor_at(Dtype::Float32, number, 8, 0, &[2], &[1]);
+    let Value::Object(object) = &plain else { panic!() };
+    let Value::Tuple(args) = &object.args else { panic!() };
+    let odd = [call("torch._utils", "_rebuild_qtensor", args.to_vec()), tuple(vec![args[0].clone()])];
+    for value in odd {
+        let tree = |entry: &str| {
+            dict(vec![
+                ("args".into(), common::namespace(&file.args)),
+                ("checkpoint_version".into(), Value::Float(3.0)),
+                ("iteration".into(), Value::Int(100)),
+                ("model".into(), dict(leaves.clone())),
+                (entry.into(), value.clone()),
+            ])
+        };
+        let bad = Bad::of(&checkpoint);
+        // State of a rank goes into the view as it is, or not at all.
+        fs::write(bad.file("mp_rank_00"), pt(&tree("rng_state"), &storages.contents)).unwrap();
+        bad.refused_with(&["--tp", "1"], SOURCE, &["mp_rank_00/model_optim_rng.pt", "carried over"]);
+        // Anything else that holds tensors is left out, and said.
+        fs::write(bad.file("mp_rank_00"), pt(&tree("extra"), &storages.contents)).unwrap();
+        bad.accepted(&["left out: extra"]);
+        ckpt!("verify", bad.src(), bad.dst()).ok();
+    }
+}

@@ -416,6 +416,26 @@ fn a_family_file_adds_a_model() {
 }
 
 #[test]
+fn mistakes_in_a_family_file_are_wrong_usage() {
+    let here = tp2pp2();
+    let file = here.path("family.toml");
+    for (text, words) in [
+        ("", "name"),
+        ("name = 'x", "line 1"),
+        ("name = 'x'\ntitle = 'X'\nwhat = 1\n[vocabulary]\npadding = 'fixed'\nmultiple = 'm'", "what"),
+        ("name = 'x'\ntitle = 'X'\n[vocabulary]\npadding = 'sometimes'\nmultiple = 'm'", "sometimes"),
+        (
+            "name = 'x'\ntitle = 'X'\n[vocabulary]\npadding = 'fixed'\nmultiple = 'm'\n[[tensor]]\nname = 't'\nstage = 'first'\nholds = ['no.such']",
+            "no.such",
+        ),
+    ] {
+        fs::write(&file, text).unwrap();
+        ckpt!("inspect", here.path("src"), "--family", file).refused(2, &["family.toml", words]);
+    }
+    ckpt!("inspect", here.path("src"), "--family", here.path("nowhere.toml")).refused(2, &["nowhere.toml"]);
+}
+
+#[test]
 fn an_iteration_is_chosen_by_tracker_or_flag_or_folder() {
     let here = tp2pp2();
     let src = here.path("src");

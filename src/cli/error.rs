@@ -110,9 +110,10 @@ impl CliError {
 
 fn source_exit(error: &SourceError) -> Exit {
     match error {
-        SourceError::UnknownFamily { .. } | SourceError::UnknownTensor { .. } | SourceError::Model { .. } => {
-            Exit::Unsupported
-        }
+        SourceError::Unsupported { .. }
+        | SourceError::UnknownFamily { .. }
+        | SourceError::UnknownTensor { .. }
+        | SourceError::Model { .. } => Exit::Unsupported,
         SourceError::Io { .. }
         | SourceError::Store(_)
         | SourceError::NotACheckpoint { .. }

@@ -9,7 +9,7 @@ use super::args::{LayoutArgs, SourceArgs, VocabFill};
 use super::error::CliError;
 use crate::family::Family;
 use crate::reader::Reader;
-use crate::source::{Options, Source, SourceError, open};
+use crate::source::{Options, Source, open};
 use crate::store::{FileStore, Store};
 use crate::sys::limits;
 use crate::view::{Stock, VocabularyFill};
@@ -54,7 +54,7 @@ impl Opened {
             );
         }
         if !self.source.missing.is_empty() {
-            let missing = self.source.missing.join(", ");
+            let missing = crate::source::some_of(&self.source.missing);
             eprintln!(
                 "ckpt-fs: note: rank files are missing, but the others cover every parameter: {missing}"
             );
@@ -86,8 +86,9 @@ pub(super) fn source(
 fn families(args: &SourceArgs) -> Result<Vec<Arc<Family>>, CliError> {
     let mut families = Vec::new();
     for path in &args.family {
-        let text =
-            fs::read_to_string(path).map_err(|source| SourceError::Io { path: path.clone(), source })?;
+        let text = fs::read_to_string(path).map_err(|error| {
+            CliError::Usage(format!("cannot read the family file {}: {error}", path.display()))
+        })?;
         let family = Family::parse(&text)
             .map_err(|source| CliError::Family { file: path.display().to_string(), source })?;
         families.push(Arc::new(family));

@@ -128,7 +128,10 @@ impl Family {
     /// [`ModelError`] where args lack a size, or say something that cannot be resharded.
     pub fn model(self: &Arc<Self>, args: &Value, checkpoint_version: f64) -> Result<Model, ModelError> {
         if let Some(needed) =
-            self.file.checkpoint_version_at_least.filter(|needed| checkpoint_version < *needed)
+            // What is no number is no version either.
+            self.file.checkpoint_version_at_least.filter(|needed| {
+                checkpoint_version.partial_cmp(needed).is_none_or(std::cmp::Ordering::is_lt)
+            })
         {
             return Err(ModelError::Version { found: checkpoint_version, needed });
         }
@@ -332,16 +335,23 @@ pub fn layer_templates(name: &str) -> impl Iterator<Item = (String, u32)> {
 const LARGEST: u64 = 1 << 20;
 
 fn size(name: &str, ways: &[SizeFile], args: &Value) -> Result<u64, ModelError> {
-    ways.iter()
-        .filter(|way| {
-            way.when.as_ref().is_none_or(|field| args.attribute(field).is_some_and(Value::is_truthy))
-        })
-        .find_map(|way| args.attribute(&way.arg)?.as_int().and_then(|n| u64::try_from(n).ok()))
-        .filter(|size| (1..=LARGEST).contains(size))
-        .ok_or_else(|| ModelError::MissingArg {
-            what: format!("number of {name}"),
-            fields: ways.iter().map(|way| way.arg.clone()).collect(),
-        })
+    for way in ways {
+        let applies = |field: &String| args.attribute(field).is_some_and(Value::is_truthy);
+        if way.when.as_ref().is_some_and(|field| !applies(field)) {
+            continue;
+        }
+        let number = args.attribute(&way.arg).and_then(Value::as_int).and_then(|n| u64::try_from(n).ok());
+        match number.filter(|size| (1..=LARGEST).contains(size)) {
+            Some(size) => return Ok(size),
+            // Where args say that this is the field, no other stands in for it.
+            None if way.when.is_some() => break,
+            None => {}
+        }
+    }
+    Err(ModelError::MissingArg {
+        what: format!("number of {name}"),
+        fields: ways.iter().map(|way| way.arg.clone()).collect(),
+    })
 }
 
 fn describe(value: &Value) -> String {

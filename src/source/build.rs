@@ -9,7 +9,7 @@ use super::leaves::{Leaf, leaves};
 use super::locate::Sizes;
 use crate::catalog::{Catalog, Chunk, Iteration, Param, Period, RankFile};
 use crate::extent::Extent;
-use crate::family::{Arrangement, Entry, Model, part_sizes};
+use crate::family::{Arrangement, Entry, Model, Stage, part_sizes};
 use crate::layout::{Layout, Stages};
 use crate::tensor::{Band, Shape};
 use crate::value::{TensorRef, Value};
@@ -36,7 +36,7 @@ pub(super) fn catalog(
             known.push((index, leaf, entry, layer));
         }
     }
-    let stages = stages(model, sizes, &files, &known)?;
+    let stages = stages(model, sizes, &files, &known, missing)?;
     let layout = Layout { tp: sizes.tp, stages };
     let mut builder = Builder {
         catalog: Catalog::new(layout, iteration, files.clone()),
@@ -57,6 +57,7 @@ fn stages(
     sizes: Sizes,
     files: &[RankFile],
     known: &[(usize, Leaf<'_>, &Entry, Option<u32>)],
+    missing: &[String],
 ) -> Result<Stages, SourceError> {
     let mut seen: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
     for (index, _, _, layer) in known {
@@ -83,7 +84,7 @@ fn stages(
     if stages.total() != layers {
         let sum = stages.total();
         let path = files.first().map_or_else(Default::default, |file| std::path::PathBuf::from(&file.name));
-        return Err(SourceError::Layers { path, stages, sum, layers });
+        return Err(SourceError::Layers { path, stages, sum, layers, missing: missing.to_vec() });
     }
     Ok(stages)
 }
@@ -122,6 +123,17 @@ impl Builder {
         if entry.holds.is_empty() {
             self.extra_state(leaf, entry);
             return Ok(());
+        }
+        let (stage, stages) = (file.rank.pp, self.catalog.layout.pp());
+        let belongs = match entry.stage {
+            Stage::First => stage == 0,
+            Stage::Last => stage + 1 == stages,
+            Stage::Layer => true,
+        };
+        if !belongs {
+            let place = if entry.stage == Stage::First { "first" } else { "last" };
+            let what = format!("belongs to the {place} of {stages} pipeline stages, but is in stage {stage}");
+            return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
         }
         let Some(tensor) = leaf.value.tensor() else {
             let what = "expected a tensor here".to_owned();
@@ -263,12 +275,23 @@ impl Builder {
             param.check().map_err(|source| SourceError::Uncovered {
                 param: param.name.to_string(),
                 source,
+                lacking: lacking(&self.catalog, param),
                 missing: missing.to_vec(),
             })?;
         }
         check_layers(&self.catalog, model, missing)?;
         Ok(self.catalog)
     }
+}
+
+/// Rank files without any of the parameter, on stages where other files have some.
+fn lacking(catalog: &Catalog, param: &Param) -> Vec<String> {
+    let chunks = param.chunks();
+    let lacks = |file: &&RankFile| {
+        chunks.iter().any(|chunk| chunk.rank.pp == file.rank.pp)
+            && !chunks.iter().any(|chunk| chunk.rank == file.rank)
+    };
+    catalog.ranks.iter().filter(lacks).map(|file| file.name.clone()).collect()
 }
 
 /// Every layer has the parameters that any layer has.
@@ -286,7 +309,16 @@ fn check_layers(catalog: &Catalog, model: &Model, missing: &[String]) -> Result<
         let Some(other) = (0..layers).find(|layer| has(*layer)) else { continue };
         if let Some(layer) = (0..layers).find(|layer| !has(*layer)) {
             let param = template.replace("layers.{layer}.", "");
-            return Err(SourceError::MissingParameter { layer, param, other, missing: missing.to_vec() });
+            let stages = &catalog.layout.stages;
+            let of_layer =
+                catalog.ranks.iter().filter(|file| stages.layers_of(file.rank.pp).contains(&layer));
+            return Err(SourceError::MissingParameter {
+                layer,
+                param,
+                other,
+                lacking: of_layer.map(|file| file.name.clone()).collect(),
+                missing: missing.to_vec(),
+            });
         }
     }
     Ok(())

@@ -22,22 +22,19 @@ pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, V
             what: "it has no rank file".into(),
         });
     };
-    let args = args_of(&first.tree, &first.name)?;
-    let stated =
-        |field: &str| args.attribute(field).and_then(Value::as_int).and_then(|n| u32::try_from(n).ok());
     let problem = |what: String| SourceError::NotACheckpoint { path: located.directory.clone(), what };
-    let experts = stated("expert_model_parallel_size").unwrap_or(1);
-    if experts > 1 || files.iter().any(|file| file.dir.third.is_some()) {
-        return Err(problem("it has expert-parallel ranks, which this version cannot reshard yet".into()));
+    let stated = Stated::of(first)?;
+    if stated.experts > 1 || files.iter().any(|file| file.dir.third.is_some()) {
+        return Err(SourceError::Unsupported {
+            path: located.directory.display().to_string(),
+            what: "it has expert-parallel ranks, which this version cannot reshard yet",
+        });
     }
     let found = Sizes {
         tp: files.iter().map(|file| file.dir.tp).max().unwrap_or(0).saturating_add(1),
         pp: files.iter().map(|file| file.dir.second.unwrap_or(0)).max().unwrap_or(0).saturating_add(1),
     };
-    let said = Sizes {
-        tp: stated("tensor_model_parallel_size").unwrap_or(found.tp),
-        pp: stated("pipeline_model_parallel_size").unwrap_or(found.pp),
-    };
+    let said = Sizes { tp: stated.tp.unwrap_or(found.tp), pp: stated.pp.unwrap_or(found.pp) };
     if found.tp > said.tp || found.pp > said.pp {
         return Err(problem(format!(
             "its directories reach TP {} PP {}, but args in {} say TP {} PP {}; are there leftovers of another run in it?",
@@ -60,6 +57,34 @@ pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, V
         RankFile { rank, object, name, tree, storages, left_out }
     });
     Ok((said, ranked.collect()))
+}
+
+const TP: &str = "tensor_model_parallel_size";
+const PP: &str = "pipeline_model_parallel_size";
+
+/// What the args of a rank file say of the layout.
+#[derive(Debug, Clone, Copy)]
+struct Stated {
+    tp: Option<u32>,
+    pp: Option<u32>,
+    experts: u32,
+}
+
+impl Stated {
+    fn of(file: &ReadFile) -> Result<Self, SourceError> {
+        let args = args_of(&file.tree, &file.name)?;
+        let size = |field: &str| match args.attribute(field) {
+            None | Some(Value::None) => Ok(None),
+            Some(value) => match value.as_int().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0) {
+                Some(size) => Ok(Some(size)),
+                None => Err(SourceError::Contents {
+                    file: file.name.clone(),
+                    what: format!("its args.{field} is not a number of ranks"),
+                }),
+            },
+        };
+        Ok(Self { tp: size(TP)?, pp: size(PP)?, experts: size("expert_model_parallel_size")?.unwrap_or(1) })
+    }
 }
 
 /// The first of `families` that describes the checkpoint, applied to its args.
@@ -110,12 +135,29 @@ fn check_agreement(first: &RankFile, file: &RankFile, model: &Model) -> Result<(
             (one, other) => one.is_some() == other.is_some(),
         };
         if !same {
-            let what =
-                format!("its {name} is not that of {}; is it left from another run or step?", first.name);
+            let text = |value: Option<&Value>| value.map_or_else(|| "missing".to_owned(), text);
+            let what = format!(
+                "its {name} is {}, but {} in {}; is it left from another run or step?",
+                text(other),
+                text(one),
+                first.name
+            );
             return Err(SourceError::Contents { file: file.name.clone(), what });
         }
     }
     Ok(())
+}
+
+/// A value of a field that decides what a model is, short: such values are numbers, flags and words.
+fn text(value: &Value) -> String {
+    match value {
+        Value::None => "None".to_owned(),
+        Value::Bool(flag) => if *flag { "True" } else { "False" }.to_owned(),
+        Value::Int(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Str(text) => format!("'{}'", text.chars().take(40).collect::<String>()),
+        other => format!("a {}", other.kind()),
+    }
 }
 
 /// `model` of a rank file.
@@ -124,10 +166,10 @@ pub(super) fn model_of(file: &RankFile) -> Result<&Value, SourceError> {
         return Ok(model);
     }
     if file.tree.get("model0").is_some() {
-        return Err(no_model(
-            file.name.clone(),
-            "it is stored in virtual pipeline stages, which this version cannot reshard yet",
-        ));
+        return Err(SourceError::Unsupported {
+            path: file.name.clone(),
+            what: "it is stored in virtual pipeline stages, which this version cannot reshard yet",
+        });
     }
     Err(no_model(file.name.clone(), "it has no 'model': this is not what Megatron saves"))
 }

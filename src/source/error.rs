@@ -31,6 +31,14 @@ pub enum SourceError {
         /// What was found and what to do.
         what: String,
     },
+    /// A checkpoint of a kind that this version does not reshard.
+    #[error("{path}: {what}")]
+    Unsupported {
+        /// The directory or file.
+        path: String,
+        /// What kind.
+        what: &'static str,
+    },
     /// A rank file that is not what torch writes, or is damaged.
     #[error("{file}: {source}")]
     File {
@@ -100,17 +108,19 @@ pub enum SourceError {
         what: String,
     },
     /// A parameter that no file covers.
-    #[error("parameter {param}: {source}{}", missing_files(.missing))]
+    #[error("parameter {param}: {source}{}{}", not_in(.lacking), missing_files(.missing))]
     Uncovered {
         /// Its canonical name.
         param: String,
         /// Which part is missing.
         source: ChunkError,
+        /// Rank files that hold none of it, where others of their stage do.
+        lacking: Vec<String>,
         /// Rank files that are missing.
         missing: Vec<String>,
     },
     /// A parameter that other layers have.
-    #[error("layer {layer} has no {param}, which layer {other} has{}", missing_files(.missing))]
+    #[error("layer {layer} has no {param}, which layer {other} has{}{}", not_in(.lacking), missing_files(.missing))]
     MissingParameter {
         /// Number of the layer in the model.
         layer: u32,
@@ -118,11 +128,13 @@ pub enum SourceError {
         param: String,
         /// A layer that has it.
         other: u32,
+        /// Rank files of the layer.
+        lacking: Vec<String>,
         /// Rank files that are missing.
         missing: Vec<String>,
     },
     /// Stages that are not the model's layers.
-    #[error("{}: its stages hold {stages} layers, {sum} in all, but args.num_layers is {layers}", .path.display())]
+    #[error("{}: its stages hold {stages} layers, {sum} in all, but args.num_layers is {layers}{}", .path.display(), missing_files(.missing))]
     Layers {
         /// Directory of the rank files.
         path: PathBuf,
@@ -132,15 +144,22 @@ pub enum SourceError {
         sum: u64,
         /// What args say.
         layers: u64,
+        /// Rank files that are missing.
+        missing: Vec<String>,
     },
 }
 
 fn missing_files(missing: &[String]) -> String {
-    const NAMED: usize = 10;
-    let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-    match missing.len() {
-        0 => String::new(),
-        1..=NAMED => format!(" (missing: {named})"),
-        count => format!(" (missing: {named} and {} more)", count - NAMED),
-    }
+    if missing.is_empty() { String::new() } else { format!(" (missing: {})", some_of(missing)) }
+}
+
+fn not_in(lacking: &[String]) -> String {
+    if lacking.is_empty() { String::new() } else { format!("; it is not in {}", some_of(lacking)) }
+}
+
+/// Names of files as a message can hold them: damaged args may call for a million.
+pub(crate) fn some_of(names: &[String]) -> String {
+    const MOST: usize = 8;
+    let shown = names.get(..MOST).unwrap_or(names).join(", ");
+    if names.len() > MOST { format!("{shown} and {} more", names.len() - MOST) } else { shown }
 }

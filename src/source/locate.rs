@@ -1,8 +1,8 @@
 //! Finds the rank files of a checkpoint: tracker, iteration directory, rank directories.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::SourceError;
@@ -117,7 +117,7 @@ fn below_root(
     let iteration = match choice {
         Some(choice) => Iteration::from(choice),
         None if names.iter().any(|name| name == TRACKER) => read_tracker(path)?,
-        None => return Err(SourceError::NotACheckpoint { path: path.into(), what: no_tracker(names) }),
+        None => return Err(no_tracker(path, names)),
     };
     let name = match iteration {
         Iteration::Release => RELEASE.to_owned(),
@@ -137,8 +137,15 @@ fn below_root(
 }
 
 fn read_tracker(root: &Path) -> Result<Iteration, SourceError> {
+    /// A number, with room for white space.
+    const MOST: u64 = 256;
     let path = root.join(TRACKER);
-    let text = fs::read(&path).map_err(|source| SourceError::Io { path: path.clone(), source })?;
+    let failed = |source| SourceError::Io { path: path.clone(), source };
+    if !fs::metadata(&path).map_err(failed)?.is_file() {
+        return Err(SourceError::NotACheckpoint { path, what: "is not a regular file".into() });
+    }
+    let mut text = Vec::new();
+    File::open(&path).and_then(|file| file.take(MOST).read_to_end(&mut text)).map_err(failed)?;
     let text = String::from_utf8_lossy(&text);
     match text.trim() {
         RELEASE => Ok(Iteration::Release),
@@ -153,20 +160,30 @@ fn read_tracker(root: &Path) -> Result<Iteration, SourceError> {
 }
 
 /// What to say of a directory without tracker and rank directories.
-fn no_tracker(names: &[String]) -> String {
+fn no_tracker(path: &Path, names: &[String]) -> SourceError {
+    let not_one = |what| SourceError::NotACheckpoint { path: path.into(), what };
+    let unsupported = |what| SourceError::Unsupported { path: path.display().to_string(), what };
     let has = |name: &str| names.iter().any(|n| n == name);
     let there = iterations(names);
     if !there.is_empty() {
-        return format!("there is no {TRACKER}; choose one of {} with --iteration", there.join(", "));
+        return not_one(format!(
+            "there is no {TRACKER}; choose one of {} with --iteration",
+            there.join(", ")
+        ));
     }
     if has(".metadata") || has("metadata.json") || names.iter().any(|name| name.ends_with(".distcp")) {
-        return "this is a torch_dist checkpoint, which this version does not read; it reads legacy Megatron directories".into();
+        return unsupported(TORCH_DIST);
     }
     if names.iter().any(|name| name.ends_with(".safetensors")) || has("config.json") {
-        return "this looks like a Hugging Face model, which this version does not read; it reads legacy Megatron directories".into();
+        return unsupported(
+            "this looks like a Hugging Face model, which this version does not read; it reads legacy Megatron directories",
+        );
     }
-    format!("not a Megatron checkpoint: there is neither {TRACKER} nor a directory mp_rank_00")
+    not_one(format!("not a Megatron checkpoint: there is neither {TRACKER} nor a directory mp_rank_00"))
 }
+
+const TORCH_DIST: &str =
+    "this is a torch_dist checkpoint, which this version does not read; it reads legacy Megatron directories";
 
 fn iterations(names: &[String]) -> Vec<String> {
     names.iter().filter(|name| *name == RELEASE || parse_iteration_dir(name).is_some()).cloned().collect()
@@ -186,11 +203,11 @@ fn rank_files(directory: &Path, names: &[String]) -> Result<Vec<RankPath>, Sourc
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     if files.is_empty() {
-        let what = if names.iter().any(|name| name == ".metadata" || name == "metadata.json") {
-            "this is a torch_dist checkpoint, which this version does not read; it reads legacy Megatron directories".into()
-        } else {
-            format!("there is no mp_rank_*/{MODEL_FILE} in it")
-        };
+        if names.iter().any(|name| name == ".metadata" || name == "metadata.json") {
+            let path = directory.display().to_string();
+            return Err(SourceError::Unsupported { path, what: TORCH_DIST });
+        }
+        let what = format!("there is no mp_rank_*/{MODEL_FILE} in it");
         return Err(SourceError::NotACheckpoint { path: directory.into(), what });
     }
     Ok(files)

@@ -42,8 +42,10 @@ pub enum ViewError {
         source: TorchError,
     },
     /// A value that is carried over refers to bytes in a way that is not understood.
-    #[error("storage {key} of the source is referred to in a way that cannot be carried over")]
+    #[error("{file}: storage data/{key} is referred to in a way that cannot be carried over to a view")]
     Storage {
+        /// The source file.
+        file: String,
         /// Key of the storage.
         key: String,
     },

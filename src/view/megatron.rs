@@ -112,7 +112,7 @@ impl MegatronView {
         }
         let encoded = torch::encode_pickle(&Value::Dict(entries.into()))
             .map_err(|error| ViewError::Pickle { file: source.name.clone(), source: error })?;
-        contents.lay_out(&encoded)
+        contents.lay_out(&encoded, &source.name)
     }
 }
 
@@ -172,7 +172,8 @@ impl<'a> Contents<'a> {
     }
 
     /// The file: pickle and storages as records of a zip archive.
-    fn lay_out(&self, encoded: &torch::Encoded) -> Result<PlannedFile, ViewError> {
+    /// `source` is the name of the file that it takes values from.
+    fn lay_out(&self, encoded: &torch::Encoded, source: &str) -> Result<PlannedFile, ViewError> {
         let sizes: Vec<u64> = encoded.storages.iter().map(|storage| storage.bytes).collect();
         let records = torch::records(encoded.pickle.len() as u64, &sizes);
         let specs: Vec<_> = records.iter().map(|record| record.spec.clone()).collect();
@@ -188,7 +189,7 @@ impl<'a> Contents<'a> {
                         Some(torch::Content::Pickle) => file.builder.literal(encoded.pickle.as_slice()),
                         Some(torch::Content::Bytes(bytes)) => file.builder.literal(bytes.as_slice()),
                         Some(torch::Content::Storage(number)) => {
-                            self.storage(encoded.storages.get(*number), &mut file)?;
+                            self.storage(encoded.storages.get(*number), source, &mut file)?;
                         }
                         None => {}
                     }
@@ -209,10 +210,15 @@ impl<'a> Contents<'a> {
         Ok(PlannedFile { plan: file.builder.finish(), tensors: file.tensors })
     }
 
-    fn storage(&self, storage: Option<&Storage>, file: &mut FileBuilder) -> Result<(), ViewError> {
+    fn storage(
+        &self,
+        storage: Option<&Storage>,
+        source: &str,
+        file: &mut FileBuilder,
+    ) -> Result<(), ViewError> {
         let Some(content) = storage.and_then(|storage| self.by_key.get(&storage.key)) else {
             let key = storage.map_or_else(String::new, |storage| storage.key.to_string());
-            return Err(ViewError::Storage { key });
+            return Err(ViewError::Storage { file: source.to_owned(), key });
         };
         match content {
             Content::Nothing => {}
