@@ -102,13 +102,15 @@ pub enum MaterializeError {
         /// Bytes free for us.
         free: u64,
     },
-    /// No rank is left to write.
-    #[error("none of the ranks asked for is in this layout (TP ranks 0 to {}, stages 0 to {})", .tp - 1, .pp - 1)]
-    NoRanks {
-        /// Tensor-parallel size.
-        tp: u32,
-        /// Number of stages.
-        pp: u32,
+    /// A rank was asked for that the layout does not have.
+    #[error("{what} {rank} was asked for, but this layout has 0 to {}", .size - 1)]
+    NoRank {
+        /// Which kind of rank.
+        what: &'static str,
+        /// The rank.
+        rank: u32,
+        /// How many there are.
+        size: u32,
     },
     /// A file cannot be laid out.
     #[error(transparent)]
@@ -132,11 +134,11 @@ pub enum MaterializeError {
 }
 
 impl Job<'_> {
-    /// Does the job. `source` is the directory of the source, which is never written.
+    /// Does the job. `sources` are the directories of the source, which are never written.
     ///
     /// # Errors
     /// [`MaterializeError`]: the destination is then as it was.
-    pub fn run(&self, source: &Path, hooks: &Hooks<'_>) -> Result<Written, MaterializeError> {
+    pub fn run(&self, sources: &[PathBuf], hooks: &Hooks<'_>) -> Result<Written, MaterializeError> {
         let files = self.files()?;
         // Laid out before anything is written: what cannot be made is said now, and the size is known.
         let sizes: Vec<u64> = files
@@ -146,7 +148,7 @@ impl Job<'_> {
         let bytes = sizes.iter().sum();
         let mut ours: Vec<String> = self.view.files().iter().map(|file| top(&file.path).to_owned()).collect();
         ours.dedup();
-        let staging = Staging::prepare(self.destination, source, self.overwrite, &ours)?;
+        let staging = Staging::prepare(self.destination, sources, self.overwrite, &ours)?;
         staging.check_space(bytes)?;
         (hooks.total)(bytes);
         make_directories(&files, staging.path())?;
@@ -157,6 +159,13 @@ impl Job<'_> {
     }
 
     fn files(&self) -> Result<Vec<ViewFile>, MaterializeError> {
+        let layout = self.view.layout();
+        let asked = [("TP rank", &self.tp_ranks, layout.tp), ("stage", &self.pp_ranks, layout.pp())];
+        for (what, ranks, size) in asked {
+            if let Some(rank) = ranks.iter().flatten().copied().find(|rank| *rank >= size) {
+                return Err(MaterializeError::NoRank { what, rank, size });
+            }
+        }
         let wanted =
             |set: &Option<BTreeSet<u32>>, number: u32| set.as_ref().is_none_or(|set| set.contains(&number));
         let mut files = self.view.files();
@@ -164,11 +173,7 @@ impl Job<'_> {
             FileKind::Rank(rank) => wanted(&self.tp_ranks, rank.tp) && wanted(&self.pp_ranks, rank.pp),
             FileKind::Tracker => true,
         });
-        if files.iter().any(|file| file.kind != FileKind::Tracker) {
-            return Ok(files);
-        }
-        let layout = self.view.layout();
-        Err(MaterializeError::NoRanks { tp: layout.tp, pp: layout.pp() })
+        Ok(files)
     }
 
     /// Writes files, several at a time; the first error stops them all.

@@ -724,7 +724,54 @@ fn a_file_that_may_not_be_read() {
     bad.refused(SOURCE, &["mp_rank_01_000/model_optim_rng.pt", "permission denied"]);
 }
 
+#[test]
+fn symbolic_links_to_rank_directories_work() {
+    let bad = Bad::of(&Checkpoint::small());
+    fs::rename(bad.src().join(ITERATION), bad.path("elsewhere")).unwrap();
+    fs::create_dir(bad.src().join(ITERATION)).unwrap();
+    for dir in ["mp_rank_00_000", "mp_rank_01_000", "mp_rank_00_001", "mp_rank_01_001"] {
+        symlink(bad.path("elsewhere").join(dir), bad.src().join(ITERATION).join(dir)).unwrap();
+    }
+    bad.accepted(&[]);
+    // What the links lead to is the source too.
+    let before = snapshot(&bad.path("elsewhere"));
+    for target in ["elsewhere", "elsewhere/mp_rank_00_001", "elsewhere/mp_rank_00_001/new"] {
+        let said = ckpt!("materialize", bad.src(), bad.path(target), "--overwrite");
+        said.refused(DESTINATION, &[target, "source"]);
+        assert_eq!(snapshot(&bad.path("elsewhere")), before);
+    }
+}
+
 // Destinations.
+
+#[test]
+fn the_source_is_never_the_destination() {
+    let bad = Bad::of(&Checkpoint::small());
+    let before = snapshot(bad.dir.path());
+    symlink(bad.src(), bad.path("link")).unwrap();
+    let iteration = bad.src().join(ITERATION);
+    for (source, target) in [
+        (bad.src(), bad.src()),
+        (bad.src(), bad.path("src/new")),
+        (bad.src(), bad.path("src/new/deep/er")),
+        (bad.src(), bad.path("src/../src")),
+        (bad.src(), bad.path("link")),
+        (bad.src(), bad.path("link/new")),
+        (bad.src(), bad.dir.path().to_owned()),
+        (iteration.clone(), iteration.clone()),
+        (iteration.clone(), bad.src()),
+        (iteration.clone(), iteration.join("mp_rank_00_000")),
+        (bad.path("link"), bad.src()),
+    ] {
+        let said = ckpt!("materialize", source, target, "--overwrite");
+        said.refused(DESTINATION, &["source"]);
+        let mut now = snapshot(bad.dir.path());
+        now.remove(&bad.path("link"));
+        let changed: Vec<_> = now.keys().filter(|path| now.get(*path) != before.get(*path)).collect();
+        // The link itself is new in the folder.
+        assert!(changed.iter().all(|path| *path == bad.dir.path()), "{target:?}: {changed:?}");
+    }
+}
 
 #[test]
 fn a_destination_that_is_not_empty() {
@@ -783,6 +830,16 @@ fn a_destination_behind_a_symbolic_link() {
     let said = ckpt!("materialize", bad.src(), bad.path("out/dangling"));
     said.refused(DESTINATION, &["out/dangling"]);
     assert_eq!(snapshot(bad.dir.path()), before);
+}
+
+#[test]
+fn folders_that_were_made_for_a_destination_go_with_it() {
+    let bad = Bad::of(&Checkpoint::small());
+    let said = ckpt!("materialize", bad.src(), bad.path("out/a/b/c"), "--tp-ranks", "9");
+    said.refused(2, &["9"]);
+    assert!(!bad.path("out/a").exists());
+    ckpt!("materialize", bad.src(), bad.path("out/a/b/c")).ok();
+    assert!(bad.path("out/a/b/c").join(ITERATION).is_dir());
 }
 
 #[test]
@@ -904,6 +961,18 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.path).status();
     }
+}
+
+#[test]
+fn a_full_disk() {
+    let bad = Bad::of(&Checkpoint::small());
+    let Some(disk) = SmallDisk::new(bad.path("disk"), "16k") else { return };
+    let said = ckpt!("materialize", bad.src(), disk.path.join("dst"));
+    said.refused(DESTINATION, &["disk/dst", "bytes", "free"]);
+    assert_eq!(fs::read_dir(&disk.path).unwrap().count(), 0);
+    let said = ckpt!("materialize", bad.src(), disk.path.join("a/b/dst"));
+    said.refused(DESTINATION, &["disk/a/b/dst", "free"]);
+    assert_eq!(fs::read_dir(&disk.path).unwrap().count(), 0);
 }
 
 #[test]

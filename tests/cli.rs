@@ -168,6 +168,21 @@ fn the_scripts_long_names_say_the_same() {
 }
 
 #[test]
+fn ranks_that_are_not_there_are_wrong_usage() {
+    let here = tp2pp2();
+    for (flag, ranks, words) in [
+        ("--tp-ranks", "2", "TP rank 2"),
+        ("--tp-ranks", "0,2", "TP rank 2"),
+        ("--pp-ranks", "0-5", "stage 2"),
+        ("--pp-ranks", "x", "not a list of ranks"),
+        ("--tp-ranks", "", "not a list of ranks"),
+    ] {
+        ckpt!("materialize", here.path("src"), here.path("dst"), flag, ranks).refused(2, &[words]);
+        assert!(!here.path("dst").exists());
+    }
+}
+
+#[test]
 fn wrong_usage_is_two() {
     for args in [&[][..], &["nonsense"], &["inspect"], &["inspect", "a", "--tp", "4"], &["materialize", "a"]]
     {

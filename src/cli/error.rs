@@ -75,7 +75,7 @@ impl CliError {
             Self::Source(error) => source_exit(error),
             Self::View(error) => view_exit(error),
             Self::Materialize(error) => match error {
-                MaterializeError::NoRanks { .. } => Exit::Usage,
+                MaterializeError::NoRank { .. } => Exit::Usage,
                 MaterializeError::View(error) => view_exit(error),
                 MaterializeError::Read(_) => Exit::Source,
                 MaterializeError::Stopped => Exit::Interrupted,

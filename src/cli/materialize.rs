@@ -27,7 +27,9 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
         jobs: jobs(args.jobs),
     };
     let hooks = Hooks { total: &|n| bar.set_length(n), written: &|n| bar.inc(n), stop: &stop };
-    let result = job.run(&args.source, &hooks);
+    let mut sources = opened.source.directories();
+    sources.push(args.source.clone());
+    let result = job.run(&sources, &hooks);
     bar.finish_and_clear();
     result?;
     opened.say_what_is_left_out(same_layout);

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
 
@@ -19,7 +19,21 @@ pub(super) struct Staging {
     lock: File,
     destination: PathBuf,
     overwrite: bool,
+    /// Folders above it that were made for it, the innermost first.
+    made: Made,
     published: bool,
+}
+
+/// Folders that go again, where they are empty, unless they are kept.
+#[derive(Debug)]
+struct Made(Vec<PathBuf>);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            let _ = fs::remove_dir(folder);
+        }
+    }
 }
 
 impl Staging {
@@ -27,7 +41,7 @@ impl Staging {
     /// `overwrite`, a destination that holds nothing else is replaced.
     pub(super) fn prepare(
         destination: &Path,
-        source: &Path,
+        sources: &[PathBuf],
         overwrite: bool,
         ours: &[String],
     ) -> Result<Self, MaterializeError> {
@@ -35,9 +49,11 @@ impl Staging {
         let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
             return Err(MaterializeError::NotADirectory(destination));
         };
+        check_overlap(&destination, sources)?;
         check_destination(&destination, overwrite, ours)?;
+        let made = parent.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
+        let made = Made(made);
         fs::create_dir_all(parent).map_err(failed("make", parent))?;
-        check_overlap(&destination, parent, source)?;
         let prefix = format!(".{}.ckpt-fs-", name.to_string_lossy());
         remove_abandoned(parent, &prefix);
         let path = parent.join(format!("{prefix}{:016x}", RandomState::new().build_hasher().finish()));
@@ -45,7 +61,7 @@ impl Staging {
         let lock = File::open(&path).map_err(failed("open", &path))?;
         // A file system without locks keeps what a killed run leaves behind; nothing worse.
         let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
-        Ok(Self { path, lock, destination, overwrite, published: false })
+        Ok(Self { path, lock, destination, overwrite, made, published: false })
     }
 
     /// Where to write.
@@ -76,6 +92,7 @@ impl Staging {
             Err(error) => return Err(failed("rename the finished copy to", &self.destination)(error)),
         };
         self.published = true;
+        self.made.0.clear();
         if let Some(parent) = self.destination.parent() {
             File::open(parent).and_then(|dir| dir.sync_all()).map_err(failed("sync", parent))?;
         }
@@ -119,19 +136,29 @@ fn is_not_empty(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists)
 }
 
-/// The destination itself: where links lead, and with a name of its own (a trailing slash or `.` has none).
+/// The destination itself: where links lead, and with a name of its own (a trailing slash or `.` has none). Its last parts need not
+/// exist yet.
 fn resolve(destination: &Path) -> Result<PathBuf, MaterializeError> {
-    match fs::canonicalize(destination) {
-        Ok(path) => Ok(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && destination.is_symlink() => {
-            Err(failed("follow the link", destination)(error))
+    let absolute = std::path::absolute(destination).map_err(failed("find", destination))?;
+    let absolute: PathBuf = absolute.components().collect();
+    for existing in absolute.ancestors() {
+        match fs::canonicalize(existing) {
+            Ok(found) => {
+                let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+                let plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
+                if !plain || (!rest.as_os_str().is_empty() && !found.is_dir()) {
+                    return Err(MaterializeError::NotADirectory(destination.to_owned()));
+                }
+                return Ok(found.join(rest).components().collect());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && existing.is_symlink() => {
+                return Err(failed("follow the link", existing)(error));
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(failed("find", existing)(error)),
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let path = std::path::absolute(destination).map_err(failed("find", destination))?;
-            Ok(path.components().collect())
-        }
-        Err(error) => Err(failed("find", destination)(error)),
     }
+    Ok(absolute)
 }
 
 fn check_destination(destination: &Path, overwrite: bool, ours: &[String]) -> Result<(), MaterializeError> {
@@ -165,12 +192,12 @@ fn check_destination(destination: &Path, overwrite: bool, ours: &[String]) -> Re
 }
 
 /// The source is never written: neither may hold the other.
-fn check_overlap(destination: &Path, parent: &Path, source: &Path) -> Result<(), MaterializeError> {
-    let source = fs::canonicalize(source).map_err(failed("find", source))?;
-    let parent = fs::canonicalize(parent).map_err(failed("find", parent))?;
-    let real = destination.file_name().map_or_else(|| parent.clone(), |name| parent.join(name));
-    if real.starts_with(&source) || source.starts_with(&real) {
-        return Err(MaterializeError::IsSource(destination.to_owned()));
+fn check_overlap(destination: &Path, sources: &[PathBuf]) -> Result<(), MaterializeError> {
+    for source in sources {
+        let source = fs::canonicalize(source).map_err(failed("find", source))?;
+        if destination.starts_with(&source) || source.starts_with(destination) {
+            return Err(MaterializeError::IsSource(destination.to_owned()));
+        }
     }
     Ok(())
 }
