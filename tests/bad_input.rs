@@ -643,6 +643,29 @@ fn ranks_of_different_runs() {
     Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_01_000", "num_attention_heads", "2", "4"]);
 }
 
+#[test]
+fn paddings_that_cannot_be() {
+    for value in hostile().into_iter().filter(|value| !matches!(value, Value::Int(1..))) {
+        let bad = Bad::of(&Checkpoint::small().arg("make_vocab_size_divisible_by", &value));
+        // The source's own size needs no padding rule; another does.
+        bad.refused_with(&["--tp", "1"], LAYOUT, &["make_vocab_size_divisible_by"]);
+        bad.refused_with(&["--tp", "1", "--vocab-size", "11"], LAYOUT, &["make_vocab_size_divisible_by"]);
+        bad.accepted(&[]);
+    }
+    for huge in [1 << 40, 1 << 58, 1 << 62] {
+        let bad = Bad::of(&Checkpoint::small().arg("make_vocab_size_divisible_by", &Value::Int(huge)));
+        bad.refused_with(&["--tp", "1"], LAYOUT, &["padded vocabulary"]);
+        for tp in ["1", "4"] {
+            let args = ["materialize".into(), bad.src(), bad.dst(), "--tp".into(), tp.into()];
+            let given = [PathBuf::from("--vocab-size"), "11".into()];
+            let said = program(&args.iter().chain(&given).collect::<Vec<_>>());
+            assert!([LAYOUT, DESTINATION].contains(&said.code), "{huge}: {} {}", said.code, said.err);
+            assert!(!said.err.contains("panicked"), "{}", said.err);
+            assert!(!bad.dst().exists());
+        }
+    }
+}
+
 // Trackers and folders.
 
 #[test]

@@ -39,6 +39,15 @@ pub enum VocabularyError {
         /// Rows the source has.
         stored: u64,
     },
+    /// The rule of the padding is not known.
+    #[error(
+        "the padded vocabulary at TP {tp} is a multiple of a number that args do not say, or of one beyond reason \
+         (make_vocab_size_divisible_by in Megatron's args)"
+    )]
+    NoMultiple {
+        /// Tensor-parallel size asked for.
+        tp: u64,
+    },
     /// A size from the command line that cannot be.
     #[error("--vocab-size {given} is more than the {stored} rows this checkpoint stores")]
     TooLarge {
@@ -62,6 +71,9 @@ pub enum VocabularyError {
         tp: u64,
     },
 }
+
+/// More rows than any vocabulary has: a number from a damaged file must not become the size of a tensor.
+const MOST_ROWS: u64 = 1 << 40;
 
 impl Vocabulary {
     /// Takes over what `args` say the true size is, if padding it gives the rows that are stored; otherwise the field means something else.
@@ -96,15 +108,20 @@ impl Vocabulary {
     /// [`VocabularyError::Unknown`] where the answer depends on an unknown true size.
     pub fn rows(&self, tp: u64) -> Result<u64, VocabularyError> {
         let unknown = VocabularyError::Unknown { tp, stored: self.stored };
+        let no_multiple = VocabularyError::NoMultiple { tp };
         if self.padding == Padding::Fixed || tp == self.stored_tp {
             return Ok(self.stored);
         }
         if let Some(size) = self.true_size {
-            return self.padded(size, tp).ok_or(unknown);
+            return self.padded(size, tp).ok_or(no_multiple);
         }
         // Any true size between these would have given the stored rows; if they all give the same now, it need not be known.
         let slack =
-            self.multiple.and_then(|multiple| multiple.checked_mul(self.stored_tp)).ok_or(unknown.clone())?;
+            self.multiple.and_then(|multiple| multiple.checked_mul(self.stored_tp)).ok_or(no_multiple)?;
+        if !self.stored.is_multiple_of(slack) {
+            // Whoever wrote the rows did not pad them by this rule.
+            return Err(unknown);
+        }
         let least = self.stored.saturating_sub(slack).saturating_add(1);
         match (self.padded(least, tp), self.padded(self.stored, tp)) {
             (Some(low), Some(high)) if low == high => Ok(high),
@@ -117,7 +134,7 @@ impl Vocabulary {
             Padding::Fixed => self.multiple?,
             Padding::PerTp => self.multiple?.checked_mul(tp)?,
         };
-        size.checked_next_multiple_of(unit)
+        size.checked_next_multiple_of(unit).filter(|rows| *rows <= MOST_ROWS)
     }
 }
 
