@@ -103,14 +103,16 @@ pub fn compare(first: &Weights, second: &Weights, hooks: &Hooks<'_>) -> Result<R
             continue;
         };
         let positions = if first.is_padded(param) && second.is_padded(other) {
-            let positions = first.real_positions(param).min(second.real_positions(other));
-            ignored = param.size().max(other.size()) - positions;
-            positions
+            // Where one lacks rows that are real in the other, that is no matter of padding.
+            let shared = shared_rows((first, param), (second, other));
+            ignored = shared.map_or(ignored, |rows| param.size().max(other.size()) - rows);
+            shared
         } else {
-            param.size()
+            Some(param.size()).filter(|_| param.shape == other.shape)
         };
-        let fits = Weights::shape(param, positions) == Weights::shape(other, positions.min(other.size()));
-        if fits && param.dtype == other.dtype {
+        let same_rows = |rows: &u64| Weights::shape(param, *rows) == Weights::shape(other, *rows);
+        let positions = positions.filter(same_rows).filter(|_| param.dtype == other.dtype);
+        if let Some(positions) = positions {
             pairs.push((param, other, positions));
         } else {
             let kind = |param: &Param| format!("{} {}", param.dtype, param.shape);
@@ -145,6 +147,15 @@ pub fn compare(first: &Weights, second: &Weights, hooks: &Hooks<'_>) -> Result<R
     }
     let parameters = first.catalog.params().len();
     Ok(Report { parameters, bytes, differences, padding_ignored: (ignored > 0).then_some(ignored) })
+}
+
+/// Rows of the vocabulary to compare: those that are real, where either knows how many are, else all that both have. `None` where one
+/// has fewer than are real.
+fn shared_rows(first: (&Weights, &Param), second: (&Weights, &Param)) -> Option<u64> {
+    let known = |weights: &Weights| weights.vocabulary.and_then(|vocabulary| vocabulary.true_size);
+    let least = first.1.size().min(second.1.size());
+    let real = known(first.0).max(known(second.0)).unwrap_or(least);
+    (real <= least).then_some(real)
 }
 
 /// Checks that ranks which store the same positions of a parameter store the same bytes: replicated tensors and tied copies.

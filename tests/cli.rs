@@ -347,6 +347,19 @@ fn verify_of_other_models_says_what_only_one_has() {
 }
 
 #[test]
+fn verify_does_not_take_missing_rows_for_padding() {
+    // 25 real rows here; the other has 24 rows in all, whatever they are.
+    let here = tp2pp2();
+    let short = Config { vocab: 24, vocab_in_args: false, ..config() };
+    Checkpoint::new(&short, &Cut::new(1, &[4])).write(&here.path("short"));
+    for (a, b) in [("src", "short"), ("short", "src")] {
+        let said = ckpt!("verify", here.path(a), here.path(b));
+        assert_eq!(said.code, 1, "{}", said.out);
+        assert!(said.out.contains("embedding.weight") && said.out.contains("[24, 6]"), "{}", said.out);
+    }
+}
+
+#[test]
 fn digests_do_not_depend_on_the_layout() {
     let here = tp2pp2();
     let digest = |name: &str| {
