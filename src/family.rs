@@ -35,6 +35,8 @@ struct Parameters {
     dimensions: HashMap<String, Vec<String>>,
     /// For dimensions that may be cut: the size that TP must divide.
     cut: HashMap<String, String>,
+    /// Parameters without which there is no model, where the family describes them.
+    required: Vec<String>,
 }
 
 /// What a field of `args` says about the layout, and so what it is rewritten to.
@@ -124,6 +126,7 @@ impl Family {
         let mut parameters = Parameters::default();
         let shared: file::ParameterFile =
             toml::from_str(PARAMETERS).map_err(|e| FamilyError::Syntax(e.to_string()))?;
+        parameters.required = shared.required;
         parameters.extend(shared.dimensions, shared.parameters);
         parameters.extend(file.dimensions.clone(), file.parameters.clone());
         let family = Self {

@@ -161,6 +161,42 @@ fn a_tensor_that_one_rank_lacks_is_named_with_the_file() {
 }
 
 #[test]
+fn a_tensor_that_no_file_has() {
+    for lost in
+        ["word_embeddings.weight", "final_layernorm.weight", "output_layer.weight", "mlp.linear_fc2.weight"]
+    {
+        let mut checkpoint = Checkpoint::small();
+        for file in &mut checkpoint.files {
+            file.tensors.retain(|(path, _)| !path.ends_with(lost));
+        }
+        Bad::of(&checkpoint).refused(SOURCE, &["no rank file has", lost]);
+    }
+}
+
+#[test]
+fn an_untied_head_that_args_do_not_speak_of() {
+    let mut checkpoint = Checkpoint::small();
+    for file in &mut checkpoint.files {
+        file.args.retain(|(field, _)| field != "untie_embeddings_and_output_weights");
+    }
+    Bad::of(&checkpoint).refused(UNSUPPORTED, &["args do not say", "untie_embeddings_and_output_weights"]);
+}
+
+#[test]
+fn one_parameter_under_two_names() {
+    let mut checkpoint = Checkpoint::small();
+    for file in &mut checkpoint.files {
+        let norm =
+            file.tensors.iter().find(|(path, _)| path.ends_with("layers.0.input_layernorm.weight")).cloned();
+        if let Some((path, array)) = norm {
+            let other = path.replace("input_layernorm.weight", "self_attention.linear_qkv.layer_norm_weight");
+            file.tensors.push((other, array));
+        }
+    }
+    Bad::of(&checkpoint).refused(SOURCE, &["is also saved as", "input_layernorm", "layer_norm_weight"]);
+}
+
+#[test]
 fn an_empty_folder_and_no_folder() {
     let bad = Bad::empty();
     bad.refused(SOURCE, &["src", "not a Megatron checkpoint", "latest_checkpointed_iteration.txt"]);

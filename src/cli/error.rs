@@ -122,6 +122,7 @@ fn source_exit(error: &SourceError) -> Exit {
         | SourceError::Arrange { .. }
         | SourceError::Tensor { .. }
         | SourceError::Uncovered { .. }
+        | SourceError::MissingTensor { .. }
         | SourceError::MissingParameter { .. }
         | SourceError::Layers { .. } => Exit::Source,
     }

@@ -10,6 +10,7 @@ use super::{ArgRole, Padding, Stage};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ParameterFile {
+    pub(super) required: Vec<String>,
     pub(super) dimensions: BTreeMap<String, DimensionFile>,
     pub(super) parameters: BTreeMap<String, Vec<String>>,
 }

@@ -204,6 +204,13 @@ impl Model {
         })
     }
 
+    /// Canonical names (with `{layer}`) of the parameters that a checkpoint of this model cannot be without.
+    pub fn required_parameters(&self) -> impl Iterator<Item = &str> {
+        let described =
+            |param: &&String| self.entries.iter().flat_map(|e| &e.holds).any(|held| held.param == **param);
+        self.family.parameters.required.iter().filter(described).map(String::as_str)
+    }
+
     /// Fields of args that decide how files are read: all rank files must agree on them.
     pub fn deciding_args(&self) -> impl Iterator<Item = &str> {
         let file = &self.family.file;

@@ -279,6 +279,7 @@ impl Builder {
                 missing: missing.to_vec(),
             })?;
         }
+        check_required(&self.catalog, model, missing)?;
         check_layers(&self.catalog, model, missing)?;
         Ok(self.catalog)
     }
@@ -292,6 +293,19 @@ fn lacking(catalog: &Catalog, param: &Param) -> Vec<String> {
             && !chunks.iter().any(|chunk| chunk.rank == file.rank)
     };
     catalog.ranks.iter().filter(lacks).map(|file| file.name.clone()).collect()
+}
+
+/// A model has what every model of its family has.
+fn check_required(catalog: &Catalog, model: &Model, missing: &[String]) -> Result<(), SourceError> {
+    for param in model.required_parameters() {
+        // That all layers are alike is checked apart.
+        if catalog.param(&param.replace("{layer}", "0")).is_none() {
+            let holds = |entry: &&Entry| entry.holds.iter().any(|held| held.param == param);
+            let tensors = model.entries().iter().filter(holds).map(|entry| entry.name.to_string()).collect();
+            return Err(SourceError::MissingTensor { tensors, missing: missing.to_vec() });
+        }
+    }
+    Ok(())
 }
 
 /// Every layer has the parameters that any layer has.

@@ -119,6 +119,14 @@ pub enum SourceError {
         /// Rank files that are missing.
         missing: Vec<String>,
     },
+    /// A tensor that no file has and no model is without.
+    #[error("no rank file has {}{}", .tensors.join(" or "), missing_files(.missing))]
+    MissingTensor {
+        /// Names that it could have.
+        tensors: Vec<String>,
+        /// Rank files that are missing.
+        missing: Vec<String>,
+    },
     /// A parameter that other layers have.
     #[error("layer {layer} has no {param}, which layer {other} has{}{}", not_in(.lacking), missing_files(.missing))]
     MissingParameter {
