@@ -266,9 +266,11 @@ class Case(unittest.TestCase):
         self.addCleanup(self._scratch.cleanup)
         self.scratch = Path(self._scratch.name)
 
-    def materialize(self, source, *options, name="out"):
-        """Materialize into the scratch directory; returns the path."""
+    def materialize(self, source, *options, name="out", afresh=True):
+        """Materialize into the scratch directory, in place of an earlier copy of that name; returns the path."""
         target = self.scratch / name
+        if afresh:
+            shutil.rmtree(target, ignore_errors=True)
         ckpt_fs("materialize", source, target, *options)
         return target
 

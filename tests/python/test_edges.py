@@ -40,7 +40,7 @@ class Edges(Case):
         for number, (tp, cut) in enumerate(layouts):
             flags = ["--tp", tp, "--pp", len(cut), "--pp-layers", ",".join(map(str, cut))]
             with self.subTest(tp=tp, cut=cut):
-                self.check(model, self.materialize(source, *flags, "--overwrite"), tp, cut)
+                self.check(model, self.materialize(source, *flags), tp, cut)
         with Mount(source) as path:
             with self.subTest(mounted="tp4pp2"):
                 self.check(model, path / "tp4pp2", 4, [2, 2])

@@ -38,7 +38,7 @@ class Independence(Case):
             for directory in sorted(p for r in fixture_roots() for p in (r / kind).glob("*_tp*_[fd]*")):
                 for target in expected_names(kind):
                     with self.subTest(source=directory.name, target=target):
-                        out = self.materialize(directory, *layout_flags(expected(kind, target)), "--overwrite")
+                        out = self.materialize(directory, *layout_flags(expected(kind, target)))
                         self.assert_weights(expected(kind, target), manifest.describe(out))
 
     def assert_weights(self, wanted, found):
@@ -53,7 +53,7 @@ class Independence(Case):
         roots = [p for r in fixture_roots() for p in (r / "megatron-tiny" / "optim").glob("legacy_*")]
         for directory in roots:
             with self.subTest(source=directory.name):
-                out = self.materialize(directory, "--tp", 1, "--pp", 1, "--overwrite")
+                out = self.materialize(directory, "--tp", 1, "--pp", 1)
                 self.assert_weights(manifest.describe(directory), manifest.describe(out))
 
 
@@ -80,8 +80,8 @@ class ThereAndBack(Case):
 
     def there_and_back(self, directory, through):
         source = manifest.describe(directory)
-        there = self.materialize(directory, *through, "--overwrite", name="there")
-        back = self.materialize(there, *layout_flags(source), "--overwrite", name="back")
+        there = self.materialize(directory, *through, name="there")
+        back = self.materialize(there, *layout_flags(source), name="back")
         self.assert_same(source, manifest.describe(back), allowed=())
 
 
@@ -180,7 +180,7 @@ class Command(Case):
         out = self.scratch / "out"
         if (out / "latest_checkpointed_iteration.txt").exists():
             self.assertEqual(len(manifest.rank_files(out)), 24)
-        self.materialize(YUAN, "--tp", 4, "--pp", 6, "--overwrite")
+        self.materialize(YUAN, "--tp", 4, "--pp", 6, "--overwrite", afresh=False)
         self.assertEqual(len(manifest.rank_files(out)), 24)
 
 

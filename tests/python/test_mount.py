@@ -54,7 +54,7 @@ class ExactCrc(Case):
         for source, cut in ((YUAN, "2,4"), (GPT, "3,1"), (CORE, "4,4")):
             flags = ["--tp", 2, "--pp", 2, "--pp-layers", cut]
             with self.subTest(source=source.name), Mount(source, *flags, "--crc", "exact") as path:
-                real = self.materialize(source, *flags, "--overwrite")
+                real = self.materialize(source, *flags)
                 self.assertEqual(same_files(real, path), [])
 
     def test_zip_tools_are_content(self):
