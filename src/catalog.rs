@@ -54,10 +54,19 @@ pub struct RankFile {
     pub name: String,
     /// The whole tree of the file, tensors as references.
     pub tree: Value,
-    /// Where the bytes of each storage are.
-    pub storages: HashMap<Arc<str>, Extent>,
+    /// The record of each storage.
+    pub storages: HashMap<Arc<str>, Record>,
     /// Entries that it saved and the tree does not have.
     pub left_out: Vec<String>,
+}
+
+/// A record of a rank file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// Where its bytes are.
+    pub extent: Extent,
+    /// CRC-32 that the file states; `None` where it states none.
+    pub crc: Option<u32>,
 }
 
 impl fmt::Display for Iteration {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 pub use listing::{FileListing, Listing, Piece, TensorListing};
 
+use crate::layout::Layout;
 use crate::source::Source;
 use crate::view::Stock;
 use crate::view::megatron::training_flags;
@@ -61,7 +62,9 @@ pub struct Summary {
     pub possible_tp: Vec<u64>,
     /// Pipeline sizes with even stages; uneven ones are possible up to the number of layers.
     pub even_pp: Vec<u64>,
-    /// Flags that a training run needs with a view, here for the source's own layout.
+    /// The layout that the flags below are for.
+    pub training_layout: String,
+    /// Flags that a training run needs with a view in that layout.
     pub training_flags: Vec<String>,
 }
 
@@ -91,9 +94,9 @@ pub struct ParameterSummary {
     pub pieces: usize,
 }
 
-/// What `source` is and can become.
+/// What `source` is and can become; `target` is the layout that training flags are wanted for.
 #[must_use]
-pub fn summary(source: &Source, stock: &Stock) -> Summary {
+pub fn summary(source: &Source, stock: &Stock, target: &Layout) -> Summary {
     let catalog = &source.catalog;
     let layout = &catalog.layout;
     let layers = layout.stages.total();
@@ -132,7 +135,8 @@ pub fn summary(source: &Source, stock: &Stock) -> Summary {
         has_rng_state: has_rng_state(source),
         possible_tp: stock.possible_tp(),
         even_pp: (1..=layers).filter(|pp| layers.is_multiple_of(*pp)).collect(),
-        training_flags: training_flags(stock, layout),
+        training_layout: target.to_string(),
+        training_flags: training_flags(stock, target),
     }
 }
 

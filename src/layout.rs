@@ -41,7 +41,7 @@ pub enum LayoutError {
     },
     /// Even stages asked for where layers do not divide.
     #[error(
-        "{layers} layers do not divide into {pp} even pipeline stages; say how many layers each stage holds, e.g. {proposal}"
+        "{layers} layers do not divide into {pp} even pipeline stages; say how many layers each stage holds, e.g. {proposal} or --pp-layers {stages}"
     )]
     Uneven {
         /// Layers of the model.
@@ -50,6 +50,8 @@ pub enum LayoutError {
         pp: u32,
         /// The name of a layout that works.
         proposal: String,
+        /// Its stages.
+        stages: Stages,
     },
     /// More stages than layers.
     #[error("{pp} pipeline stages are too many for {layers} layers; possible: 1 to {layers}")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::catalog::{Chunk, Param};
-use crate::plan::FilePlan;
+use crate::plan::{Builder, FilePlan, Stripe};
 use crate::reader::{BLOCK, Checksums};
 use crate::tensor::Shape;
 use crate::weights::{Weights, WeightsError, each};
@@ -26,7 +26,7 @@ pub struct Report {
 /// One parameter that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Canonical name.
+    /// Canonical name; for damage, the record.
     pub parameter: Arc<str>,
     /// In what.
     pub what: What,
@@ -55,6 +55,15 @@ pub enum What {
         /// Where the second value is stored.
         second: String,
     },
+    /// A record whose bytes are not those that were summed when it was written.
+    Damaged {
+        /// The rank file.
+        file: String,
+        /// CRC-32 that the file states.
+        stated: u32,
+        /// CRC-32 of its bytes.
+        found: u32,
+    },
 }
 
 impl fmt::Display for Difference {
@@ -65,6 +74,12 @@ impl fmt::Display for Difference {
             What::OnlyInSecond => write!(f, "{name} is only in the second checkpoint"),
             What::Kind { first, second } => {
                 write!(f, "{name} is {first} in the first checkpoint, {second} in the second")
+            }
+            What::Damaged { file, stated, found } => {
+                write!(
+                    f,
+                    "{name} of {file} is damaged: its CRC-32 is {found:08x}, the file states {stated:08x}"
+                )
             }
             What::Bytes { index, first, second } => {
                 write!(f, "{name} differs from element {} on: {first} and {second}", Shape(index.clone()))
@@ -191,6 +206,52 @@ pub fn check_replicas(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, We
         }
     }
     Ok(Report { parameters: weights.catalog.params().len(), bytes, differences, padding_ignored: None })
+}
+
+/// Checks the records that hold tensors against the CRC-32s that their files state. Files that state none are not read.
+///
+/// # Errors
+/// [`WeightsError`] where the checkpoint cannot be read.
+pub fn check_records(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, WeightsError> {
+    let mut records: Vec<_> = weights
+        .catalog
+        .ranks
+        .iter()
+        .flat_map(|file| {
+            file.storages.iter().filter_map(move |(key, record)| Some((file, key, record, record.crc?)))
+        })
+        .collect();
+    records.sort_by_key(|(file, _, record, _)| (file.rank, record.extent.offset));
+    let results = each(&records, hooks.jobs, hooks.stop, |(_, _, record, _)| {
+        let mut builder = Builder::new();
+        builder.stripe(Stripe::contiguous(record.extent.object, record.extent.offset, record.extent.len));
+        let mut hasher = crc32fast::Hasher::new();
+        weights.stream(&builder.finish(), &mut |bytes| {
+            hasher.update(bytes);
+            (hooks.done)(bytes.len() as u64);
+            true
+        })?;
+        Ok(hasher.finalize())
+    })?;
+    let bytes = records.iter().map(|(_, _, record, _)| record.extent.len).sum();
+    let damaged = records.iter().zip(results).filter(|((_, _, _, stated), found)| stated != found);
+    let differences = damaged.map(|((file, key, _, stated), found)| Difference {
+        parameter: format!("record data/{key}").into(),
+        what: What::Damaged { file: file.name.clone(), stated: *stated, found },
+    });
+    let differences = differences.collect();
+    Ok(Report { parameters: weights.catalog.params().len(), bytes, differences, padding_ignored: None })
+}
+
+impl Report {
+    /// What both found, of the same checkpoint or of the same two.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.bytes += other.bytes;
+        self.differences.extend(other.differences);
+        self.padding_ignored = self.padding_ignored.or(other.padding_ignored);
+        self
+    }
 }
 
 /// First byte in which two plans of the same length differ.

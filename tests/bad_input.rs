@@ -203,7 +203,32 @@ fn an_empty_folder_and_no_folder() {
     fs::remove_dir(bad.src()).unwrap();
     bad.refused(SOURCE, &["src", "No such file"]);
     fs::write(bad.src(), "x").unwrap();
-    bad.refused(SOURCE, &["src", "Not a directory"]);
+    bad.refused(SOURCE, &["src", "this is a file; pass the directory"]);
+}
+
+#[test]
+fn the_directory_of_one_rank_and_a_mount_of_many_layouts() {
+    let bad = Bad::of(&Checkpoint::small());
+    let rank = bad.src().join(ITERATION).join("mp_rank_00_000");
+    ckpt!("inspect", rank).refused(SOURCE, &["directory of one rank; pass the directory above"]);
+    let many = bad.path("many");
+    fs::create_dir_all(many.join("tp2pp2")).unwrap();
+    ckpt!("inspect", many).refused(SOURCE, &["mount of many layouts; pass one"]);
+}
+
+#[test]
+fn a_mount_point_that_would_hide_the_source() {
+    let bad = Bad::of(&Checkpoint::small());
+    for point in [bad.src(), bad.dir.path().to_owned()] {
+        ckpt!("mount", bad.src(), &point, "--tp", "1").refused(7, &["would be hidden by the mount"]);
+    }
+}
+
+#[test]
+fn a_log_file_that_cannot_be_written() {
+    let bad = Bad::of(&Checkpoint::small());
+    let said = ckpt!("mount", bad.src(), bad.path("mnt"), "--log-file", bad.path("nowhere/log"));
+    said.refused(9, &["cannot write to the log file"]);
 }
 
 // Files that are damaged.

@@ -60,15 +60,15 @@ pub(crate) struct SourceArgs {
 #[command(next_help_heading = "Layout (what is left out stays as in the source)")]
 pub(crate) struct LayoutArgs {
     /// Tensor-parallel size
-    #[arg(long, value_name = "N", aliases = ["target-tensor-model-parallel-size", "target-tensor-parallel-size", "tensor-parallel-size"])]
+    #[arg(long, value_name = "N", aliases = ["target-tensor-model-parallel-size", "target-tensor-parallel-size", "tensor-model-parallel-size", "tensor-parallel-size"])]
     pub(crate) tp: Option<u32>,
 
     /// Pipeline-parallel size; stages are even unless --pp-layers says otherwise
-    #[arg(long, value_name = "N", aliases = ["target-pipeline-model-parallel-size", "target-pipeline-parallel-size", "pipeline-parallel-size"])]
+    #[arg(long, value_name = "N", aliases = ["target-pipeline-model-parallel-size", "target-pipeline-parallel-size", "pipeline-model-parallel-size", "pipeline-parallel-size"])]
     pub(crate) pp: Option<u32>,
 
     /// Layers of each pipeline stage, e.g. 10,32
-    #[arg(long, value_name = "N,N,..", value_delimiter = ',', aliases = ["target-pipeline-model-parallel-blocks"])]
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', aliases = ["target-pipeline-model-parallel-blocks", "pipeline-model-parallel-blocks"])]
     pub(crate) pp_layers: Vec<u32>,
 
     /// What new rows of a vocabulary that needs more padding hold
@@ -188,7 +188,7 @@ pub(crate) struct MaterializeArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
 
-    /// Write only these tensor-parallel ranks, e.g. 0,1,4-7
+    /// Write only these tensor-parallel ranks, e.g. 0,1,4-7: a partial checkpoint, in a directory of its own
     #[arg(long, value_name = "RANKS", alias = "tensor-generate-layer", help_heading = "Output")]
     pub(crate) tp_ranks: Option<String>,
 
@@ -212,6 +212,9 @@ pub(crate) struct InspectArgs {
 
     #[command(flatten)]
     pub(crate) from: SourceArgs,
+
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
 
     /// List every parameter: global shape, element type, cut and bytes
     #[arg(long)]

@@ -16,7 +16,7 @@ pub(super) fn run(args: &DigestArgs) -> Result<Exit, CliError> {
     let digest = digest(&weights, jobs(args.jobs), &stop, &|n| bar.inc(n));
     bar.finish_and_clear();
     let digest = digest?;
-    let text = if args.json { json(&digest) } else { text(&digest, args) };
+    let text = if args.json { json(&digest, args.tensors) } else { text(&digest, args) };
     stdout().lock().write_all(text.as_bytes())?;
     Ok(Exit::Success)
 }
@@ -38,7 +38,7 @@ fn text(digest: &Digest, args: &DigestArgs) -> String {
     lines.join("\n") + "\n"
 }
 
-fn json(digest: &Digest) -> String {
+fn json(digest: &Digest, with_tensors: bool) -> String {
     let parameters: Vec<_> = digest
         .parameters
         .iter()
@@ -50,10 +50,9 @@ fn json(digest: &Digest) -> String {
         None => (None, None),
     };
     let value = serde_json::json!({
-        "version": VERSION,
-        "weights": digest.weights,
+        "digest": format!("{VERSION}:{}", digest.weights),
         "vocabulary": { "true_size": true_size, "padded_to": padded },
-        "parameters": parameters,
+        "parameters": with_tensors.then_some(parameters),
     });
     format!("{value:#}\n")
 }

@@ -62,6 +62,8 @@ pub(crate) enum CliError {
     Mount(#[from] MountError),
     #[error(transparent)]
     Unmount(#[from] UnmountError),
+    #[error("{point}: the source lies in it and would be hidden by the mount; mount somewhere else")]
+    HidesSource { point: String },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("cannot {what}: {source}")]
@@ -102,7 +104,7 @@ impl CliError {
                 | MountError::AlreadyMounted { .. }
                 | MountError::Io { .. } => Exit::MountPoint,
             },
-            Self::Unmount(_) => Exit::MountPoint,
+            Self::Unmount(_) | Self::HidesSource { .. } => Exit::MountPoint,
             Self::Output(_) | Self::System { .. } => Exit::Runtime,
         }
     }

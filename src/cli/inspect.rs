@@ -4,13 +4,14 @@ use std::io::{Write, stdout};
 
 use super::args::InspectArgs;
 use super::error::{CliError, Exit};
-use super::open;
 use super::table::{bytes, table};
+use super::{layout, open};
 use crate::inspect::{ParameterSummary, Summary, parameters, summary};
 
 pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
-    let opened = open::source(&args.source, &args.from, None)?;
-    let summary = summary(&opened.source, &opened.stock);
+    let spec = layout::from_flags(&args.layout)?;
+    let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
+    let summary = summary(&opened.source, &opened.stock, &opened.stock.layout(&spec)?);
     let parameters = args.tensors.then(|| parameters(&opened.source));
     let text = if args.json {
         json(&summary, parameters.as_deref())?
@@ -36,7 +37,7 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
     row("format", summary.format.to_owned());
     row("family", format!("{} ({})", summary.family, summary.family_title));
     row("iteration", summary.iteration.clone());
-    row("layout", format!("{}  (layers per stage: {})", summary.layout, list(&summary.layers_per_stage)));
+    row("layout", summary.layout.clone());
     let groups = match (summary.heads, summary.query_groups) {
         (Some(heads), Some(groups)) if groups != heads => format!(", {heads} heads in {groups} query groups"),
         (Some(heads), _) => format!(", {heads} heads"),
@@ -45,7 +46,7 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
     row("model", format!("{} layers{groups}", summary.layers));
     if let Some(vocabulary) = summary.vocabulary {
         let real = vocabulary.true_size.map_or_else(
-            || "true size not recorded; --vocab-size N says it".to_owned(),
+            || "true size not recorded (where padding depends on it, --vocab-size N says it)".to_owned(),
             |size| format!("{size} of them real"),
         );
         row("vocabulary", format!("{} rows, {real}", vocabulary.padded));
@@ -71,11 +72,9 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
     if summary.has_rng_state {
         row("rng_state", "in another layout each rank has that of the nearest source rank".to_owned());
     }
-    row(
-        "to train from a view",
-        format!("{}  (sizes and stages as in the view)", summary.training_flags.join(" ")),
-    );
     let mut text = table(&rows, &[]);
+    text.push_str(&format!("\nto train from a view as {}:\n", summary.training_layout));
+    text.extend(summary.training_flags.iter().map(|flag| format!("  {flag}\n")));
     if let Some(parameters) = parameters {
         text.push('\n');
         text.push_str(&tensors(parameters));

@@ -1,4 +1,4 @@
-//! The layout asked for: by flags, by the name of a mount point, or not at all.
+//! The layout asked for: by flags, by the name of a mount point or destination, or not at all.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,23 +13,23 @@ pub(super) fn from_flags(args: &LayoutArgs) -> Result<LayoutSpec, CliError> {
     Ok(LayoutSpec { tp: args.tp, pp: args.pp, stages })
 }
 
-/// What flags and the name of the mount point ask for together; `None` for a mount of many layouts.
-pub(super) fn from_mount_point(point: &Path, args: &LayoutArgs) -> Result<Option<LayoutSpec>, CliError> {
+/// What flags and the name of the mount point or destination ask for together; `None` where neither asks.
+pub(super) fn from_name(point: &Path, args: &LayoutArgs) -> Result<Option<LayoutSpec>, CliError> {
     let flags = from_flags(args)?;
     let name = point.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let named = match LayoutSpec::parse(&name) {
         Ok(spec) => Some(spec),
         Err(error) if flags.is_empty() && looks_like_a_layout(&name) => {
-            let advice = "give the mount point another name to mount every layout below it";
+            let advice = "or give the directory another name";
             return Err(CliError::Usage(format!(
-                "the mount point's name looks like a layout, but {error}; {advice}"
+                "the directory's name looks like a layout, but {error}, {advice}"
             )));
         }
         Err(_) => None,
     };
     match named {
         Some(named) if named.contradicts(&flags) => {
-            Err(CliError::Usage(format!("the flags ask for {flags}, but the mount point is called {name}")))
+            Err(CliError::Usage(format!("the flags ask for {flags}, but the directory is called {name}")))
         }
         Some(named) => Ok(Some(flags.or(named))),
         None if flags.is_empty() => Ok(None),
@@ -71,7 +71,7 @@ mod tests {
     }
 
     fn asked(point: &str, args: &LayoutArgs) -> Result<Option<String>, String> {
-        let spec = from_mount_point(Path::new(point), args).map_err(|error| error.to_string())?;
+        let spec = from_name(Path::new(point), args).map_err(|error| error.to_string())?;
         Ok(spec.map(|spec| spec.to_string()))
     }
 

@@ -8,7 +8,7 @@ use crate::materialize::{Hooks, Job};
 use crate::view::megatron::MegatronView;
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
-    let spec = layout::from_flags(&args.layout)?;
+    let spec = layout::from_name(&args.destination, &args.layout)?.unwrap_or_default();
     let tp_ranks = args.tp_ranks.as_deref().map(layout::ranks).transpose()?;
     let pp_ranks = args.pp_ranks.as_deref().map(layout::ranks).transpose()?;
     let stop = progress::stop_on_signal()?;

@@ -1,11 +1,13 @@
 //! `ckpt-fs mount`: checks everything while it can still say so, then serves in the background.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::args::{CrcChoice, IoChoice, MountArgs};
 use super::error::{CliError, Exit};
 use super::log::{Level, Log};
+use super::open::Opened;
 use super::{layout, open};
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, MountOptions, Mounted, Warn, mount};
@@ -16,12 +18,15 @@ use crate::vfs::{IoMode, Settings, Shape, Views};
 
 pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     // Before the process goes to the background: what is wrong with the command line is said at once.
-    let spec = layout::from_mount_point(&args.mountpoint, &args.layout)?;
+    let spec = layout::from_name(&args.mountpoint, &args.layout)?;
     let log_file = args.log_file.as_deref().map(std::path::absolute).transpose();
     let log_file = log_file.map_err(|source| CliError::System { what: "find the log file", source })?;
+    // Opened now, so that a log that cannot be written is said while somebody listens.
+    let log = Log::to(args.log_level, log_file.as_deref())
+        .map_err(|source| CliError::System { what: "write to the log file", source })?;
     if args.foreground {
         let signals = block_signals()?;
-        return serve(start(args, spec)?, signals, Log(args.log_level));
+        return serve(start(args, spec, &log)?, signals, log);
     }
     match daemon::start().map_err(|source| CliError::System { what: "go to the background", source })? {
         Role::Parent(waiter) => {
@@ -36,7 +41,7 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
         Role::Child(notifier) => {
             // Only here: an interrupt still ends the parent while it waits, and then nobody hears that the mount is ready.
             let signals = block_signals()?;
-            let mounted = match start(args, spec) {
+            let mounted = match start(args, spec, &log) {
                 Ok(mounted) => mounted,
                 Err(error) => {
                     eprintln!("ckpt-fs: {error}");
@@ -49,7 +54,7 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
             notifier
                 .ready(log_file.as_deref())
                 .map_err(|source| CliError::System { what: "write to the log file", source })?;
-            serve(mounted, signals, Log(args.log_level))
+            serve(mounted, signals, log)
         }
     }
 }
@@ -59,9 +64,9 @@ fn block_signals() -> Result<Signals, CliError> {
 }
 
 /// Opens the source, lays out the root, mounts it.
-fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>) -> Result<Mounted, CliError> {
-    let log = Log(args.log_level);
+fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -> Result<Mounted, CliError> {
     let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
+    refuse_to_hide_the_source(args)?;
     let shape = match spec {
         Some(spec) => Shape::One(opened.stock.layout(&spec)?),
         None => Shape::Many,
@@ -77,15 +82,46 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>) -> Result<Mo
             IoChoice::Cached => IoMode::Cached,
         }),
         modified: opened.modified(),
-        log: Arc::new(move |message| log.say(Level::Warn, message)),
+        log: log.warner(),
     };
     let views = Views::new(opened.stock.clone(), opened.reader.clone(), &shape, settings)?;
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
     opened.say_what_is_left_out(same_layout);
+    say_what_is_mounted(&args.mountpoint, &shape, &opened);
     Ok(mounted)
 }
 
-fn options(args: &MountArgs, log: Log) -> MountOptions {
+/// A mount over the source, or over a directory above it, would read itself.
+fn refuse_to_hide_the_source(args: &MountArgs) -> Result<(), CliError> {
+    // What cannot be resolved is refused elsewhere, with a better reason.
+    let (Ok(source), Ok(point)) = (args.source.canonicalize(), args.mountpoint.canonicalize()) else {
+        return Ok(());
+    };
+    if source.starts_with(&point) {
+        return Err(CliError::HidesSource { point: args.mountpoint.display().to_string() });
+    }
+    Ok(())
+}
+
+/// In a terminal: which of the two kinds of mount this is.
+fn say_what_is_mounted(point: &std::path::Path, shape: &Shape, opened: &Opened) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    match shape {
+        Shape::One(layout) => eprintln!("ckpt-fs: {}: {layout}", point.display()),
+        Shape::Many => {
+            let possible: Vec<_> = opened.stock.possible_tp().iter().map(u64::to_string).collect();
+            let (point, source) = (point.display(), &opened.source.catalog.layout);
+            eprintln!(
+                "ckpt-fs: {point}: every layout below it, by name, e.g. {point}/{source}; possible TP: {}",
+                possible.join(", ")
+            );
+        }
+    }
+}
+
+fn options(args: &MountArgs, log: &Log) -> MountOptions {
     let source = std::path::absolute(&args.source).unwrap_or_else(|_| PathBuf::from(&args.source));
     let access = match (args.allow_other, args.allow_root) {
         (true, _) => Access::All,
@@ -99,7 +135,10 @@ fn options(args: &MountArgs, log: Log) -> MountOptions {
         gid: args.gid,
         threads: args.threads,
         extra: args.options.clone(),
-        warn: Warn::new(move |message| log.say(Level::Warn, message)),
+        warn: Warn::new({
+            let warn = log.warner();
+            move |message| warn(message)
+        }),
         ..MountOptions::default()
     }
 }
@@ -109,9 +148,11 @@ fn serve(mounted: Mounted, signals: Signals, log: Log) -> Result<Exit, CliError>
     let unmounter = mounted.unmounter();
     let point = mounted.point().display().to_string();
     log.say(Level::Info, &format!("{point}: mounted"));
+    let own = log.clone();
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            let log = own;
             while let Ok(signal) = signals.wait() {
                 log.say(Level::Info, &format!("{signal:?}: unmounting"));
                 // Files that are open keep working until they are closed.

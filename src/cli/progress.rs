@@ -12,7 +12,7 @@ use crate::sys::signals::Signals;
 pub(super) fn bar(quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(0), target);
-    let style = "{bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+    let style = "{bar:40} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
     // A template that is wrong would leave the default bar.
     if let Ok(style) = ProgressStyle::with_template(style) {
         bar.set_style(style);

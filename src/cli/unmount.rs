@@ -6,8 +6,14 @@ use crate::fuse::mounts::{Detach, unmount};
 
 pub(super) fn run(args: &UnmountArgs) -> Result<Exit, CliError> {
     let detach = if args.lazy { Detach::Lazily } else { Detach::WhenIdle };
+    // One that cannot be taken away does not keep the others.
+    let mut exit = Exit::Success;
     for point in &args.mountpoints {
-        unmount(point, detach)?;
+        if let Err(error) = unmount(point, detach) {
+            let error = CliError::from(error);
+            eprintln!("ckpt-fs: {error}");
+            exit = error.exit();
+        }
     }
-    Ok(Exit::Success)
+    Ok(exit)
 }

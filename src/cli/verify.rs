@@ -8,7 +8,7 @@ use super::error::{CliError, Exit};
 use super::open::{Opened, jobs};
 use super::table::bytes;
 use super::{open, progress};
-use crate::verify::{Hooks, Report, check_replicas, compare};
+use crate::verify::{Hooks, Report, What, check_records, check_replicas, compare};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     let stop = progress::stop_on_signal()?;
@@ -26,30 +26,48 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     Ok(if same { Exit::Success } else { Exit::Difference })
 }
 
+/// The two against each other, and the replicas of each: a rank that loads another copy than the one compared would load other bytes.
 fn two(first: &Opened, second: &Opened, args: &VerifyArgs, stop: &AtomicBool) -> Result<Report, CliError> {
     let (first, second) = (first.weights(), second.weights());
     let bar = progress::bar(args.json);
     bar.set_length(crate::digest::bytes(&first));
-    let report = compare(&first, &second, &Hooks { jobs: jobs(args.jobs), stop, done: &|n| bar.inc(n) });
+    let hooks = Hooks { jobs: jobs(args.jobs), stop, done: &|n| bar.inc(n) };
+    let report = compare(&first, &second, &hooks).and_then(|report| {
+        let quiet = Hooks { jobs: hooks.jobs, stop, done: &|_| {} };
+        Ok(report.and(check_replicas(&first, &quiet)?).and(check_replicas(&second, &quiet)?))
+    });
     bar.finish_and_clear();
     Ok(report?)
 }
 
 fn one(first: &Opened, args: &VerifyArgs, stop: &AtomicBool) -> Result<Report, CliError> {
-    Ok(check_replicas(&first.weights(), &Hooks { jobs: jobs(args.jobs), stop, done: &|_| {} })?)
+    let weights = first.weights();
+    let bar = progress::bar(args.json);
+    bar.set_length(crate::digest::bytes(&weights));
+    let hooks = Hooks { jobs: jobs(args.jobs), stop, done: &|n| bar.inc(n) };
+    let report = check_records(&weights, &hooks).and_then(|report| {
+        Ok(report.and(check_replicas(&weights, &Hooks { jobs: hooks.jobs, stop, done: &|_| {} })?))
+    });
+    bar.finish_and_clear();
+    Ok(report?)
 }
+
+/// Differences that are listed before the rest are counted.
+const LISTED: usize = 10;
 
 fn text(report: &Report, missing: &[String], args: &VerifyArgs) -> String {
     let mut lines: Vec<String> = missing.iter().map(|file| format!("missing: {file}")).collect();
-    if let Some((first, rest)) = report.differences.split_first() {
-        lines.push(format!("different: {first}"));
-        if !rest.is_empty() {
-            lines.push(format!("and {} more of {} parameters", rest.len(), report.parameters));
-        }
+    lines.extend(report.differences.iter().take(LISTED).map(|difference| format!("different: {difference}")));
+    if report.differences.len() > LISTED {
+        lines.push(format!("and {} more", report.differences.len() - LISTED));
     }
     if lines.is_empty() {
         let what = if args.second.is_some() { "identical" } else { "consistent" };
-        lines.push(format!("{what}: {} parameters, {} compared", report.parameters, bytes(report.bytes)));
+        let read = match report.bytes {
+            0 => "nothing to compare: no replicas, no tied copies, no checksums".to_owned(),
+            count => format!("{} compared", bytes(count)),
+        };
+        lines.push(format!("{what}: {} parameters, {read}", report.parameters));
     }
     if let Some(rows) = report.padding_ignored {
         lines.push(format!("{rows} padding rows of the vocabulary were not compared"));
@@ -61,7 +79,14 @@ fn json(report: &Report, missing: &[String]) -> String {
     let differences: Vec<_> = report
         .differences
         .iter()
-        .map(|d| serde_json::json!({ "parameter": &*d.parameter, "message": d.to_string() }))
+        .map(|d| {
+            let (index, files) = match &d.what {
+                What::Bytes { index, first, second } => (Some(index.clone()), vec![first.clone(), second.clone()]),
+                What::Damaged { file, .. } => (None, vec![file.clone()]),
+                What::OnlyInFirst | What::OnlyInSecond | What::Kind { .. } => (None, Vec::new()),
+            };
+            serde_json::json!({ "parameter": &*d.parameter, "message": d.to_string(), "index": index, "files": files })
+        })
         .collect();
     let value = serde_json::json!({
         "identical": report.differences.is_empty() && missing.is_empty(),

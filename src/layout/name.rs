@@ -95,6 +95,7 @@ impl LayoutSpec {
                 layers,
                 pp,
                 proposal: Layout { tp, stages: Stages::nearly_even(layers, pp) }.to_string(),
+                stages: Stages::nearly_even(layers, pp),
             })?,
             (None, None) => source.stages.clone(),
         };

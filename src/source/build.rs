@@ -143,7 +143,7 @@ impl Builder {
             let what = format!("its storage data/{} is not in the file", tensor.storage.key);
             return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
         };
-        let stored = Stored { file, path: &leaf.path, tensor, storage: *storage };
+        let stored = Stored { file, path: &leaf.path, tensor, storage: storage.extent };
         self.spelling(&stored, entry)?;
         let layer = layer.map(|local| self.catalog.layout.stages.layers_of(file.rank.pp).start + local);
         self.tensor(&stored, entry, layer)

@@ -10,7 +10,7 @@ use crate::catalog::Iteration;
 use crate::format::megatron::{
     MODEL_FILE, RELEASE, RankDir, TRACKER, iteration_dir, parse_iteration_dir, parse_rank_dir, rank_dir,
 };
-use crate::layout::Rank;
+use crate::layout::{LayoutSpec, Rank};
 
 /// Which iteration the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +76,10 @@ impl Located {
 
 /// Finds the checkpoint that `path` means: the root of a run, or the directory of one iteration.
 pub(super) fn locate(path: &Path, choice: Option<IterationChoice>) -> Result<Located, SourceError> {
+    if path.is_file() {
+        let what = "this is a file; pass the directory of the run, or of one iteration".into();
+        return Err(SourceError::NotACheckpoint { path: path.into(), what });
+    }
     let names = list(path)?;
     let is_iteration = names.iter().any(|name| parse_rank_dir(name).is_some());
     let (directory, iteration) =
@@ -170,6 +174,12 @@ fn no_tracker(path: &Path, names: &[String]) -> SourceError {
             "there is no {TRACKER}; choose one of {} with --iteration",
             there.join(", ")
         ));
+    }
+    if has(MODEL_FILE) {
+        return not_one("this is the directory of one rank; pass the directory above it".into());
+    }
+    if names.iter().any(|name| LayoutSpec::parse(name).is_ok()) {
+        return not_one("this looks like a mount of many layouts; pass one of the layouts in it".into());
     }
     if has(".metadata") || has("metadata.json") || names.iter().any(|name| name.ends_with(".distcp")) {
         return unsupported(TORCH_DIST);

@@ -7,6 +7,7 @@ use std::thread;
 
 use super::SourceError;
 use super::locate::{Located, RankPath};
+use crate::catalog::Record;
 use crate::extent::{Extent, ObjectId};
 use crate::format::megatron::{OPTIMIZER_ENTRIES, RANK_STATE_ENTRIES, RankDir};
 use crate::format::pickle::Limits;
@@ -25,7 +26,7 @@ pub(super) struct ReadFile {
     pub(super) name: String,
     /// Everything but what is left out.
     pub(super) tree: Value,
-    pub(super) storages: HashMap<Arc<str>, Extent>,
+    pub(super) storages: HashMap<Arc<str>, Record>,
     /// Names of entries that were left out: the optimizer's, and tensors outside the model.
     pub(super) left_out: Vec<String>,
 }
@@ -85,7 +86,9 @@ fn read(file: &RankPath, object: ObjectId, store: &FileStore) -> Result<ReadFile
     for storage in found.storages {
         let entry = archive.storage(&storage).map_err(|source| reader.file_error(source))?;
         let extent = Extent { object, offset: reader.start(entry)?, len: entry.size };
-        storages.insert(storage.key, extent);
+        // Zero is what torch writes where it was told not to sum.
+        let crc = (entry.crc != 0).then_some(entry.crc);
+        storages.insert(storage.key, Record { extent, crc });
     }
     Ok(ReadFile { dir: file.dir, object, name, tree, storages, left_out })
 }

@@ -68,8 +68,8 @@ impl<'a, 'contents> Carried<'a, 'contents> {
 
     fn tensor(&mut self, tensor: &TensorRef) -> Value {
         let key: Arc<str> = format!("carried {}", tensor.storage.key).into();
-        if let Some(extent) = self.source.storages.get(&tensor.storage.key) {
-            self.contents.carry(key.clone(), *extent);
+        if let Some(record) = self.source.storages.get(&tensor.storage.key) {
+            self.contents.carry(key.clone(), record.extent);
         }
         let storage = Storage { key, bytes: tensor.storage.bytes };
         Value::Tensor(Arc::new(TensorRef { storage, ..tensor.clone() }))
