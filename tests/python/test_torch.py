@@ -2,10 +2,13 @@
 
 import argparse
 import itertools
+import json
 import os
+import subprocess
+import sys
 import unittest
 
-from support import FIXTURES, Case, Mount, expected, layout_flags, need_torch
+from support import FIXTURES, ROOT, Case, Mount, ckpt_fs, expected, layout_flags, need_torch
 from test_fixtures import torch_tensors
 
 VIEWS = (
@@ -38,6 +41,22 @@ class TorchLoad(Case):
         for field in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "rank", "world_size"):
             self.assertEqual(repr(getattr(state["args"], field)), rank["args"][field], field)
         self.assertEqual(repr(state["iteration"]), rank["scalars"]["iteration"])
+
+    def test_files_beyond_four_gigabytes(self):
+        """A 51B model at PP 1 is a file of 100 GB: torch finds every record where it is, zip64 fields and all."""
+        source = self.scratch / "51b"
+        make = [sys.executable, str(ROOT / "scripts" / "make-checkpoint"), "--shape", "51b", "--sparse", str(source)]
+        subprocess.run(make, check=True, capture_output=True)
+        flags = ("--tp", 1, "--pp", 1)
+        file = json.loads(ckpt_fs("ls", source, *flags, "--tensors", "--json").stdout)["files"][0]
+        self.assertGreater(file["bytes"], 1 << 36)
+        with Mount(source, *flags) as path:
+            reader = self.torch._C.PyTorchFileReader(str(path / file["path"]))
+            tensors = file["tensors"]
+            offsets = [reader.get_record_offset(f"data/{index}") for index in range(len(tensors))]
+            self.assertEqual(offsets, [tensor["offset"] for tensor in tensors])
+            self.assertGreater(offsets[-1], 1 << 36)
+            self.assertEqual(reader.get_record("version"), b"3\n")
 
     def test_every_rank_of_several_views_in_every_way(self):
         for kind, source, target in VIEWS:
