@@ -67,7 +67,7 @@ pub struct Written {
 #[derive(Debug, thiserror::Error)]
 pub enum MaterializeError {
     /// The destination is not empty.
-    #[error("{}: not empty; pass --overwrite to replace it", .0.display())]
+    #[error("{}: not empty; choose another directory, or pass --overwrite to replace it", .0.display())]
     NotEmpty(PathBuf),
     /// The destination holds what the job would not write again.
     #[error(
@@ -146,9 +146,8 @@ impl Job<'_> {
             .map(|file| Ok(self.view.plan(file.kind)?.plan.len()))
             .collect::<Result<_, ViewError>>()?;
         let bytes = sizes.iter().sum();
-        let mut ours: Vec<String> = self.view.files().iter().map(|file| top(&file.path).to_owned()).collect();
-        ours.dedup();
-        let staging = Staging::prepare(self.destination, sources, self.overwrite, &ours)?;
+        let staging =
+            Staging::prepare(self.destination, sources, self.overwrite, &|path| self.may_go(&files, path))?;
         staging.check_space(bytes)?;
         (hooks.total)(bytes);
         make_directories(&files, staging.path())?;
@@ -156,6 +155,13 @@ impl Job<'_> {
         check_written(&files, &sizes, staging.path())?;
         staging.publish()?;
         Ok(Written { files: files.len(), bytes })
+    }
+
+    /// Whether a file of the destination may be replaced: it is written again, or it is a rank file of another layout of this iteration
+    /// and the whole checkpoint is written.
+    fn may_go(&self, files: &[ViewFile], path: &str) -> bool {
+        let is_whole = self.tp_ranks.is_none() && self.pp_ranks.is_none();
+        files.iter().any(|file| file.path == path) || (is_whole && self.view.is_rank_file(path))
     }
 
     fn files(&self) -> Result<Vec<ViewFile>, MaterializeError> {
@@ -211,11 +217,6 @@ impl Job<'_> {
         let plan = self.view.plan(file.kind)?.plan;
         write::file(&plan, self.reader, &into.join(&file.path), hooks.written, stop)
     }
-}
-
-/// First component of a path within the view.
-fn top(path: &str) -> &str {
-    path.split_once('/').map_or(path, |(first, _)| first)
 }
 
 /// Makes the directories of all files. None is made later: if the staging directory goes away, writing must fail.

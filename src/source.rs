@@ -45,11 +45,13 @@ pub struct Source {
 }
 
 impl Source {
-    /// Every directory that holds something of it. A rank directory may be a link to anywhere.
+    /// Every directory and file that holds something of it, where links lead: a rank directory or file may be a link to anywhere.
     #[must_use]
-    pub fn directories(&self) -> Vec<PathBuf> {
+    pub fn places(&self) -> Vec<PathBuf> {
         let ranks = self.files.iter().filter_map(|file| file.parent().map(Path::to_owned));
-        std::iter::once(self.directory.clone()).chain(ranks).collect()
+        let named = std::iter::once(self.directory.clone()).chain(ranks).chain(self.files.iter().cloned());
+        // They were all opened a moment ago.
+        named.map(|place| place.canonicalize().unwrap_or(place)).collect()
     }
 }
 

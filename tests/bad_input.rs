@@ -225,6 +225,61 @@ fn a_mount_point_that_would_hide_the_source() {
 }
 
 #[test]
+fn a_source_whose_files_are_links_is_not_replaced() {
+    let bad = Bad::of(&Checkpoint::small_as(1, &[4]));
+    let run = bad.path("run");
+    let rank = run.join(ITERATION).join("mp_rank_00");
+    fs::create_dir_all(&rank).unwrap();
+    std::os::unix::fs::symlink(bad.file("mp_rank_00"), rank.join("model_optim_rng.pt")).unwrap();
+    fs::write(run.join("latest_checkpointed_iteration.txt"), "100").unwrap();
+    let before = snapshot(&bad.src());
+    ckpt!("materialize", &run, bad.src(), "--tp", "2", "--overwrite")
+        .refused(DESTINATION, &["overlaps the source"]);
+    assert_eq!(snapshot(&bad.src()), before);
+    ckpt!("mount", &run, bad.src(), "--tp", "2").refused(7, &["would be hidden by the mount"]);
+}
+
+#[test]
+fn a_pickle_that_is_not_what_was_summed() {
+    let bytes = small_bytes("mp_rank_00_001");
+    // A digit of a tensor's sizes or names somewhere in the pickle, which still decodes.
+    let at = bytes.windows(12).position(|window| window == b"linear_proj.").unwrap();
+    let mut changed = bytes.clone();
+    changed[at] ^= 1;
+    Bad::with_file("mp_rank_00_001", &changed).refused(SOURCE, &["data.pkl is damaged", "mp_rank_00_001"]);
+}
+
+#[test]
+fn what_a_job_does_not_write_again_is_not_deleted() {
+    let bad = Bad::of(&Checkpoint::small());
+    ckpt!("materialize", bad.src(), bad.dst(), "--tp", "2", "--pp", "2").ok();
+    let optimizer = bad.dst().join(ITERATION).join("mp_rank_01_001/distrib_optim.pt");
+    fs::write(&optimizer, "moments").unwrap();
+    let refused = |flags: &[&str], words: &[&str]| {
+        let mut args = vec!["materialize".into(), bad.src().into_os_string(), bad.dst().into_os_string()];
+        args.extend(flags.iter().map(Into::into));
+        program(&args).refused(DESTINATION, words);
+    };
+    refused(&["--overwrite"], &["also holds", "mp_rank_01_001/distrib_optim.pt"]);
+    assert_eq!(fs::read_to_string(&optimizer).unwrap(), "moments");
+    fs::remove_file(&optimizer).unwrap();
+    refused(&["--overwrite", "--tp-ranks", "0"], &["also holds", "mp_rank_01_000/model_optim_rng.pt"]);
+    // The whole checkpoint in another layout takes the place of the old one.
+    ckpt!("materialize", bad.src(), bad.dst(), "--tp", "1", "--pp", "1", "--overwrite").ok();
+    assert!(!bad.dst().join(ITERATION).join("mp_rank_01_001").exists());
+}
+
+#[test]
+fn a_replaced_destination_stays_as_open_as_it_was() {
+    use std::os::unix::fs::PermissionsExt;
+    let bad = Bad::of(&Checkpoint::small());
+    fs::create_dir(bad.dst()).unwrap();
+    fs::set_permissions(bad.dst(), fs::Permissions::from_mode(0o2775)).unwrap();
+    ckpt!("materialize", bad.src(), bad.dst()).ok();
+    assert_eq!(fs::metadata(bad.dst()).unwrap().permissions().mode() & 0o7777, 0o2775);
+}
+
+#[test]
 fn a_log_file_that_cannot_be_written() {
     let bad = Bad::of(&Checkpoint::small());
     let said = ckpt!("mount", bad.src(), bad.path("mnt"), "--log-file", bad.path("nowhere/log"));

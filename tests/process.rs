@@ -62,7 +62,8 @@ fn child(scene: &str, file: &Path, notifier: Notifier) -> ExitCode {
     match scene {
         "ready" => {
             eprintln!("before");
-            notifier.ready(Some(file)).unwrap();
+            let log = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+            notifier.ready(Some(&log)).unwrap();
             thread::sleep(Duration::from_secs(2));
             eprintln!("after");
             println!("done");
@@ -144,10 +145,10 @@ fn failure_is_passed_on() {
 
 fn silent_death_is_reported() {
     let output = run("exit", Path::new("-"));
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(9));
     assert!(text(&output.stdout).contains("exit code 3"), "{output:?}");
     let output = run("kill", Path::new("-"));
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(9));
     assert!(text(&output.stdout).contains("signal 9"), "{output:?}");
 }
 

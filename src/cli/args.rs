@@ -175,7 +175,7 @@ pub(crate) struct MaterializeArgs {
     /// The checkpoint: the directory of a run, or of one iteration
     pub(crate) source: PathBuf,
 
-    /// The directory to make
+    /// The directory to make; a name such as tp8pp4 or tp1pp2@10,32 is the layout
     pub(crate) destination: PathBuf,
 
     #[command(flatten)]
@@ -250,7 +250,7 @@ pub(crate) struct VerifyArgs {
     /// A checkpoint
     pub(crate) first: PathBuf,
 
-    /// Another, in any layout; without it the first is checked against itself: replicas, tied copies, missing files
+    /// Another, in any layout; without it the first is checked in itself: replicas, tied copies, checksums of the weights, missing files
     pub(crate) second: Option<PathBuf>,
 
     #[command(flatten)]

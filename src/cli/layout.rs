@@ -16,7 +16,10 @@ pub(super) fn from_flags(args: &LayoutArgs) -> Result<LayoutSpec, CliError> {
 /// What flags and the name of the mount point or destination ask for together; `None` where neither asks.
 pub(super) fn from_name(point: &Path, args: &LayoutArgs) -> Result<Option<LayoutSpec>, CliError> {
     let flags = from_flags(args)?;
-    let name = point.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // `.` and what ends in `..` have a name too.
+    let real = if point.file_name().is_none() { point.canonicalize().ok() } else { None };
+    let name = real.as_deref().unwrap_or(point).file_name();
+    let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let named = match LayoutSpec::parse(&name) {
         Ok(spec) => Some(spec),
         Err(error) if flags.is_empty() && looks_like_a_layout(&name) => {

@@ -32,6 +32,11 @@ impl Log {
         Ok(Self { level, file: path.map(open).transpose()? })
     }
 
+    /// The log file, where there is one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.file.as_deref()
+    }
+
     pub(crate) fn say(&self, level: Level, message: &str) {
         if level > self.level {
             return;

@@ -27,7 +27,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
         jobs: jobs(args.jobs),
     };
     let hooks = Hooks { total: &|n| bar.set_length(n), written: &|n| bar.inc(n), stop: &stop };
-    let mut sources = opened.source.directories();
+    let mut sources = opened.source.places();
     sources.push(args.source.clone());
     let result = job.run(&sources, &hooks);
     bar.finish_and_clear();

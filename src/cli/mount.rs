@@ -52,7 +52,7 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
                 }
             };
             notifier
-                .ready(log_file.as_deref())
+                .ready(log.file())
                 .map_err(|source| CliError::System { what: "write to the log file", source })?;
             serve(mounted, signals, log)
         }
@@ -66,7 +66,7 @@ fn block_signals() -> Result<Signals, CliError> {
 /// Opens the source, lays out the root, mounts it.
 fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -> Result<Mounted, CliError> {
     let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
-    refuse_to_hide_the_source(args)?;
+    refuse_to_hide_the_source(args, &opened)?;
     let shape = match spec {
         Some(spec) => Shape::One(opened.stock.layout(&spec)?),
         None => Shape::Many,
@@ -92,12 +92,10 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
 }
 
 /// A mount over the source, or over a directory above it, would read itself.
-fn refuse_to_hide_the_source(args: &MountArgs) -> Result<(), CliError> {
+fn refuse_to_hide_the_source(args: &MountArgs, opened: &Opened) -> Result<(), CliError> {
     // What cannot be resolved is refused elsewhere, with a better reason.
-    let (Ok(source), Ok(point)) = (args.source.canonicalize(), args.mountpoint.canonicalize()) else {
-        return Ok(());
-    };
-    if source.starts_with(&point) {
+    let Ok(point) = args.mountpoint.canonicalize() else { return Ok(()) };
+    if opened.source.places().iter().any(|place| place.starts_with(&point)) {
         return Err(CliError::HidesSource { point: args.mountpoint.display().to_string() });
     }
     Ok(())
@@ -162,7 +160,10 @@ fn serve(mounted: Mounted, signals: Signals, log: Log) -> Result<Exit, CliError>
             }
         })
         .map_err(|source| CliError::System { what: "handle signals", source })?;
-    mounted.wait()?;
+    if let Err(error) = mounted.wait() {
+        log.say(Level::Error, &error.to_string());
+        return Err(error.into());
+    }
     log.say(Level::Info, &format!("{point}: unmounted"));
     Ok(Exit::Success)
 }

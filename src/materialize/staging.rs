@@ -7,7 +7,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with, statvfs};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, RenameFlags, StatxFlags, flock, renameat_with, statvfs, statx,
+};
 
 use super::{MaterializeError, failed};
 
@@ -37,20 +39,20 @@ impl Drop for Made {
 }
 
 impl Staging {
-    /// Checks the destination and makes an empty directory beside it. `ours` are the names that the job writes at the top: with
-    /// `overwrite`, a destination that holds nothing else is replaced.
+    /// Checks the destination and makes an empty directory beside it. With `overwrite`, a destination is replaced that holds no file but
+    /// those whose path in it `may_go` accepts.
     pub(super) fn prepare(
         destination: &Path,
         sources: &[PathBuf],
         overwrite: bool,
-        ours: &[String],
+        may_go: &dyn Fn(&str) -> bool,
     ) -> Result<Self, MaterializeError> {
         let destination = resolve(destination)?;
         let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
             return Err(MaterializeError::NotADirectory(destination));
         };
         check_overlap(&destination, sources)?;
-        check_destination(&destination, overwrite, ours)?;
+        check_destination(&destination, overwrite, may_go)?;
         let made = parent.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
         let made = Made(made);
         fs::create_dir_all(parent).map_err(failed("make", parent))?;
@@ -81,6 +83,7 @@ impl Staging {
 
     /// Puts the directory in the destination's place: from one moment to the next it is there, whole.
     pub(super) fn publish(mut self) -> Result<(), MaterializeError> {
+        self.take_over_rights();
         sync_directories(&self.path)?;
         let replaced = match fs::rename(&self.path, &self.destination) {
             Ok(()) => None,
@@ -100,6 +103,14 @@ impl Staging {
             Some(old) => fs::remove_dir_all(&old).map_err(failed("remove the old copy at", &old)),
             None => Ok(()),
         }
+    }
+
+    /// Where a directory is replaced, the new one is as open to others as it was.
+    fn take_over_rights(&self) {
+        let Ok(old) = fs::metadata(&self.destination) else { return };
+        // Owner first, because changing it clears the set-group-id bit. Who may not give it away keeps it.
+        let _ = std::os::unix::fs::chown(&self.path, Some(old.uid()), Some(old.gid()));
+        let _ = fs::set_permissions(&self.path, old.permissions());
     }
 
     /// The new and the old directory change places; returns where the old one is now.
@@ -161,34 +172,63 @@ fn resolve(destination: &Path) -> Result<PathBuf, MaterializeError> {
     Ok(absolute)
 }
 
-fn check_destination(destination: &Path, overwrite: bool, ours: &[String]) -> Result<(), MaterializeError> {
-    let entries = match fs::read_dir(destination) {
-        Ok(entries) => entries,
+fn check_destination(
+    destination: &Path,
+    overwrite: bool,
+    may_go: &dyn Fn(&str) -> bool,
+) -> Result<(), MaterializeError> {
+    match fs::read_dir(destination) {
+        Ok(mut entries) => {
+            if entries.next().is_some() && !overwrite {
+                return Err(MaterializeError::NotEmpty(destination.to_owned()));
+            }
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             return Err(MaterializeError::NotADirectory(destination.to_owned()));
         }
         Err(error) => return Err(failed("read", destination)(error)),
-    };
+    }
     let mut names = Vec::new();
-    for entry in entries {
-        names.push(entry.map_err(failed("read", destination))?.file_name().to_string_lossy().into_owned());
-    }
-    if !names.is_empty() && !overwrite {
-        return Err(MaterializeError::NotEmpty(destination.to_owned()));
-    }
-    names.retain(|name| !ours.contains(name));
-    names.sort();
+    foreign(destination, "", may_go, &mut names)?;
     if !names.is_empty() {
+        names.sort();
         return Err(MaterializeError::Foreign { path: destination.to_owned(), names });
     }
-    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).map_err(failed("examine", path));
     match destination.parent() {
-        Some(parent) if device(parent)? != device(destination)? => {
+        Some(parent) if mount_of(parent)? != mount_of(destination)? => {
             Err(MaterializeError::MountPoint(destination.to_owned()))
         }
         _ => Ok(()),
     }
+}
+
+/// Files below `folder` that may not go, by their paths in the destination.
+fn foreign(
+    folder: &Path,
+    path: &str,
+    may_go: &dyn Fn(&str) -> bool,
+    names: &mut Vec<String>,
+) -> Result<(), MaterializeError> {
+    for entry in fs::read_dir(folder).map_err(failed("read", folder))? {
+        let entry = entry.map_err(failed("read", folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let inner = if path.is_empty() { name } else { format!("{path}/{name}") };
+        if entry.file_type().map_err(failed("examine", folder))?.is_dir() {
+            foreign(&entry.path(), &inner, may_go, names)?;
+        } else if !may_go(&inner) {
+            names.push(inner);
+        }
+    }
+    Ok(())
+}
+
+/// Which mount a directory is in. Two directories of one file system may be in different mounts.
+fn mount_of(path: &Path) -> Result<(u64, u64), MaterializeError> {
+    let device = fs::metadata(path).map_err(failed("examine", path))?.dev();
+    // Kernels before 5.8 do not number mounts; the device tells most of them apart.
+    let number = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).map_or(0, |found| found.stx_mnt_id);
+    Ok((device, number))
 }
 
 /// The source is never written: neither may hold the other.

@@ -78,6 +78,8 @@ fn read(file: &RankPath, object: ObjectId, store: &FileStore) -> Result<ReadFile
         check_byteorder(&reader.content(byteorder, 64)?).map_err(|source| reader.file_error(source))?;
     }
     let pickle = reader.content(&archive.pickle, MAX_PICKLE)?;
+    // It says where every tensor is: one wrong bit in it could give a tensor another's bytes.
+    reader.check_sum(&archive.pickle, &pickle)?;
     let tree = decode_pickle(&pickle, &Limits::default()).map_err(|source| reader.file_error(source))?;
     let (tree, left_out) = without_foreign(&tree);
     let mut storages = HashMap::new();
@@ -158,6 +160,19 @@ impl Reader<'_> {
             return Err(SourceError::Contents { file: self.name.to_owned(), what });
         }
         self.bytes(self.start(entry)?, entry.size)
+    }
+
+    /// Holds an entry's content against the CRC-32 that the file states. Zero is what torch writes where it was told not to sum.
+    fn check_sum(&self, entry: &Entry, content: &[u8]) -> Result<(), SourceError> {
+        let found = crc32fast::hash(content);
+        if entry.crc == 0 || found == entry.crc {
+            return Ok(());
+        }
+        let what = format!(
+            "record {} is damaged: its CRC-32 is {found:08x}, the file states {:08x}",
+            entry.name, entry.crc
+        );
+        Err(SourceError::Contents { file: self.name.to_owned(), what })
     }
 }
 

@@ -6,7 +6,6 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::path::Path;
 
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
@@ -55,6 +54,9 @@ pub struct Waiter {
     child: Pid,
 }
 
+/// Exit code for an end that was not foreseen.
+const UNEXPECTED: u8 = 9;
+
 /// What became of the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -75,7 +77,8 @@ impl Outcome {
         match self {
             Self::Ready => 0,
             Self::Failed(code) => code.max(1),
-            Self::Exited(_) | Self::Killed(_) => 1,
+            // Whatever it ended with, it did not say that all is well.
+            Self::Exited(_) | Self::Killed(_) => UNEXPECTED,
         }
     }
 }
@@ -136,11 +139,10 @@ impl Notifier {
     /// Lets go of the terminal (standard output and error go to `log`, appended, or nowhere) and tells the parent to exit.
     ///
     /// # Errors
-    /// The log cannot be opened, or a standard stream cannot be replaced; the parent then still waits for the end.
-    pub fn ready(self, log: Option<&Path>) -> io::Result<()> {
+    /// A standard stream cannot be replaced; the parent then still waits for the end.
+    pub fn ready(self, log: Option<&File>) -> io::Result<()> {
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        let log = log.map(open_log).transpose()?;
-        let output = log.as_ref().unwrap_or(&null);
+        let output = log.unwrap_or(&null);
         rustix::stdio::dup2_stdin(&null)?;
         rustix::stdio::dup2_stdout(output)?;
         rustix::stdio::dup2_stderr(output)?;
@@ -158,9 +160,4 @@ impl Notifier {
     fn tell(mut self, verdict: u8) -> io::Result<()> {
         self.writer.write_all(&[verdict])
     }
-}
-
-fn open_log(path: &Path) -> io::Result<File> {
-    let explain = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    OpenOptions::new().append(true).create(true).open(path).map_err(explain)
 }

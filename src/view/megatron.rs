@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::{PlacedTensor, PlannedFile, Stock, TargetTensor, ViewError, rank_tensors};
 use crate::catalog::Iteration;
 use crate::extent::Extent;
-use crate::format::megatron::{MODEL_FILE, RELEASE, TRACKER, iteration_dir, rank_dir};
+use crate::format::megatron::{MODEL_FILE, RELEASE, TRACKER, iteration_dir, parse_rank_dir, rank_dir};
 use crate::format::{torch, zip};
 use crate::layout::{Layout, Rank};
 use crate::plan::{Builder, Stripe, Target, gather};
@@ -65,10 +65,7 @@ impl MegatronView {
     /// Every file, in the order of a listing.
     #[must_use]
     pub fn files(&self) -> Vec<ViewFile> {
-        let iteration = match self.stock.catalog.iteration {
-            Iteration::Number(number) => iteration_dir(number),
-            Iteration::Release => RELEASE.to_owned(),
-        };
+        let iteration = self.iteration();
         let mut ranks: Vec<Rank> = self.layout.ranks().collect();
         ranks.sort_by_key(|rank| (rank.tp, rank.pp));
         let rank_file = |rank: Rank| ViewFile {
@@ -77,6 +74,24 @@ impl MegatronView {
         };
         let tracker = ViewFile { path: TRACKER.to_owned(), kind: FileKind::Tracker };
         ranks.into_iter().map(rank_file).chain([tracker]).collect()
+    }
+
+    /// Whether `path` is a rank file of this iteration in whatever layout.
+    #[must_use]
+    pub fn is_rank_file(&self, path: &str) -> bool {
+        match path.split('/').collect::<Vec<_>>()[..] {
+            [iteration, rank, file] => {
+                iteration == self.iteration() && parse_rank_dir(rank).is_some() && file == MODEL_FILE
+            }
+            _ => false,
+        }
+    }
+
+    fn iteration(&self) -> String {
+        match self.stock.catalog.iteration {
+            Iteration::Number(number) => iteration_dir(number),
+            Iteration::Release => RELEASE.to_owned(),
+        }
     }
 
     /// Lays out one file. Grows with its tensors, not with their bytes.
