@@ -7,7 +7,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Output};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use ckpt_fs::sys::daemon::{self, Notifier, Role};
 use ckpt_fs::sys::mapping::Mapping;
@@ -36,7 +35,7 @@ fn main() -> ExitCode {
 /// What runs in the process under test.
 fn scene_process(scene: &str, file: &Path) -> ExitCode {
     if scene == "threads" {
-        thread::spawn(|| thread::sleep(Duration::from_secs(5)));
+        thread::spawn(thread::park);
     }
     if scene == "signals" {
         return wait_for_signals();
@@ -64,9 +63,11 @@ fn child(scene: &str, file: &Path, notifier: Notifier) -> ExitCode {
             eprintln!("before");
             let log = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
             notifier.ready(Some(&log)).unwrap();
-            thread::sleep(Duration::from_secs(2));
+            // Until the test has seen that the parent did not wait for this.
+            std::fs::read(file.with_extension("go")).unwrap();
             eprintln!("after");
             println!("done");
+            std::fs::write(file.with_extension("done"), "").unwrap();
         }
         "failed" => {
             eprintln!("no such checkpoint");
@@ -122,19 +123,18 @@ fn text(bytes: &[u8]) -> String {
 fn ready_child_outlives_its_parent() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
-    let started = Instant::now();
+    for pipe in ["go", "done"] {
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let path = log.with_extension(pipe);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    }
+    // Had the child kept stdout or stderr, or the parent waited for its end, this would never return.
     let output = run("ready", &log);
-    // Had the child kept stdout or stderr, this would have waited for its end.
-    assert!(started.elapsed() < Duration::from_millis(1500), "the parent waited for the child's end");
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(text(&output.stderr), "before\n");
-    while started.elapsed() < Duration::from_secs(10) {
-        if std::fs::read_to_string(&log).unwrap_or_default() == "after\ndone\n" {
-            return;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    panic!("the child did not write to its log");
+    std::fs::write(log.with_extension("go"), "").unwrap();
+    std::fs::read(log.with_extension("done")).unwrap();
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "after\ndone\n");
 }
 
 fn failure_is_passed_on() {

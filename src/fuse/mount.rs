@@ -123,8 +123,11 @@ impl Mounted {
     /// The connection to the kernel broke.
     pub fn wait(mut self) -> Result<(), MountError> {
         let session = self.session.take();
-        let ended = session.map_or(Ok(()), BackgroundSession::join);
-        ended.map_err(|source| failed(self.point(), "go on serving", source))
+        match session.map_or(Ok(()), BackgroundSession::join) {
+            // How the kernel says that the mount went away while a thread was asking for the next request.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => Ok(()),
+            ended => ended.map_err(|source| failed(self.point(), "go on serving", source)),
+        }
     }
 
     /// Takes it away and waits for the end.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use ckpt_fs::fuse::{MountOptions, Mounted, Warn, mount};
+use ckpt_fs::fuse::mounts::Detach;
+use ckpt_fs::fuse::{MountOptions, Mounted, UnmountError, Warn, mount};
 
 use crate::tree::FakeTree;
 
@@ -48,4 +49,16 @@ pub(crate) fn can_mount() -> bool {
         }
         Err(error) => panic!("skipped: no /dev/fuse ({error}); set CKPT_FS_SKIP_FUSE=1 to accept that"),
     }
+}
+
+/// Takes a mount away that this test no longer uses. A process that another test is just starting may still have its files open, from the
+/// fork to the exec: that passes.
+pub(crate) fn unmount(mounted: Mounted) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while let Err(error) = mounted.unmounter().unmount(Detach::WhenIdle) {
+        assert!(matches!(error, UnmountError::Busy { .. }), "{error}");
+        assert!(std::time::Instant::now() < deadline, "{error}");
+        std::thread::yield_now();
+    }
+    mounted.unmount().unwrap();
 }

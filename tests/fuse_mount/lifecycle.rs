@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ckpt_fs::fuse::mounts::{self, Detach};
 use ckpt_fs::fuse::{MountError, MountOptions, UnmountError, Warn, mount};
 
-use crate::fixture::{can_mount, mount_at, mounted};
+use crate::fixture::{can_mount, mount_at, mounted, unmount};
 use crate::tree::{FakeTree, bytes};
 
 #[test]
@@ -44,7 +44,7 @@ fn unmounting_ends_the_wait() {
     let second = mount_at(fixture.dir.path()).unwrap();
     unmounter.unmount(Detach::Lazily).unwrap();
     assert!(mounts::at(fixture.dir.path()).unwrap().is_some());
-    second.unmount().unwrap();
+    unmount(second);
     assert!(!fixture.path("one").exists());
 }
 
@@ -92,7 +92,7 @@ fn bad_mount_points_are_refused() {
     // Not empty is fine, as for any mount; what is below comes back afterwards.
     let mounted = mount_at(dir.path()).unwrap();
     assert!(!file.exists() && dir.path().join("one").exists());
-    mounted.unmount().unwrap();
+    unmount(mounted);
     assert!(file.exists());
 }
 
@@ -155,7 +155,7 @@ fn a_dead_mount_is_replaced() {
     assert_eq!(std::fs::read(dir.path().join("one")).unwrap(), bytes(7, 0, 1));
     let here = mounts::all().unwrap().iter().filter(|entry| entry.point == dir.path()).count();
     assert_eq!(here, 1, "the dead mount is still below");
-    mounted.unmount().unwrap();
+    unmount(mounted);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn options_reach_the_files() {
     let mounted = mount(std::sync::Arc::new(FakeTree::new()), dir.path(), &options).unwrap();
     let meta = std::fs::metadata(dir.path().join("one")).unwrap();
     assert_eq!((meta.uid(), meta.gid()), (1234, 77));
-    mounted.unmount().unwrap();
+    unmount(mounted);
     let bad = MountOptions { extra: vec!["nonsense".into()], ..MountOptions::default() };
     let error = mount(std::sync::Arc::new(FakeTree::new()), dir.path(), &bad).unwrap_err();
     assert!(matches!(error, MountError::Option { .. }), "{error}");

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use ckpt_fs::fuse::mounts::{self, Detach};
 use ckpt_fs::fuse::{Access, MountError, MountOptions, mount};
 
-use crate::fixture::{can_mount, mount_at};
+use crate::fixture::{can_mount, mount_at, unmount};
 use crate::tree::{FakeTree, bytes};
 
 const NOBODY: u32 = 65534;
@@ -37,12 +37,12 @@ fn child_mounts_as_a_user() {
     let options = MountOptions { fsname, ..MountOptions::default() };
     let mounted = mount(std::sync::Arc::new(FakeTree::new()), point, &options).unwrap();
     assert_eq!(mounts::at(point).unwrap().unwrap().source, r"/data/a,b \c");
-    mounted.unmount().unwrap();
+    unmount(mounted);
 
     let options = MountOptions { access: Access::All, ..MountOptions::default() };
     match mount(std::sync::Arc::new(FakeTree::new()), point, &options) {
         Err(error) => assert!(matches!(error, MountError::AllowOther), "{error}"),
-        Ok(mounted) => mounted.unmount().unwrap(),
+        Ok(mounted) => unmount(mounted),
     }
     println!("\nuser mount works");
 }
