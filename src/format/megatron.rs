@@ -10,9 +10,6 @@ pub const TRACKER: &str = "latest_checkpointed_iteration.txt";
 /// The file in each rank directory.
 pub const MODEL_FILE: &str = "model_optim_rng.pt";
 
-/// The file beside it that holds a distributed optimizer.
-pub const DISTRIBUTED_OPTIMIZER_FILE: &str = "distrib_optim.pt";
-
 /// Entries of a rank file that hold optimizer state.
 pub const OPTIMIZER_ENTRIES: &[&str] = &["optimizer", "opt_param_scheduler", "lr_scheduler"];
 

@@ -28,7 +28,7 @@ impl Cut {
         let layers = stages.layers();
         let even = |part: &[u32]| part.windows(2).all(|pair| pair.first() == pair.last());
         match layers {
-            // Even a cut with empty stages that looks even but for its ends can only be said in full.
+            // Stages without layers cannot be said by numbers of layers alone.
             _ if layers.contains(&0) => Self::Custom,
             _ if even(layers) => Self::Even,
             [first, rest @ ..] if even(rest) => Self::Ends { first: Some(*first), last: None },
