@@ -3,13 +3,19 @@
 //! Not here: how files are read (`source`), what parameters mean (`family`), what is made of them (`view`, `plan`). Knows no paths:
 //! rank files are object numbers, with a name kept for messages.
 
+mod extra;
+mod optimizer;
 mod param;
+mod params;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+pub use extra::ExtraState;
+pub use optimizer::{Buffers, Encoding, MASTER, Optimizer, State, StateOf};
 pub use param::{Chunk, ChunkError, Param, Period};
+pub use params::Params;
 
 use crate::extent::{Extent, ObjectId};
 use crate::layout::{Layout, Rank};
@@ -24,14 +30,18 @@ pub struct Catalog {
     pub iteration: Iteration,
     /// One entry per rank file that exists, sorted by rank.
     pub ranks: Vec<RankFile>,
-    /// Names, as the family spells them with `{layer}`, of the entries that the source's files use.
-    pub spellings: BTreeSet<Arc<str>>,
+    /// Names, as the family spells them with `{layer}`, of the entries that the source's files use, with the layers (in the model) where.
+    pub spellings: BTreeMap<Arc<str>, BTreeSet<u32>>,
     /// Those of them that are extra state and hold an empty tensor instead of `None`.
     pub empty_states: BTreeSet<Arc<str>>,
+    /// Extra state that holds something, by the entry's name with numbers of the model, lowest rank first.
+    pub extra_states: HashMap<Arc<str>, Vec<ExtraState>>,
     /// What the source saved and this catalog leaves out, in words for people.
     pub left_out: BTreeSet<String>,
-    params: Vec<Param>,
-    by_name: HashMap<Arc<str>, usize>,
+    /// The model's parameters.
+    pub weights: Params,
+    /// The optimizer's state, where the source has one that is to be shown.
+    pub optimizer: Option<Optimizer>,
 }
 
 /// Which checkpoint of a run this is.
@@ -58,6 +68,21 @@ pub struct RankFile {
     pub storages: HashMap<Arc<str>, Record>,
     /// Entries that it saved and the tree does not have.
     pub left_out: Vec<String>,
+    /// The file beside it with the flat buffers of a distributed optimizer.
+    pub buffers: Option<BufferFile>,
+}
+
+/// A file with the flat buffers of a distributed optimizer.
+#[derive(Debug, Clone)]
+pub struct BufferFile {
+    /// The file.
+    pub object: ObjectId,
+    /// Its name for messages.
+    pub name: String,
+    /// Its tree, tensors as references.
+    pub tree: Value,
+    /// The record of each storage.
+    pub storages: HashMap<Arc<str>, Record>,
 }
 
 /// A record of a rank file.
@@ -67,6 +92,23 @@ pub struct Record {
     pub extent: Extent,
     /// CRC-32 that the file states; `None` where it states none.
     pub crc: Option<u32>,
+}
+
+impl RankFile {
+    /// Parts of the model (virtual stages) in it, at least 1.
+    #[must_use]
+    pub fn chunks(&self) -> u32 {
+        let numbered = (0..).take_while(|chunk| self.tree.get(&format!("model{chunk}")).is_some());
+        // A file holds fewer entries than 2^32.
+        u32::try_from(numbered.count()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Part `chunk` of the model.
+    #[must_use]
+    pub fn model(&self, chunk: u32) -> Option<&Value> {
+        let numbered = || self.tree.get(&format!("model{chunk}"));
+        if chunk == 0 { self.tree.get("model").or_else(numbered) } else { numbered() }
+    }
 }
 
 impl fmt::Display for Iteration {
@@ -88,33 +130,43 @@ impl Catalog {
             layout,
             iteration,
             ranks,
-            spellings: BTreeSet::new(),
+            spellings: BTreeMap::new(),
             empty_states: BTreeSet::new(),
+            extra_states: HashMap::new(),
             left_out,
-            params: Vec::new(),
-            by_name: HashMap::new(),
+            weights: Params::default(),
+            optimizer: None,
         }
     }
 
     /// The parameter called `name`.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&Param> {
-        self.by_name.get(name).and_then(|index| self.params.get(*index))
+        self.weights.get(name)
+    }
+
+    /// The first parameter that any layer has under the name that `name_in` gives for it.
+    pub fn sample(&self, name_in: impl Fn(u32) -> String) -> Option<&Param> {
+        let layers = u32::try_from(self.layout.stages.total()).unwrap_or(u32::MAX);
+        (0..layers.max(1)).find_map(|layer| self.param(&name_in(layer)))
+    }
+
+    /// Whether the source's files use entry `name`, with `{layer}`, in this layer of the model.
+    #[must_use]
+    pub fn spells(&self, name: &str, layer: Option<u32>) -> bool {
+        let layers = self.spellings.get(name);
+        layers.is_some_and(|layers| layer.is_none_or(|layer| layers.contains(&layer)))
+    }
+
+    /// Notes that the source's files use entry `name`.
+    pub fn spell(&mut self, name: &Arc<str>, layer: Option<u32>) {
+        self.spellings.entry(name.clone()).or_default().extend(layer);
     }
 
     /// All parameters, in the order they were met.
     #[must_use]
     pub fn params(&self) -> &[Param] {
-        &self.params
-    }
-
-    /// The parameter of `fresh`'s name: the one already there, or `fresh` itself. The caller compares the two.
-    pub fn param_or_insert(&mut self, fresh: Param) -> &mut Param {
-        let index = *self.by_name.entry(fresh.name.clone()).or_insert(self.params.len());
-        if index == self.params.len() {
-            self.params.push(fresh);
-        }
-        &mut self.params[index]
+        self.weights.all()
     }
 
     /// The source rank whose private state suits `target` best: the same rank where there is one, else the one at the same
@@ -131,9 +183,11 @@ impl Catalog {
         let wanted = Rank {
             pp: scale(target.pp, layout.pp(), self.layout.pp()),
             tp: scale(target.tp, layout.tp, self.layout.tp),
+            ep: scale(target.ep, layout.ep(), self.layout.ep()),
         };
         self.ranks.iter().min_by_key(|file| {
-            (file.rank.pp.abs_diff(wanted.pp), file.rank.tp.abs_diff(wanted.tp), file.rank)
+            let Rank { pp, tp, ep } = file.rank;
+            (pp.abs_diff(wanted.pp), tp.abs_diff(wanted.tp), ep.abs_diff(wanted.ep), file.rank)
         })
     }
 }
@@ -144,7 +198,7 @@ mod tests {
     use crate::layout::Stages;
 
     fn layout(tp: u32, stages: &[u32]) -> Layout {
-        Layout { tp, stages: Stages::new(stages.to_vec()).unwrap() }
+        Layout::dense(tp, Stages::new(stages.to_vec()).unwrap())
     }
 
     fn catalog(layout: Layout, skip: &[Rank]) -> Catalog {
@@ -155,6 +209,7 @@ mod tests {
             tree: Value::None,
             storages: HashMap::new(),
             left_out: Vec::new(),
+            buffers: None,
         };
         let ranks = layout.ranks().filter(|r| !skip.contains(r)).map(file).collect();
         Catalog::new(layout, Iteration::Release, ranks)
@@ -164,7 +219,7 @@ mod tests {
     fn nearest_rank_is_the_same_rank_or_its_relative_place() {
         let source = catalog(layout(2, &[1, 1, 1, 1]), &[]);
         let near = |pp, tp, target: &Layout| {
-            source.nearest_rank(Rank { pp, tp }, target).map(|f| (f.rank.pp, f.rank.tp))
+            source.nearest_rank(Rank { pp, tp, ep: 0 }, target).map(|f| (f.rank.pp, f.rank.tp))
         };
         assert_eq!(near(3, 1, &source.layout), Some((3, 1)));
         assert_eq!(near(0, 3, &layout(4, &[4])), Some((0, 1)));
@@ -173,7 +228,10 @@ mod tests {
 
     #[test]
     fn a_missing_rank_gives_way_to_its_neighbour() {
-        let source = catalog(layout(2, &[2]), &[Rank { pp: 0, tp: 1 }]);
-        assert_eq!(source.nearest_rank(Rank { pp: 0, tp: 1 }, &source.layout).map(|f| f.rank.tp), Some(0));
+        let source = catalog(layout(2, &[2]), &[Rank { pp: 0, tp: 1, ep: 0 }]);
+        assert_eq!(
+            source.nearest_rank(Rank { pp: 0, tp: 1, ep: 0 }, &source.layout).map(|f| f.rank.tp),
+            Some(0)
+        );
     }
 }

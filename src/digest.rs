@@ -1,15 +1,18 @@
-//! A fingerprint of the weights that does not depend on the layout they are stored in.
+//! Fingerprints of the weights and of the optimizer's state that do not depend on how they are stored.
 //!
-//! Version 1: BLAKE3 over the line `ckpt-fs digest v1` and a line for each parameter, sorted by canonical name:
+//! Version 1 of the weights: BLAKE3 over the line `ckpt-fs digest v1` and a line for each parameter, sorted by canonical name:
 //! `name dtype [sizes] hash-of-its-bytes`. Sizes and bytes of the vocabulary are those of real rows, where their number is known. A tied
 //! copy is no parameter of its own, so it counts once.
+//!
+//! Version 1 of the optimizer: the same over the line `ckpt-fs optimizer digest v1`, a line `step N` where the source says how many steps were
+//! taken, and lines `state name dtype [sizes] hash-of-its-bytes` for `master`, `exp_avg` and so on, sorted by state and name.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::tensor::{Dtype, Shape};
-use crate::weights::{Weights, WeightsError, each};
+use crate::weights::{Set, Weights, WeightsError, each};
 
 /// The version of the definition above; it is part of the printed digest.
 pub const VERSION: &str = "v1";
@@ -19,8 +22,12 @@ pub const VERSION: &str = "v1";
 pub struct Digest {
     /// Of all weights: 64 hexadecimal digits.
     pub weights: String,
+    /// Of the optimizer's state, where there is one: 64 hexadecimal digits.
+    pub optimizer: Option<String>,
     /// Of each parameter, sorted by name.
     pub parameters: Vec<ParameterDigest>,
+    /// Of each state of the optimizer: its name, and that of each parameter.
+    pub states: Vec<(Arc<str>, Vec<ParameterDigest>)>,
     /// Rows of the vocabulary that went into it, and whether padding is among them because the true size is unknown.
     pub vocabulary: Option<VocabularyRows>,
 }
@@ -57,8 +64,33 @@ pub fn digest(
     stop: &AtomicBool,
     done: &(dyn Fn(u64) + Sync),
 ) -> Result<Digest, WeightsError> {
-    let params = weights.catalog.params();
-    let mut parameters = each(params, jobs, stop, |param| {
+    let mut parameters = Vec::new();
+    let mut states = Vec::new();
+    for set in weights.sets() {
+        let digests = of_set(weights, &set, jobs, stop, done)?;
+        match set.state {
+            None => parameters = digests,
+            Some(state) => states.push((state.clone(), digests)),
+        }
+    }
+    states.sort_by(|a, b| a.0.cmp(&b.0));
+    let vocabulary = weights.vocabulary.map(|vocabulary| match vocabulary.true_size {
+        Some(size) => VocabularyRows::True(size),
+        None => VocabularyRows::PaddedTo(vocabulary.stored),
+    });
+    let optimizer = weights.catalog.optimizer.as_ref().map(|optimizer| of_optimizer(optimizer.step, &states));
+    Ok(Digest { weights: of_weights(&parameters), optimizer, parameters, states, vocabulary })
+}
+
+/// The fingerprint of each parameter of a set, sorted by name.
+fn of_set(
+    weights: &Weights,
+    set: &Set<'_>,
+    jobs: usize,
+    stop: &AtomicBool,
+    done: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<ParameterDigest>, WeightsError> {
+    let mut digests = each(set.params.all(), jobs, stop, |param| {
         let positions = weights.real_positions(param);
         let mut hasher = blake3::Hasher::new();
         weights.stream(&Weights::plan(param, positions)?, &mut |bytes| {
@@ -73,22 +105,29 @@ pub fn digest(
             hash: hasher.finalize().to_hex().to_string(),
         })
     })?;
-    parameters.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut text = format!("ckpt-fs digest {VERSION}\n");
-    for p in &parameters {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{} {} {} {}", p.name, p.dtype, p.shape, p.hash);
-    }
-    let vocabulary = weights.vocabulary.map(|vocabulary| match vocabulary.true_size {
-        Some(size) => VocabularyRows::True(size),
-        None => VocabularyRows::PaddedTo(vocabulary.stored),
-    });
-    Ok(Digest { weights: blake3::hash(text.as_bytes()).to_hex().to_string(), parameters, vocabulary })
+    digests.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(digests)
 }
 
-/// Bytes that [`digest`] will read.
-#[must_use]
-pub fn bytes(weights: &Weights) -> u64 {
-    let bytes = |param| Weights::shape(param, weights.real_positions(param)).bytes(param.dtype).unwrap_or(0);
-    weights.catalog.params().iter().map(bytes).sum()
+// Writing to a string cannot fail, so what it returns is not looked at in these two.
+
+fn of_weights(parameters: &[ParameterDigest]) -> String {
+    let mut text = format!("ckpt-fs digest {VERSION}\n");
+    for p in parameters {
+        let _ = writeln!(text, "{} {} {} {}", p.name, p.dtype, p.shape, p.hash);
+    }
+    blake3::hash(text.as_bytes()).to_hex().to_string()
+}
+
+fn of_optimizer(step: Option<f64>, states: &[(Arc<str>, Vec<ParameterDigest>)]) -> String {
+    let mut text = format!("ckpt-fs optimizer digest {VERSION}\n");
+    if let Some(step) = step {
+        let _ = writeln!(text, "step {step}");
+    }
+    for (state, parameters) in states {
+        for p in parameters {
+            let _ = writeln!(text, "{state} {} {} {} {}", p.name, p.dtype, p.shape, p.hash);
+        }
+    }
+    blake3::hash(text.as_bytes()).to_hex().to_string()
 }

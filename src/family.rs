@@ -4,17 +4,27 @@
 //! about them for one checkpoint's `args`. Not here: files, bytes, catalogs.
 
 mod arrange;
+mod error;
+mod experts;
 mod file;
 mod limits;
 mod model;
+mod names;
+mod optimizer;
+mod predictions;
+mod settle;
 mod vocabulary;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use arrange::{ArrangeError, Arrangement, part_sizes};
+pub use error::ModelError;
+pub use experts::{CutBy, LayerKind};
 pub use limits::{Limit, LimitError, check as check_limits, possible as possible_sizes};
-pub use model::{Entry, Holding, Model, ModelError, Stage, VOCABULARY, layer_templates};
+pub use model::{Entry, Holding, Model, Stage, VOCABULARY};
+pub use names::{DEPTH, EXPERT, LAYER, Numbers, layer_templates, templates};
+pub use settle::Copies;
 pub use vocabulary::{Padding, Vocabulary, VocabularyError};
 
 /// A family as its file states it.
@@ -33,8 +43,8 @@ pub struct Family {
 struct Parameters {
     /// Dimension names of each parameter, by its name with `{layer}`.
     dimensions: HashMap<String, Vec<String>>,
-    /// For dimensions that may be cut: the size that TP must divide.
-    cut: HashMap<String, String>,
+    /// For dimensions that may be cut: the size that the ways of cutting it must divide, and what cuts it.
+    cut: HashMap<String, (String, CutBy)>,
     /// Parameters without which there is no model, where the family describes them.
     required: Vec<String>,
 }
@@ -47,12 +57,28 @@ pub enum ArgRole {
     Tp,
     /// Pipeline-parallel size.
     Pp,
+    /// Expert-parallel size.
+    Ep,
+    /// Expert-tensor-parallel size.
+    Etp,
+    /// Data-parallel size: more where the expert ranks need more replicas to be shared out among.
+    DataParallel,
     /// Pipeline stages that hold layers: one less where the embedding has a stage of its own.
     PpWithLayers,
     /// Number of the process that would have saved the file.
     Rank,
     /// Number of processes.
     WorldSize,
+    /// Virtual stages on each pipeline rank, or `None`.
+    Vpp,
+    /// The same where a flag said it, `None` where another flag did.
+    VirtualStages,
+    /// Layers of each virtual stage where that flag said it, else `None`.
+    LayersPerVirtualStage,
+    /// Micro-batches that pass a virtual stage in a row: follows the pipeline size where it was that, else as it was.
+    MicrobatchGroup,
+    /// `False` without virtual stages, else as it was.
+    FalseWithoutVpp,
     /// Layers per stage as a list.
     StagesList,
     /// Layers per stage as text, `2,4`; a `None` stays where stages are even.
@@ -73,6 +99,18 @@ pub enum ArgRole {
     FalseWithoutTp,
     /// `False` where the stages are not the source's, else as it was.
     FalseIfRecut,
+    /// Whether the optimizer's state is in flat buffers, where it is shown at all.
+    DistributedOptimizer,
+}
+
+/// How a distributed optimizer keeps its flat buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DistributedBuffers {
+    /// Megatron-core's way since February 2024: by number, with lengths, parameters at aligned starts.
+    Coalesced,
+    /// One for each part of the model, without gaps.
+    Dense,
 }
 
 /// A family file that cannot be used.
@@ -143,11 +181,21 @@ impl Family {
         self.check_order()?;
         for tensor in &self.file.tensor {
             let wrong = |what: &str| FamilyError::Tensor { tensor: tensor.name.clone(), what: what.into() };
+            if tensor.like_layer.is_some() {
+                if !tensor.name.contains(DEPTH) {
+                    return Err(wrong("a tensor that is like a layer needs a {depth} in its name"));
+                }
+                continue;
+            }
             if tensor.holds.is_empty() != tensor.extra_state {
                 return Err(wrong("it must either hold parameters or be marked extra_state"));
             }
             if tensor.name.contains("{layer}") == tensor.stage.is_some() {
                 return Err(wrong("it needs a stage (first or last) or a {layer} in its name, and not both"));
+            }
+            let of_expert = tensor.name.contains(EXPERT);
+            if of_expert && (tensor.layers != LayerKind::Expert || !tensor.name.contains(LAYER)) {
+                return Err(wrong("an {expert} is in a {layer}, and needs layers = 'expert'"));
             }
             if tensor.interleave.is_some() && tensor.shares.is_empty() {
                 return Err(wrong(
@@ -164,8 +212,14 @@ impl Family {
                         param: param.clone(),
                     });
                 }
-                if param.contains("{layer}") != tensor.name.contains("{layer}") {
-                    return Err(wrong("tensor and parameter must both name a {layer} or neither"));
+                for (place, what) in [
+                    (LAYER, "tensor and parameter must both name a {layer} or neither"),
+                    (EXPERT, "tensor and parameter must both name an {expert} or neither"),
+                    (DEPTH, "tensor and parameter must both name a {depth} or neither"),
+                ] {
+                    if param.contains(place) != tensor.name.contains(place) {
+                        return Err(wrong(what));
+                    }
                 }
             }
         }
@@ -193,14 +247,15 @@ impl Parameters {
         dimensions: BTreeMap<String, file::DimensionFile>,
         parameters: BTreeMap<String, Vec<String>>,
     ) {
-        self.cut.extend(dimensions.into_iter().map(|(name, dimension)| (name, dimension.cut)));
+        let cut = dimensions.into_iter().map(|(name, dimension)| (name, (dimension.cut, dimension.by)));
+        self.cut.extend(cut);
         self.dimensions.extend(parameters);
     }
 
-    /// The axis of a parameter that may be cut, and the size that TP must divide.
-    fn cut_of(&self, param: &str) -> Option<(usize, &str)> {
+    /// The axis of a parameter that may be cut, and what cuts it.
+    fn cut_of(&self, param: &str) -> Option<(usize, CutBy)> {
         let dimensions = self.dimensions.get(param)?;
-        dimensions.iter().enumerate().find_map(|(axis, name)| Some((axis, self.cut.get(name)?.as_str())))
+        dimensions.iter().enumerate().find_map(|(axis, name)| Some((axis, self.cut.get(name)?.1)))
     }
 }
 

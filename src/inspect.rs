@@ -10,6 +10,7 @@ use serde::Serialize;
 
 pub use listing::{FileListing, Listing, Piece, TensorListing};
 
+use crate::catalog::{Encoding, Optimizer};
 use crate::layout::Layout;
 use crate::source::Source;
 use crate::view::Stock;
@@ -34,6 +35,12 @@ pub struct Summary {
     pub tp: u32,
     /// Pipeline stages.
     pub pp: u32,
+    /// Virtual stages on each pipeline rank.
+    pub vpp: u32,
+    /// Expert-parallel size; `None` for a model without experts.
+    pub ep: Option<u32>,
+    /// Expert-tensor-parallel size; `None` for a model without experts.
+    pub etp: Option<u32>,
     /// Layers of each stage.
     pub layers_per_stage: Vec<u32>,
     /// Layers of the model.
@@ -42,6 +49,8 @@ pub struct Summary {
     pub heads: Option<u64>,
     /// Query groups, where args say.
     pub query_groups: Option<u64>,
+    /// Experts of each layer that has any; `None` for a model without experts.
+    pub experts: Option<u64>,
     /// Rows of the embedding and how many of them are real.
     pub vocabulary: Option<VocabularySummary>,
     /// Parameters (elements) of the model, tied copies counted once.
@@ -56,10 +65,14 @@ pub struct Summary {
     pub missing: Vec<String>,
     /// What the source saved and views leave out.
     pub left_out: Vec<String>,
+    /// The optimizer's state, where the source has some that is not left out.
+    pub optimizer: Option<OptimizerSummary>,
     /// Whether the source has random-number state.
     pub has_rng_state: bool,
     /// Tensor-parallel sizes that the model allows.
     pub possible_tp: Vec<u64>,
+    /// Expert-parallel sizes that the model allows.
+    pub possible_ep: Vec<u64>,
     /// Pipeline sizes with even stages; uneven ones are possible up to the number of layers.
     pub even_pp: Vec<u64>,
     /// The layout that the flags below are for.
@@ -75,6 +88,19 @@ pub struct VocabularySummary {
     pub padded: u64,
     /// Rows that are real, where known.
     pub true_size: Option<u64>,
+}
+
+/// The optimizer's state of a source.
+#[derive(Debug, Clone, Serialize)]
+pub struct OptimizerSummary {
+    /// `mixed`, `single` (32-bit weights without masters) or `distributed`.
+    pub encoding: &'static str,
+    /// What it keeps for each element of a parameter.
+    pub states: Vec<String>,
+    /// Bytes of that, tied copies and replicas counted once.
+    pub bytes: u64,
+    /// Steps taken, where the source says so.
+    pub step: Option<f64>,
 }
 
 /// A parameter of the model, for `--tensors`.
@@ -118,10 +144,14 @@ pub fn summary(source: &Source, stock: &Stock, target: &Layout) -> Summary {
         layout: layout.to_string(),
         tp: layout.tp,
         pp: layout.pp(),
+        vpp: layout.vpp,
+        ep: layout.experts.map(|experts| experts.ep),
+        etp: layout.experts.map(|experts| experts.etp),
         layers_per_stage: layout.stages.layers().to_vec(),
         layers,
         heads: source.model.size("heads"),
         query_groups: source.model.size("groups"),
+        experts: source.model.size("experts"),
         vocabulary: stock.vocabulary().map(|vocabulary| VocabularySummary {
             padded: vocabulary.stored,
             true_size: vocabulary.true_size,
@@ -131,12 +161,29 @@ pub fn summary(source: &Source, stock: &Stock, target: &Layout) -> Summary {
         dtypes,
         rank_files: catalog.ranks.len(),
         missing: source.missing.clone(),
-        left_out: left_out(source),
+        left_out: left_out(source, stock, target),
+        optimizer: catalog.optimizer.as_ref().map(optimizer),
         has_rng_state: has_rng_state(source),
         possible_tp: stock.possible_tp(),
+        possible_ep: stock.possible_ep(),
         even_pp: (1..=layers).filter(|pp| layers.is_multiple_of(*pp)).collect(),
         training_layout: target.to_string(),
         training_flags: training_flags(stock, target),
+    }
+}
+
+fn optimizer(optimizer: &Optimizer) -> OptimizerSummary {
+    let params = optimizer.elements().flat_map(|(_, params)| params.all());
+    let bytes = params.filter_map(|param| param.shape.bytes(param.dtype)).fold(0, u64::saturating_add);
+    OptimizerSummary {
+        encoding: match optimizer.encoding {
+            Encoding::Mixed => "mixed",
+            Encoding::Single => "single",
+            Encoding::Distributed(_) => "distributed",
+        },
+        states: optimizer.elements().map(|(state, _)| state.to_string()).collect(),
+        bytes,
+        step: optimizer.step,
     }
 }
 
@@ -146,29 +193,30 @@ pub fn has_rng_state(source: &Source) -> bool {
     source.catalog.ranks.iter().any(|file| file.tree.get("rng_state").is_some())
 }
 
-/// What the source saved and views leave out, in words.
+/// What the source saved and a view in `layout` leaves out, in words.
 #[must_use]
-pub fn left_out(source: &Source) -> Vec<String> {
+pub fn left_out(source: &Source, stock: &Stock, layout: &Layout) -> Vec<String> {
     let words = |entry: &String| match entry.as_str() {
-        "optimizer" => "optimizer state".to_owned(),
+        "optimizer" => "optimizer state (--optimizer none)".to_owned(),
         "opt_param_scheduler" => "learning-rate schedule (opt_param_scheduler)".to_owned(),
-        "_extra_state" => "extra state of modules (fp8 scales)".to_owned(),
         other => other.to_owned(),
     };
-    source.catalog.left_out.iter().map(words).collect()
+    let extra = stock.drops_extra_state(layout);
+    let extra = extra.then(|| "extra state (fp8 scales) of modules that are cut in another way".to_owned());
+    source.catalog.left_out.iter().map(words).chain(extra).collect()
 }
 
 /// The parameters of `source`.
 #[must_use]
 pub fn parameters(source: &Source) -> Vec<ParameterSummary> {
-    let tp = source.catalog.layout.tp;
+    let ranks = source.catalog.layout.ranks().count();
     let params = source.catalog.params().iter().map(|param| {
         let whole = param.chunks().iter().all(|chunk| chunk.span == (0..param.size()));
         ParameterSummary {
             name: param.name.to_string(),
             dtype: param.dtype.name(),
             shape: param.shape.0.clone(),
-            cut: (tp > 1 && !whole).then_some(param.axis),
+            cut: (ranks > 1 && !whole).then_some(param.axis),
             bytes: param.shape.bytes(param.dtype).unwrap_or(0),
             pieces: param.chunks().len(),
         }

@@ -1,25 +1,49 @@
-//! Parallel layouts: tensor-parallel size, layers per pipeline stage, ranks, and their names such as `tp8pp4@2,3,3,2`.
+//! Parallel layouts: parallel sizes, layers per pipeline stage, ranks, and their names such as `tp8pp4@2,3,3,2` or `tp2pp4vpp2ep8`.
 //!
 //! Not here: which tensors a rank holds (`family`), directory names of a checkpoint format (`format`).
 
 mod name;
+mod processes;
+mod stages;
+mod text;
 
 use std::fmt;
 
 pub use name::{LayoutSpec, NameError};
+pub use processes::Processes;
+pub use stages::Stages;
+pub use text::{StageText, StageTextError};
 
-/// A parallel layout: how many ways tensors are cut, and how many layers each pipeline stage holds.
+/// A parallel layout: how many ways tensors are cut, how many layers each pipeline stage holds, and who holds which experts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Layout {
     /// Tensor-parallel size, at least 1.
     pub tp: u32,
-    /// Layers per pipeline stage.
+    /// Layers per (virtual) pipeline stage, in the order of the model; a multiple of [`Layout::vpp`] many.
     pub stages: Stages,
+    /// Virtual stages on each pipeline rank, at least 1.
+    pub vpp: u32,
+    /// How experts are shared out; `None` for a model without experts.
+    pub experts: Option<Experts>,
 }
 
-/// Layers per pipeline stage, first stage first. Never empty.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Stages(Vec<u32>);
+/// How the experts of a layer are shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Experts {
+    /// Expert-parallel size: ranks that each hold their share of the experts. At least 1.
+    pub ep: u32,
+    /// Expert-tensor-parallel size: how many ways each expert is cut. Divides the tensor-parallel size.
+    pub etp: u32,
+}
+
+/// A part of the model as one rank of the pipeline holds it: all of it, or one of its virtual stages (Megatron's model chunks).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The rank.
+    pub rank: Rank,
+    /// Which of its virtual stages.
+    pub chunk: u32,
+}
 
 /// One model-parallel rank of a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +52,8 @@ pub struct Rank {
     pub pp: u32,
     /// Tensor-parallel rank.
     pub tp: u32,
+    /// Expert-parallel rank.
+    pub ep: u32,
 }
 
 /// Why a layout is not one.
@@ -71,6 +97,51 @@ pub enum LayoutError {
         /// Layers of the model.
         layers: u32,
     },
+    /// Stages that do not share out among the pipeline ranks.
+    #[error("{count} stages do not share out among {pp} pipeline ranks with {vpp} virtual stages each")]
+    NotVirtual {
+        /// Stages in all.
+        count: u32,
+        /// Pipeline ranks.
+        pp: u32,
+        /// Virtual stages on each.
+        vpp: u32,
+    },
+    /// A cut in Megatron's text, which does not say how many ranks take turns with it.
+    #[error(
+        "a pipeline layout of {count} stages is for any pipeline size that divides them; say which with --pp"
+    )]
+    TextWithoutPp {
+        /// Stages in all.
+        count: u32,
+    },
+    /// Virtual stages without a pipeline.
+    #[error(
+        "{vpp} virtual stages take turns on several pipeline ranks; ask for a pipeline-parallel size above 1"
+    )]
+    VirtualAlone {
+        /// Virtual stages asked for.
+        vpp: u32,
+    },
+    /// Experts asked for in a model that has none.
+    #[error("the model has no experts; leave out ep and etp")]
+    NoExperts,
+    /// Experts that do not share out among the expert-parallel ranks.
+    #[error("EP {ep} does not divide {experts} experts; possible: {}", divisors(*.experts))]
+    Experts {
+        /// Expert-parallel size asked for.
+        ep: u32,
+        /// Experts of a layer.
+        experts: u64,
+    },
+    /// Experts cut in a way that Megatron's legacy files cannot hold: two processes would write the same file.
+    #[error("the expert-tensor-parallel size {etp} must divide the tensor-parallel size {tp} in this format")]
+    ExpertCut {
+        /// Expert-tensor-parallel size asked for.
+        etp: u32,
+        /// Tensor-parallel size.
+        tp: u32,
+    },
     /// A cut with another number of stages than the pipeline size.
     #[error("{pp} pipeline stages asked for, but {stages} is {count}")]
     WrongCount {
@@ -83,100 +154,101 @@ pub enum LayoutError {
     },
 }
 
-impl Stages {
-    /// Stages of these sizes; at least one.
-    #[must_use]
-    pub fn new(layers: Vec<u32>) -> Option<Self> {
-        (!layers.is_empty()).then_some(Self(layers))
-    }
-
-    /// `layers` over `pp` equal stages; `None` where they do not divide or `pp` is zero.
-    #[must_use]
-    pub fn even(layers: u32, pp: u32) -> Option<Self> {
-        let each = layers.checked_div(pp)?;
-        (each * pp == layers).then(|| Self(vec![each; pp as usize]))
-    }
-
-    /// `layers` over `pp` stages as evenly as can be, the longer stages first.
-    #[must_use]
-    pub fn nearly_even(layers: u32, pp: u32) -> Self {
-        let (each, longer) = (layers / pp.max(1), layers % pp.max(1));
-        Self((0..pp.max(1)).map(|stage| each + u32::from(stage < longer)).collect())
-    }
-
-    /// Number of stages.
-    #[must_use]
-    pub fn count(&self) -> u32 {
-        // Built from rank numbers and `u32` sizes only.
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Layers per stage.
-    #[must_use]
-    pub fn layers(&self) -> &[u32] {
-        &self.0
-    }
-
-    /// All layers together.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.0.iter().map(|n| u64::from(*n)).sum()
-    }
-
-    /// Whether every stage holds the same number of layers.
-    #[must_use]
-    pub fn is_even(&self) -> bool {
-        self.0.windows(2).all(|pair| pair.first() == pair.last())
-    }
-
-    /// Global numbers of the layers on stage `pp`; empty for a stage there is none of.
-    #[must_use]
-    pub fn layers_of(&self, pp: u32) -> std::ops::Range<u32> {
-        let before: u32 = self.0.iter().take(pp as usize).sum();
-        before..before + self.0.get(pp as usize).copied().unwrap_or(0)
-    }
-}
-
-impl fmt::Display for Stages {
-    /// `2,3,3,2`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<_> = self.0.iter().map(u32::to_string).collect();
-        f.write_str(&texts.join(","))
-    }
-}
-
 impl Layout {
-    /// Number of pipeline stages.
+    /// A layout without virtual stages and experts.
+    #[must_use]
+    pub fn dense(tp: u32, stages: Stages) -> Self {
+        Self { tp, stages, vpp: 1, experts: None }
+    }
+
+    /// Number of pipeline ranks.
     #[must_use]
     pub fn pp(&self) -> u32 {
-        self.stages.count()
+        self.stages.count() / self.vpp.max(1)
+    }
+
+    /// Expert-parallel size; 1 for a model without experts.
+    #[must_use]
+    pub fn ep(&self) -> u32 {
+        self.experts.map_or(1, |experts| experts.ep)
+    }
+
+    /// Ways in which experts are cut.
+    #[must_use]
+    pub fn etp(&self) -> u32 {
+        self.experts.map_or(self.tp, |experts| experts.etp)
     }
 
     /// Every rank, stage by stage.
     pub fn ranks(&self) -> impl Iterator<Item = Rank> + use<> {
-        let (tp, pp) = (self.tp, self.pp());
-        (0..pp).flat_map(move |pp| (0..tp).map(move |tp| Rank { pp, tp }))
+        let (tp, pp, ep) = (self.tp, self.pp(), self.ep());
+        (0..pp).flat_map(move |pp| (0..tp).flat_map(move |tp| (0..ep).map(move |ep| Rank { pp, tp, ep })))
+    }
+
+    /// The parts of the model that `rank` holds.
+    pub fn places(&self, rank: Rank) -> impl Iterator<Item = Place> + use<> {
+        (0..self.vpp).map(move |chunk| Place { rank, chunk })
     }
 
     /// Whether `rank` is one of this layout's.
     #[must_use]
     pub fn contains(&self, rank: Rank) -> bool {
-        rank.tp < self.tp && rank.pp < self.pp()
+        rank.tp < self.tp && rank.pp < self.pp() && rank.ep < self.ep()
     }
 
-    /// Whether `rank` is on the last stage.
+    /// The (virtual) stage at `place`. Data passes all pipeline ranks before it comes back to the first one's next chunk.
     #[must_use]
-    pub fn is_last(&self, rank: Rank) -> bool {
-        rank.pp + 1 == self.pp()
+    pub fn stage(&self, place: Place) -> u32 {
+        place.chunk * self.pp() + place.rank.pp
+    }
+
+    /// Global numbers of the layers at `place`.
+    #[must_use]
+    pub fn layers_at(&self, place: Place) -> std::ops::Range<u32> {
+        self.stages.layers_of(self.stage(place))
+    }
+
+    /// Whether `place` is the first stage, where the embedding is.
+    #[must_use]
+    pub fn is_first(&self, place: Place) -> bool {
+        self.stage(place) == 0
+    }
+
+    /// Whether `place` is the last stage, where the head is.
+    #[must_use]
+    pub fn is_last(&self, place: Place) -> bool {
+        self.stage(place) + 1 == self.stages.count()
+    }
+
+    /// Which part of its experts' tensors `rank` holds: processes count through both kinds of tensor parallelism alike.
+    #[must_use]
+    pub fn etp_rank(&self, rank: Rank) -> u32 {
+        rank.tp % self.etp().max(1)
     }
 }
 
 impl fmt::Display for Layout {
-    /// The one canonical name: `tp8pp4` for even stages, `tp8pp4@2,3,3,2` otherwise.
+    /// The one canonical name: `tp8pp4` for even stages, `tp8pp4@2,3,3,2` otherwise, with `vpp2` where stages are virtual and `ep4` where
+    /// there are experts (`etp1` where they are cut in another way than the rest).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tp{}pp{}", self.tp, self.pp())?;
+        if self.vpp > 1 {
+            write!(f, "vpp{}", self.vpp)?;
+        }
+        if let Some(Experts { ep, etp }) = self.experts {
+            write!(f, "ep{ep}")?;
+            if etp != self.tp {
+                write!(f, "etp{etp}")?;
+            }
+        }
         if self.stages.is_even() { Ok(()) } else { write!(f, "@{}", self.stages) }
     }
+}
+
+fn divisors(number: u64) -> String {
+    // Numbers of experts are small: what a file claims beyond that is not worth a list.
+    let all = (1..=number.min(1 << 12)).filter(|n| number.is_multiple_of(*n));
+    all.map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -202,7 +274,7 @@ mod tests {
 
     #[test]
     fn names_show_a_cut_only_where_it_is_uneven() {
-        let name = |tp, layers: &[u32]| Layout { tp, stages: stages(layers) }.to_string();
+        let name = |tp, layers: &[u32]| Layout::dense(tp, stages(layers)).to_string();
         assert_eq!(name(8, &[3, 3]), "tp8pp2");
         assert_eq!(name(1, &[10, 32]), "tp1pp2@10,32");
         assert_eq!(name(2, &[7]), "tp2pp1");
@@ -210,8 +282,31 @@ mod tests {
 
     #[test]
     fn ranks_come_stage_by_stage() {
-        let layout = Layout { tp: 2, stages: stages(&[1, 1]) };
+        let layout = Layout::dense(2, stages(&[1, 1]));
         let ranks: Vec<_> = layout.ranks().map(|r| (r.pp, r.tp)).collect();
         assert_eq!(ranks, [(0, 0), (0, 1), (1, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn virtual_stages_take_turns() {
+        let layout = Layout { vpp: 2, ..Layout::dense(1, stages(&[1, 2, 3, 4])) };
+        let rank = Rank { pp: 1, tp: 0, ep: 0 };
+        let layers: Vec<_> = layout.places(rank).map(|place| layout.layers_at(place)).collect();
+        assert_eq!(layers, [1..3, 6..10]);
+        assert_eq!((layout.pp(), layout.to_string()), (2, "tp1pp2vpp2@1,2,3,4".to_owned()));
+        let last = layout.places(rank).filter(|place| layout.is_last(*place)).collect::<Vec<_>>();
+        assert_eq!(last, [Place { rank, chunk: 1 }]);
+    }
+
+    #[test]
+    fn experts_are_in_the_name() {
+        let with = |tp, ep, etp| {
+            let experts = Some(Experts { ep, etp });
+            Layout { experts, ..Layout::dense(tp, stages(&[4, 4])) }
+        };
+        assert_eq!(with(2, 4, 2).to_string(), "tp2pp2ep4");
+        assert_eq!(with(4, 1, 2).to_string(), "tp4pp2ep1etp2");
+        assert_eq!(with(4, 3, 2).ranks().count(), 24);
+        assert_eq!(with(4, 3, 2).etp_rank(Rank { pp: 0, tp: 3, ep: 0 }), 1);
     }
 }

@@ -176,7 +176,9 @@ impl Job<'_> {
             |set: &Option<BTreeSet<u32>>, number: u32| set.as_ref().is_none_or(|set| set.contains(&number));
         let mut files = self.view.files();
         files.retain(|file| match file.kind {
-            FileKind::Rank(rank) => wanted(&self.tp_ranks, rank.tp) && wanted(&self.pp_ranks, rank.pp),
+            FileKind::Rank(rank) | FileKind::Buffers(rank) => {
+                wanted(&self.tp_ranks, rank.tp) && wanted(&self.pp_ranks, rank.pp)
+            }
             FileKind::Tracker => true,
         });
         Ok(files)

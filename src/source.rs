@@ -3,11 +3,16 @@
 //! Reads names, headers and pickles only; a tensor's bytes are never touched here. Not here: what is made of a source (`view`).
 
 mod build;
+mod complete;
 mod detect;
 mod error;
+mod experts;
 mod leaves;
 mod locate;
+mod optimizer;
 mod rank_file;
+mod stages;
+mod torch_file;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +32,8 @@ pub struct Options {
     pub iteration: Option<IterationChoice>,
     /// Families to try, in this order.
     pub families: Vec<Arc<Family>>,
+    /// Leave out the optimizer's state, whatever it is.
+    pub without_optimizer: bool,
 }
 
 /// An opened source.
@@ -61,11 +68,15 @@ impl Source {
 /// [`SourceError`] naming the file, and the tensor where there is one.
 pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
     let located = locate::locate(path, options.iteration)?;
-    let ranks = rank_file::read_all(&located, store)?;
+    let ranks = rank_file::read_all(&located, store, !options.without_optimizer)?;
     let (layout_sizes, ranks) = detect::sizes(&located, ranks)?;
-    let model = Arc::new(detect::model(&options.families, &ranks)?);
+    let model = Arc::new(detect::model(&options.families, layout_sizes.tp, &ranks)?);
+    let experts = experts::shared_out(&model, layout_sizes, &ranks)?;
     let missing = located.missing(layout_sizes);
-    let catalog = build::catalog(&model, layout_sizes, located.iteration, ranks, &missing)?;
-    let files = located.files.into_iter().map(|file| file.path).collect();
+    let missing = experts::really_missing(missing, &model, layout_sizes, experts, &ranks);
+    let sizes = (layout_sizes, experts);
+    let catalog = build::catalog(&model, sizes, located.iteration, ranks, &missing, store)?;
+    let files =
+        located.files.into_iter().flat_map(|file| [Some(file.path), file.buffers]).flatten().collect();
     Ok(Source { catalog: Arc::new(catalog), model, directory: located.directory, files, missing })
 }

@@ -140,6 +140,36 @@ impl Value {
         }
     }
 
+    /// The number of an `int` or a `float`.
+    #[must_use]
+    pub fn as_number(&self) -> Option<f64> {
+        match self {
+            Self::Float(number) => Some(*number),
+            // Numbers that settings hold are small, so nothing is lost.
+            Self::Int(number) => Some(*number as f64),
+            _ => None,
+        }
+    }
+
+    /// The items of a `list` or `tuple`.
+    #[must_use]
+    pub fn elements(&self) -> Option<&[Value]> {
+        match self {
+            Self::List(items) | Self::Tuple(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// This value with `tensor` in the place of its own: bare, or wrapped as it is. `None` where it wraps none.
+    #[must_use]
+    pub fn with_tensor(&self, tensor: Value) -> Option<Value> {
+        match self {
+            Self::Tensor(_) => Some(tensor),
+            Self::Object(object) => Some(Self::Object(Arc::new(object.with_tensor(tensor)?))),
+            _ => None,
+        }
+    }
+
     /// Items of a `dict`, or of an object that items were set on (`OrderedDict`).
     #[must_use]
     pub fn items(&self) -> Option<&[(Value, Value)]> {
@@ -262,17 +292,28 @@ impl Object {
 
     /// See [`Value::tensor`]. Both wrappers hold the plain tensor somewhere in their arguments.
     fn wrapped_tensor(&self) -> Option<&Arc<TensorRef>> {
-        let Value::Global(callable) = &self.callable else { return None };
         let Value::Tuple(args) = &self.args else { return None };
+        args.get(self.wraps_at()?)?.tensor()
+    }
+
+    /// See [`Value::with_tensor`].
+    fn with_tensor(&self, tensor: Value) -> Option<Self> {
+        let Value::Tuple(args) = &self.args else { return None };
+        let at = self.wraps_at()?;
+        let inner = args.get(at)?.with_tensor(tensor)?;
+        let args =
+            args.iter().enumerate().map(|(index, old)| if index == at { inner.clone() } else { old.clone() });
+        Some(Self { args: Value::Tuple(args.collect()), ..self.clone() })
+    }
+
+    /// Which argument of a wrapper is the tensor.
+    fn wraps_at(&self) -> Option<usize> {
+        let Value::Global(callable) = &self.callable else { return None };
         match (&*callable.module, &*callable.name) {
-            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
-                args.first()?.tensor()
-            }
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Some(0),
             // (rebuild function, type, its arguments, state): the decoder has replaced the inner arguments by the tensor.
             // Torch before 1.8 had the function in another module, torch before 1.12 had another version of it.
-            ("torch._tensor" | "torch.tensor", "_rebuild_from_type_v2" | "_rebuild_from_type") => {
-                args.get(2)?.tensor()
-            }
+            ("torch._tensor" | "torch.tensor", "_rebuild_from_type_v2" | "_rebuild_from_type") => Some(2),
             _ => None,
         }
     }

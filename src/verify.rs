@@ -4,17 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::catalog::{Chunk, Param};
+use crate::catalog::{Chunk, Optimizer, Param};
 use crate::plan::{Builder, FilePlan, Stripe};
 use crate::reader::{BLOCK, Checksums};
 use crate::tensor::Shape;
-use crate::weights::{Weights, WeightsError, each};
+use crate::weights::{Set, Weights, WeightsError, each};
 
 /// What a comparison found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// Parameters looked at.
     pub parameters: usize,
+    /// States of the optimizer looked at.
+    pub states: usize,
     /// Bytes compared.
     pub bytes: u64,
     /// What differs, in the order of the first checkpoint's parameters.
@@ -104,17 +106,61 @@ impl fmt::Debug for Hooks<'_> {
     }
 }
 
-/// Compares two checkpoints. Rows of the vocabulary are compared up to its true size where either knows it, else up to the shorter one.
+/// Compares two checkpoints: weights, and the optimizer's state however each keeps it. Rows of the vocabulary are compared up to its true
+/// size where either knows it, else up to the shorter one.
 ///
 /// # Errors
 /// [`WeightsError`] where one cannot be read.
 pub fn compare(first: &Weights, second: &Weights, hooks: &Hooks<'_>) -> Result<Report, WeightsError> {
+    let (sets, others) = (first.sets(), second.sets());
+    let mut report = Report { parameters: first.catalog.params().len(), ..Report::default() };
+    report.differences.extend(optimizers_differ(first, second));
+    for set in &sets {
+        if let Some(other) = others.iter().find(|other| other.state == set.state) {
+            compare_sets((first, set), (second, other), hooks, &mut report)?;
+            report.states += usize::from(set.state.is_some());
+        }
+    }
+    Ok(report)
+}
+
+/// What only one of the optimizers has, and steps taken.
+fn optimizers_differ(first: &Weights, second: &Weights) -> Vec<Difference> {
+    let differs = |name: &str, what| Difference { parameter: Arc::from(name), what };
+    let (one, other) = match (&first.catalog.optimizer, &second.catalog.optimizer) {
+        (Some(one), Some(other)) => (one, other),
+        (None, None) => return Vec::new(),
+        (Some(_), None) => return vec![differs(OPTIMIZER, What::OnlyInFirst)],
+        (None, Some(_)) => return vec![differs(OPTIMIZER, What::OnlyInSecond)],
+    };
     let mut differences = Vec::new();
+    if one.step != other.step {
+        let text = |step: Option<f64>| step.map_or_else(|| "not known".to_owned(), |step| step.to_string());
+        let kind = What::Kind { first: text(one.step), second: text(other.step) };
+        differences.push(differs("the optimizer's step", kind));
+    }
+    let lacks = |name: &str, optimizer: &Optimizer| !optimizer.elements().any(|(state, _)| **state == *name);
+    for (from, against, what) in [(one, other, What::OnlyInFirst), (other, one, What::OnlyInSecond)] {
+        let only = from.elements().filter(|(state, _)| lacks(state, against));
+        differences.extend(only.map(|(state, _)| differs(&format!("the optimizer's {state}"), what.clone())));
+    }
+    differences
+}
+
+const OPTIMIZER: &str = "the optimizer's state";
+
+/// Compares the parameters of one set of each checkpoint.
+fn compare_sets(
+    (first, set): (&Weights, &Set<'_>),
+    (second, others): (&Weights, &Set<'_>),
+    hooks: &Hooks<'_>,
+    report: &mut Report,
+) -> Result<(), WeightsError> {
     let mut pairs = Vec::new();
     let mut ignored = 0;
-    for param in first.catalog.params() {
-        let Some(other) = second.catalog.param(&param.name) else {
-            differences.push(Difference { parameter: param.name.clone(), what: What::OnlyInFirst });
+    for param in set.params.all() {
+        let Some(other) = others.params.get(&param.name) else {
+            report.differs(set.name_of(param), What::OnlyInFirst);
             continue;
         };
         let positions = if first.is_padded(param) && second.is_padded(other) {
@@ -131,19 +177,18 @@ pub fn compare(first: &Weights, second: &Weights, hooks: &Hooks<'_>) -> Result<R
             pairs.push((param, other, positions));
         } else {
             let kind = |param: &Param| format!("{} {}", param.dtype, param.shape);
-            let what = What::Kind { first: kind(param), second: kind(other) };
-            differences.push(Difference { parameter: param.name.clone(), what });
+            report.differs(set.name_of(param), What::Kind { first: kind(param), second: kind(other) });
         }
     }
-    let extra = second.catalog.params().iter().filter(|param| first.catalog.param(&param.name).is_none());
-    differences
-        .extend(extra.map(|param| Difference { parameter: param.name.clone(), what: What::OnlyInSecond }));
+    for param in others.params.all().iter().filter(|param| set.params.get(&param.name).is_none()) {
+        report.differs(set.name_of(param), What::OnlyInSecond);
+    }
     let results = each(&pairs, hooks.jobs, hooks.stop, |(param, other, positions)| {
         let plans = (Weights::plan(param, *positions)?, Weights::plan(other, *positions)?);
         let at = first_difference((first, &plans.0), (second, &plans.1), hooks.done)?;
         Ok((plans.0.len(), at))
     })?;
-    let bytes = results.iter().map(|(bytes, _)| bytes).sum();
+    report.bytes += results.iter().map(|(bytes, _)| bytes).sum::<u64>();
     for ((param, other, positions), (_, at)) in pairs.iter().zip(results) {
         if let Some(byte) = at {
             let index = index_of(byte, param, *positions);
@@ -154,14 +199,11 @@ pub fn compare(first: &Weights, second: &Weights, hooks: &Hooks<'_>) -> Result<R
                     .map_or_else(String::new, |chunk| weights.reader.store().name(chunk.object))
             };
             let (first, second) = (place(first, param), place(second, other));
-            differences.push(Difference {
-                parameter: param.name.clone(),
-                what: What::Bytes { index, first, second },
-            });
+            report.differs(set.name_of(param), What::Bytes { index, first, second });
         }
     }
-    let parameters = first.catalog.params().len();
-    Ok(Report { parameters, bytes, differences, padding_ignored: (ignored > 0).then_some(ignored) })
+    report.padding_ignored = report.padding_ignored.or((ignored > 0).then_some(ignored));
+    Ok(())
 }
 
 /// Rows of the vocabulary to compare: those that are real, where either knows how many are, else all that both have. `None` where one
@@ -178,34 +220,35 @@ fn shared_rows(first: (&Weights, &Param), second: (&Weights, &Param)) -> Option<
 /// # Errors
 /// [`WeightsError`] where the checkpoint cannot be read.
 pub fn check_replicas(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, WeightsError> {
-    let mut pairs: Vec<(&Param, &Chunk, &Chunk)> = Vec::new();
-    for param in weights.catalog.params() {
+    let sets = weights.sets();
+    let mut pairs: Vec<(&Set<'_>, &Param, &Chunk, &Chunk)> = Vec::new();
+    for (set, param) in sets.iter().flat_map(|set| set.params.all().iter().map(move |param| (set, param))) {
         for (before, chunk) in param.chunks().iter().zip(param.chunks().iter().skip(1)) {
             // Each replica against the one before it: equality passes along.
             if before.span == chunk.span {
-                pairs.push((param, before, chunk));
+                pairs.push((set, param, before, chunk));
             }
         }
     }
-    let results = each(&pairs, hooks.jobs, hooks.stop, |(param, one, other)| {
+    let results = each(&pairs, hooks.jobs, hooks.stop, |(_, param, one, other)| {
         let plans = (Weights::plan_of_chunk(param, one)?, Weights::plan_of_chunk(param, other)?);
         let at = first_difference((weights, &plans.0), (weights, &plans.1), hooks.done)?;
         Ok((plans.0.len(), at))
     })?;
     let bytes = results.iter().map(|(bytes, _)| bytes).sum();
-    let mut differences = Vec::new();
-    for ((param, one, other), (_, at)) in pairs.iter().zip(results) {
+    let mut report = Report { parameters: weights.catalog.params().len(), bytes, ..Report::default() };
+    report.states = sets.len() - 1;
+    for ((set, param, one, other), (_, at)) in pairs.iter().zip(results) {
         if let Some(byte) = at {
             let mut index = index_of(byte, param, one.span.end - one.span.start);
             if let Some(position) = index.get_mut(param.axis) {
                 *position += one.span.start;
             }
             let name = |chunk: &Chunk| weights.reader.store().name(chunk.object);
-            let what = What::Bytes { index, first: name(one), second: name(other) };
-            differences.push(Difference { parameter: param.name.clone(), what });
+            report.differs(set.name_of(param), What::Bytes { index, first: name(one), second: name(other) });
         }
     }
-    Ok(Report { parameters: weights.catalog.params().len(), bytes, differences, padding_ignored: None })
+    Ok(report)
 }
 
 /// Checks the records that hold tensors against the CRC-32s that their files state. Files that state none are not read.
@@ -218,10 +261,14 @@ pub fn check_records(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, Wei
         .ranks
         .iter()
         .flat_map(|file| {
-            file.storages.iter().filter_map(move |(key, record)| Some((file, key, record, record.crc?)))
+            let buffers = file.buffers.iter().map(|buffers| (&buffers.name, &buffers.storages));
+            std::iter::once((&file.name, &file.storages)).chain(buffers)
+        })
+        .flat_map(|(name, storages)| {
+            storages.iter().filter_map(move |(key, record)| Some((name, key, record, record.crc?)))
         })
         .collect();
-    records.sort_by_key(|(file, _, record, _)| (file.rank, record.extent.offset));
+    records.sort_by_key(|(_, _, record, _)| (record.extent.object, record.extent.offset));
     let results = each(&records, hooks.jobs, hooks.stop, |(_, _, record, _)| {
         let mut builder = Builder::new();
         builder.stripe(Stripe::contiguous(record.extent.object, record.extent.offset, record.extent.len));
@@ -235,19 +282,24 @@ pub fn check_records(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, Wei
     })?;
     let bytes = records.iter().map(|(_, _, record, _)| record.extent.len).sum();
     let damaged = records.iter().zip(results).filter(|((_, _, _, stated), found)| stated != found);
-    let differences = damaged.map(|((file, key, _, stated), found)| Difference {
-        parameter: format!("record data/{key}").into(),
-        what: What::Damaged { file: file.name.clone(), stated: *stated, found },
-    });
-    let differences = differences.collect();
-    Ok(Report { parameters: weights.catalog.params().len(), bytes, differences, padding_ignored: None })
+    let mut report = Report { parameters: weights.catalog.params().len(), bytes, ..Report::default() };
+    for ((file, key, _, stated), found) in damaged {
+        let what = What::Damaged { file: String::clone(file), stated: *stated, found };
+        report.differs(format!("record data/{key}").into(), what);
+    }
+    Ok(report)
 }
 
 impl Report {
+    fn differs(&mut self, parameter: Arc<str>, what: What) {
+        self.differences.push(Difference { parameter, what });
+    }
+
     /// What both found, of the same checkpoint or of the same two.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.bytes += other.bytes;
+        self.states = self.states.max(other.states);
         self.differences.extend(other.differences);
         self.padding_ignored = self.padding_ignored.or(other.padding_ignored);
         self

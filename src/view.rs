@@ -12,8 +12,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use error::ViewError;
-pub use stock::Stock;
-pub use target::{TargetTensor, rank_tensors};
+pub use stock::{Choices, OptimizerChoice, Stock};
+pub use target::{TargetTensor, tensors_at};
 pub use vocabulary::VocabularyFill;
 
 use crate::plan::FilePlan;

@@ -1,4 +1,4 @@
-//! A checkpoint's parameters as streams of bytes, whole and free of any layout: what `verify` and `digest` work on.
+//! A checkpoint's parameters, and the optimizer's state of them, as streams of bytes, whole and free of any layout: what `verify` and `digest` work on.
 //!
 //! Not here: what is done with the bytes.
 
@@ -9,7 +9,7 @@ use std::thread;
 
 use parking_lot::Mutex;
 
-use crate::catalog::{Catalog, Chunk, Param};
+use crate::catalog::{Catalog, Chunk, Optimizer, Param, Params};
 use crate::family::{Model, Vocabulary};
 use crate::plan::{FilePlan, GatherError, whole};
 use crate::reader::{BLOCK, Checksums, ReadError, Reader};
@@ -25,6 +25,26 @@ pub struct Weights {
     /// Reads it.
     pub reader: Reader,
     padded: HashSet<String>,
+}
+
+/// Parameters in one state: the weights, or something that the optimizer keeps for each of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Set<'a> {
+    /// The optimizer's name of the state; `None` for the weights.
+    pub state: Option<&'a Arc<str>>,
+    /// The parameters.
+    pub params: &'a Params,
+}
+
+impl Set<'_> {
+    /// What messages call a parameter of this set.
+    #[must_use]
+    pub fn name_of(&self, param: &Param) -> Arc<str> {
+        match self.state {
+            Some(state) => format!("{state} of {}", param.name).into(),
+            None => param.name.clone(),
+        }
+    }
 }
 
 /// Why a parameter cannot be read.
@@ -52,6 +72,22 @@ impl Weights {
     pub fn new(catalog: Arc<Catalog>, model: &Model, vocabulary: Option<Vocabulary>, reader: Reader) -> Self {
         let padded = model.padded_parameters().map(ToOwned::to_owned).collect();
         Self { catalog, vocabulary, reader, padded }
+    }
+
+    /// Its weights, and then each state of its optimizer that has a number for every element.
+    #[must_use]
+    pub fn sets(&self) -> Vec<Set<'_>> {
+        let weights = Set { state: None, params: &self.catalog.weights };
+        let states = self.catalog.optimizer.iter().flat_map(Optimizer::elements);
+        let states = states.map(|(state, params)| Set { state: Some(state), params });
+        std::iter::once(weights).chain(states).collect()
+    }
+
+    /// Bytes of all its sets, without padding of the vocabulary.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let bytes = |param| Self::shape(param, self.real_positions(param)).bytes(param.dtype).unwrap_or(0);
+        self.sets().iter().flat_map(|set| set.params.all()).map(bytes).fold(0, u64::saturating_add)
     }
 
     /// Whether the parameter's rows are the padded vocabulary.

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
-use common::naive::{Config, Cut, Fill, Kind};
+use common::naive::{Config, Cut, Fill, Kind, Moe};
 use common::run::{PROGRAM, Said, View, program, snapshot};
 use common::source::{Checkpoint, ITERATION, rank_file};
 use common::{Array, Keep, Storages, call, dict, pt, pt_of, tuple};
@@ -640,24 +640,77 @@ fn old_rows_of_the_fused_attention() {
 #[test]
 fn models_of_other_kinds_are_named_as_such() {
     for (field, value, word) in [
-        ("num_experts", Value::Int(8), "mixture of experts"),
-        ("virtual_pipeline_model_parallel_size", Value::Int(2), "virtual"),
+        ("heterogeneous_layers_config_path", Value::str("layers.json"), "differ from each other"),
+        ("moe_latent_size", Value::Int(8), "projection"),
         ("mlp_glu_interleave_size", Value::Int(32), "interleaved"),
-        ("multi_latent_attention", Value::Bool(true), "latent"),
     ] {
         let bad = Bad::of(&Checkpoint::small().arg(field, &value));
         bad.refused(UNSUPPORTED, &["mp_rank_00_000/model_optim_rng.pt", field, word]);
     }
+    let experts = Bad::of(&Checkpoint::small().arg("num_experts", &Value::Int(8)));
+    experts.refused(SOURCE, &["mp_rank_00_000", "mlp.linear_fc1.weight", "layer 0", "has experts"]);
+    let many = Bad::of(&Checkpoint::small().arg("num_experts", &Value::List(vec![Value::Int(8)].into())));
+    many.refused(UNSUPPORTED, &["number of experts", "num_experts"]);
     let expert_ranks = Bad::of(&Checkpoint::small().arg("expert_model_parallel_size", &Value::Int(2)));
-    expert_ranks.refused(UNSUPPORTED, &["expert-parallel"]);
+    expert_ranks.refused(SOURCE, &["mp_rank_00_000", "expert ranks"]);
+}
+
+/// A small model with four experts in its second and fourth layer, as TP2 PP2 EP2.
+fn with_experts() -> Checkpoint {
+    let moe = Moe { experts: 4, ffn: 8, every: 2, shared: None, grouped: false };
+    let config = Config { moe: Some(moe), ..Config::default() };
+    Checkpoint::new(&config, &Cut::new(2, &[2, 2]).experts(2, 2))
+}
+
+#[test]
+fn experts_that_are_not_all_there() {
+    let lost = |dir: &str, end: &str| {
+        let mut checkpoint = with_experts();
+        for file in checkpoint.files.iter_mut().filter(|file| file.dir.ends_with(dir)) {
+            file.tensors.retain(|(path, _)| !path.ends_with(end));
+        }
+        Bad::of(&checkpoint)
+    };
+    lost("_001_001", "layers.0.mlp.experts.local_experts.1.linear_fc2.weight")
+        .refused(SOURCE, &["layer 2", "mlp.experts.3.down.weight", "_001_001"]);
+    lost("_000", "layers.0.mlp.router.weight").accepted(&[]);
+    lost("", "router.weight").refused(SOURCE, &["mlp.router.weight"]);
+    let bad = Bad::of(&with_experts());
+    for tp in ["00", "01"] {
+        fs::remove_dir_all(bad.src().join(ITERATION).join(format!("mp_rank_{tp}_000_001"))).unwrap();
+    }
+    bad.refused(SOURCE, &["layer 0", "mlp.experts.2", "missing: mp_rank_00_000_001", "mp_rank_01_000_001"]);
+}
+
+#[test]
+fn experts_that_are_not_where_args_say() {
+    let said = |field: &str, value: Value| Bad::of(&with_experts().arg(field, &value));
+    said("num_experts", Value::Int(3)).refused(SOURCE, &["3 experts on 2 expert ranks"]);
+    said("num_experts", Value::Int(2))
+        .refused(SOURCE, &["router.weight", "experts dimension is 4", "2 by args"]);
+    let mut renamed = with_experts();
+    let tensor = renamed.file("mp_rank_00_000_001").tensor("local_experts.1.linear_fc1.weight");
+    tensor.0 = tensor.0.replace("local_experts.1", "local_experts.2");
+    Bad::of(&renamed).refused(SOURCE, &["local_experts.2", "each rank has 2"]);
+    said("num_experts", Value::Int(8))
+        .refused(SOURCE, &["router.weight", "experts dimension is 4", "8 by args"]);
+    said("num_experts", Value::Int(1 << 40)).refused(UNSUPPORTED, &["number of experts"]);
+    said("moe_layer_freq", Value::Int(1))
+        .refused(SOURCE, &["mlp.linear_fc1.weight", "layer 1", "has experts"]);
+    said("moe_layer_freq", Value::List(vec![Value::Int(1); 2].into()))
+        .refused(SOURCE, &["layer 1", "has experts"]);
+    said("moe_layer_freq", Value::str("x")).refused(UNSUPPORTED, &["layers with experts", "moe_layer_freq"]);
+    said("expert_tensor_parallel_size", Value::Int(3)).refused(SOURCE, &["size 3", "overwrite"]);
+    said("expert_tensor_parallel_size", Value::Int(1))
+        .refused(SOURCE, &["linear_fc1", "expert_ffn dimension is 4", "8 by args"]);
 }
 
 #[test]
 fn virtual_pipeline_stages() {
     let mut checkpoint = Checkpoint::small();
-    checkpoint.files.iter_mut().for_each(|file| file.model = "model0".into());
-    Bad::of(&checkpoint)
-        .refused(UNSUPPORTED, &["mp_rank_00_000/model_optim_rng.pt", "virtual pipeline stages"]);
+    checkpoint.files[1].model = "model0".into();
+    checkpoint = checkpoint.arg("virtual_pipeline_model_parallel_size", &Value::Int(2));
+    Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_00_000/model_optim_rng.pt", "says 2 virtual stages"]);
     let mut checkpoint = Checkpoint::small();
     checkpoint.files.iter_mut().for_each(|file| file.model = "module".into());
     Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_00_000/model_optim_rng.pt", "'model'"]);

@@ -553,7 +553,7 @@ fn an_iteration_is_chosen_by_tracker_or_flag_or_folder() {
 fn what_a_view_cannot_have_is_said() {
     let here = tp2pp2();
     let other = ckpt!("materialize", here.path("src"), here.path("other"), "--tp", "1").ok();
-    assert!(other.err.contains("rng_state") && other.err.contains("--no-load-rng"), "{}", other.err);
+    assert!(other.err.contains("rng_state") && other.err.contains("--rng omit"), "{}", other.err);
     let same = ckpt!("materialize", here.path("src"), here.path("same")).ok();
     assert!(!same.err.contains("rng_state"), "{}", same.err);
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
-use common::naive::{Config, Cut, Fill, Kind, Written};
+use common::naive::{Config, Cut, Fill, Kind, Mla, Moe, Written};
 use common::run::View;
 use common::source::Checkpoint;
 use common::{Array, Keep, Pt, read_pt_file};
@@ -26,14 +26,30 @@ fn check_rank(found: &Pt, wanted: &[(String, Array)], what: &str) {
 }
 
 /// Holds the layout fields of a rank's args against Megatron's.
-fn check_args(found: &Pt, config: &Config, target: &Cut, tp: u64, pp: u32, what: &str) {
+fn check_args(
+    found: &Pt,
+    config: &Config,
+    (source, target): (&Cut, &Cut),
+    rank: (u64, u32, u64),
+    what: &str,
+) {
     let args = found.tree.get("args").unwrap();
     let int = |field: &str| args.attribute(field).and_then(Value::as_int).map(|n| n as u64);
     assert_eq!(int("tensor_model_parallel_size"), Some(target.tp), "{what}");
     assert_eq!(int("pipeline_model_parallel_size"), Some(target.pp().into()), "{what}");
     assert_eq!(int("padded_vocab_size"), Some(config.padded(target.tp)), "{what}");
-    assert_eq!(int("rank"), Some(u64::from(pp) * target.tp + tp), "{what}");
-    assert_eq!(int("world_size"), Some(u64::from(target.pp()) * target.tp), "{what}");
+    let dp = target.replicas(source.replicas(1));
+    assert_eq!(int("data_parallel_size"), Some(dp), "{what}");
+    if let Some(process) = target.process(rank, dp) {
+        assert_eq!(int("rank"), Some(process), "{what}");
+    }
+    assert_eq!(int("world_size"), Some(u64::from(target.pp()) * target.tp * dp), "{what}");
+    let vpp = (target.vpp > 1).then_some(u64::from(target.vpp));
+    assert_eq!(int("virtual_pipeline_model_parallel_size"), vpp, "{what}");
+    if config.kind.is_core() {
+        assert_eq!(int("expert_model_parallel_size"), Some(target.ep), "{what}");
+        assert_eq!(int("expert_tensor_parallel_size"), Some(target.etp), "{what}");
+    }
     assert_eq!(args.attribute("save").and_then(Value::as_str), Some("/checkpoints"), "{what}");
     assert_eq!(int("vocab_size"), config.vocab_in_args.then_some(config.vocab), "{what}");
 }
@@ -43,14 +59,14 @@ fn check_view(root: &Path, config: &Config, source: &Cut, target: &Cut, fill: Fi
     let written = Written { fill, ..Written::new(config, source) };
     let given = (!config.vocab_in_args).then_some(config.vocab);
     let ranks = View::of(root, target, fill, given).unwrap().ranks();
-    let mut expected: Vec<_> = target.ranks();
+    let mut expected = target.all_ranks();
     expected.sort_unstable();
     assert_eq!(ranks.len(), expected.len());
-    for ((path, found), (tp, pp)) in ranks.iter().zip(expected) {
+    for ((path, found), rank) in ranks.iter().zip(expected) {
         let what = format!("{source:?} -> {target:?} {config:?}: {path}");
-        assert!(path.ends_with(&format!("/{}/model_optim_rng.pt", target.rank_dir(tp, pp))), "{what}");
-        check_rank(found, &written.rank(target, tp, pp), &what);
-        check_args(found, config, target, tp, pp, &what);
+        assert!(path.ends_with(&format!("/{}/model_optim_rng.pt", target.dir(rank))), "{what}");
+        check_rank(found, &written.whole_rank(target, rank), &what);
+        check_args(found, config, (source, target), rank, &what);
     }
 }
 
@@ -76,6 +92,19 @@ fn stages(layers: u32, ends: &[u32]) -> Vec<u32> {
     ends.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
+/// These stages, so many on each rank as `choice` says of what is possible.
+fn cut(tp: u64, stages: &[u32], choice: usize) -> Cut {
+    let count = stages.len() as u32;
+    let possible: Vec<u32> =
+        (1..=count).filter(|vpp| count.is_multiple_of(*vpp) && (*vpp == 1 || count > *vpp)).collect();
+    Cut::new(tp, stages).virtually(pick(&possible, choice))
+}
+
+/// A size that divides `whole`.
+fn divisor(whole: u64, choice: usize) -> u64 {
+    pick(&(1..=whole).filter(|n| whole.is_multiple_of(*n)).collect::<Vec<_>>(), choice)
+}
+
 fn lcm(a: u64, b: u64) -> u64 {
     let gcd = |mut a: u64, mut b: u64| {
         while b > 0 {
@@ -93,6 +122,7 @@ prop_compose! {
         layers in 1u32..6, ends in (prop::collection::vec(0u32..6, 0..4), prop::collection::vec(0u32..6, 0..4)),
         hidden in 1u64..7, vocab in (1u64..80, 1u64..9), flags in any::<[bool; 6]>(), dtype in 0usize..8,
         positions in prop::option::of(1u64..5), keep in 0usize..4, last_row in any::<bool>(),
+        (turns, eps, etps, moe) in ((0usize..4, 0usize..4), (1u64..5, 1u64..5), (0usize..4, 0usize..4), prop::option::of((1u32..4, any::<[bool; 2]>()))),
     ) -> (Checkpoint, Cut, Fill) {
         let kinds = [Kind::Core, Kind::CoreTe, Kind::Legacy, Kind::LegacyNewNorms];
         let dtypes = [
@@ -120,12 +150,22 @@ prop_compose! {
             kind, layers, hidden, heads, groups, head: more.1, ffn: both * more.2, vocab: vocab.0, multiple: vocab.1,
             vocab_in_args: flags[0], dtype: pick(&dtypes, dtype), gated: flags[1], bias: flags[2], norm_bias: flags[3],
             qk_norm: flags[4] && kind.is_core(), tied: flags[5], positions,
+            moe: moe.filter(|_| kind.is_core()).map(|(every, [shared, grouped])| Moe {
+                experts: lcm(eps.0, eps.1), ffn: both * more.2, every, shared: shared.then_some(both), grouped,
+            }),
+            mla: None, predictions: 0, salt: 0,
         };
+        let cut = |tp, ends: &[u32], turns, ep, etp| {
+            let cut = if kind.is_core() { cut(tp, &stages(layers, ends), turns) } else { Cut::new(tp, &stages(layers, ends)) };
+            if config.moe.is_some() { cut.experts(ep, divisor(tp, etp)) } else { cut }
+        };
+        let source = cut(tps.0, &ends.0, turns.0, eps.0, etps.0);
+        let target = cut(tps.1, &ends.1, turns.1, eps.1, etps.1);
         let keeps = [Keep::Own, Keep::Shared, Keep::Transposed, Keep::Loose];
-        let mut checkpoint = Checkpoint::new(&config, &Cut::new(tps.0, &stages(layers, &ends.0)));
+        let mut checkpoint = Checkpoint::new(&config, &source);
         checkpoint.keep = pick(&keeps, keep);
         let fill = if last_row { Fill::LastRow } else { Fill::Zero };
-        (checkpoint, Cut::new(tps.1, &stages(layers, &ends.1)), fill)
+        (checkpoint, target, fill)
     }
 }
 
@@ -165,6 +205,154 @@ fn legacy_gpt_in_both_spellings_of_its_norms() {
         check(&Checkpoint::new(&config, &Cut::new(1, &[4])), &targets);
         check(&Checkpoint::new(&config, &Cut::new(4, &[1, 3])), &targets);
     }
+}
+
+const MOE: Moe = Moe { experts: 4, ffn: 8, every: 1, shared: Some(4), grouped: false };
+
+#[test]
+fn virtual_stages_come_and_go() {
+    let config = Config { layers: 6, tied: true, ..Config::default() };
+    let cuts = [
+        Cut::new(1, &[6]),
+        Cut::new(2, &[1; 6]).virtually(3),
+        Cut::new(1, &[1, 2, 2, 1]).virtually(2),
+        Cut::new(4, &[3, 3]),
+    ];
+    for source in &cuts {
+        check(&Checkpoint::new(&config, source), &cuts);
+    }
+    // The training code of older models says virtual stages by their one length.
+    let legacy = Config { kind: Kind::Legacy, groups: 4, layers: 6, ..Config::default() };
+    let dir = tempfile::tempdir().unwrap();
+    Checkpoint::new(&legacy, &cuts[0]).write(dir.path());
+    check_view(dir.path(), &legacy, &cuts[0], &cuts[1], Fill::Zero);
+    let error = View::of(dir.path(), &cuts[2], Fill::Zero, None).err().unwrap();
+    assert!(error.contains("1,2,2,1") && error.contains("as many layers"), "{error}");
+}
+
+#[test]
+fn experts_in_every_layout() {
+    for (every, shared, grouped) in [(1, Some(4), false), (2, None, true), (3, Some(8), false)] {
+        let moe = Some(Moe { every, shared, grouped, ..MOE });
+        let kind = if grouped { Kind::CoreTe } else { Kind::Core };
+        let config = Config { kind, moe, bias: grouped, ..Config::default() };
+        let cuts = [
+            Cut::new(1, &[4]),
+            Cut::new(2, &[2, 2]).experts(2, 1),
+            Cut::new(2, &[1, 1, 1, 1]).virtually(2).experts(4, 2),
+            Cut::new(4, &[1, 3]).experts(1, 2),
+        ];
+        for source in &cuts {
+            check(&Checkpoint::new(&config, source), &cuts);
+        }
+    }
+}
+
+#[test]
+fn latent_attention() {
+    let cuts = [Cut::new(1, &[4]), Cut::new(2, &[1, 1, 1, 1]).virtually(2), Cut::new(4, &[2, 2])];
+    let all = [(Kind::Core, Some(8), false), (Kind::CoreTe, Some(8), true), (Kind::Core, None, false)];
+    for (kind, q_rank, te) in all {
+        let mla = Some(Mla { q_rank, kv_rank: 6, position: 2, value: 3, te });
+        let config = Config { kind, mla, head: 4, groups: 4, ..Config::default() };
+        // Where tensor parallelism is at work, the files say what is cut and what is copied.
+        check(&Checkpoint::new(&config, &cuts[1]), &cuts);
+        check(&Checkpoint::new(&config, &cuts[2]), &cuts);
+        // Elsewhere args do, those of versions that mean something by it.
+        let said = |field: &str, checkpoint: Checkpoint| {
+            let value = if te { "transformer_engine" } else { "local" };
+            let checkpoint = checkpoint.arg("transformer_impl", &Value::str(value));
+            checkpoint.arg(field, &Value::Bool(false))
+        };
+        check(&said("mla_down_proj_fusion", Checkpoint::new(&config, &cuts[0])), &cuts);
+        let old = said("another_field", Checkpoint::new(&config, &cuts[0]));
+        check(&old, &[Cut::new(1, &[1, 3])]);
+        let dir = tempfile::tempdir().unwrap();
+        old.write(dir.path());
+        let error = View::of(dir.path(), &cuts[1], Fill::Zero, None).err().unwrap();
+        assert!(error.contains("down_proj.weight") && error.contains("--family"), "{error}");
+    }
+}
+
+#[test]
+fn predictions_stand_on_the_last_stage() {
+    for (tied, moe) in [(false, None), (true, Some(Moe { every: 3, ..MOE }))] {
+        let config = Config { predictions: 2, tied, moe, hidden: 8, ..Config::default() };
+        let with = |cut: Cut, ep| {
+            if moe.is_some() {
+                let tp = cut.tp;
+                cut.experts(ep, tp)
+            } else {
+                cut
+            }
+        };
+        let cuts = [
+            with(Cut::new(1, &[4]), 1),
+            with(Cut::new(2, &[1, 1, 1, 1]).virtually(2), 2),
+            with(Cut::new(4, &[1, 3]), 4),
+        ];
+        for source in &cuts {
+            check(&Checkpoint::new(&config, source), &cuts);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        Checkpoint::new(&config, &cuts[0]).write(dir.path());
+        let text = |text: &str| ckpt!("ls", dir.path(), "--pp", "2", "--pp-layout", text);
+        text("Ettt|tmmL").ok();
+        text("Ettt|tmL").refused(5, &["has 1 multi-token-prediction layers", "the model has 2"]);
+    }
+}
+
+#[test]
+fn experts_there_and_back() {
+    let config = Config { moe: Some(MOE), vocab: 16, ..Config::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let source = Cut::new(2, &[1, 1, 1, 1]).virtually(2).experts(2, 1);
+    Checkpoint::new(&config, &source).write(&path("source"));
+    ckpt!("materialize", path("source"), path("there"), "--tp", "4", "--pp", "1", "--ep", "4", "--etp", "2")
+        .ok();
+    ckpt!(
+        "materialize",
+        path("there"),
+        path("back"),
+        "--tp",
+        "2",
+        "--pp",
+        "2",
+        "--vpp",
+        "2",
+        "--ep",
+        "2",
+        "--etp",
+        "1"
+    )
+    .ok();
+    for rank in source.all_ranks() {
+        let file = Path::new("iter_0000100").join(source.dir(rank)).join("model_optim_rng.pt");
+        let (before, after) =
+            (read_pt_file(&path("source").join(&file)), read_pt_file(&path("back").join(&file)));
+        assert_eq!(before.tensors, after.tensors, "{}", file.display());
+    }
+    ckpt!("verify", path("source"), path("there")).ok();
+    // Text of Megatron's for the same stages.
+    let text = "Et|(t|)*2tL";
+    let said = ckpt!(
+        "ls",
+        path("there"),
+        "--tp",
+        "2",
+        "--pp",
+        "2",
+        "--ep",
+        "2",
+        "--etp",
+        "1",
+        "--pp-layout",
+        text,
+        "--json"
+    );
+    let said = said.ok().json();
+    assert_eq!(said["layout"], "tp2pp2vpp2ep2etp1");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn chunk(band: &Band, axis: usize, object: u32, start: u64, strides: &[u64]) -> 
     let stride = strides[axis];
     Chunk {
         span: band.from..band.from + band.positions(),
-        rank: Rank { pp: 0, tp: object },
+        rank: Rank { pp: 0, tp: object, ep: 0 },
         object: ObjectId(object),
         start: start + band.at * stride,
         strides: strides.to_vec(),
@@ -274,7 +274,7 @@ fn a_column_cut_of_a_large_weight_is_one_segment() {
     for tp in 0..2u32 {
         param.add(Chunk {
             span: u64::from(tp) * 4096..u64::from(tp + 1) * 4096,
-            rank: Rank { pp: 0, tp },
+            rank: Rank { pp: 0, tp, ep: 0 },
             object: ObjectId(tp),
             start: 0,
             strides: vec![8192, 2],

@@ -151,7 +151,7 @@ mod tests {
         for (start, end, tp) in spans {
             param.add(Chunk {
                 span: *start..*end,
-                rank: Rank { pp: 0, tp: *tp },
+                rank: Rank { pp: 0, tp: *tp, ep: 0 },
                 object: ObjectId(*tp),
                 start: 0,
                 strides: vec![1],
@@ -189,7 +189,7 @@ mod tests {
     fn positions_skip_what_lies_between_groups() {
         let chunk = Chunk {
             span: 10..16,
-            rank: Rank { pp: 0, tp: 0 },
+            rank: Rank { pp: 0, tp: 0, ep: 0 },
             object: ObjectId(0),
             start: 100,
             strides: vec![4],

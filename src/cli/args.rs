@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::layout::StageText;
 use crate::source::IterationChoice;
 
 /// A training checkpoint in any tensor- and pipeline-parallel layout, without rewriting it.
@@ -53,6 +54,30 @@ pub(crate) struct SourceArgs {
     /// True vocabulary size, where the checkpoint does not record it
     #[arg(long, value_name = "N")]
     pub(crate) vocab_size: Option<u64>,
+
+    /// The optimizer's state: as the source keeps it, in the other encoding of the same numbers, or left out
+    #[arg(long, value_enum, default_value_t = OptimizerArg::Keep)]
+    pub(crate) optimizer: OptimizerArg,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OptimizerArg {
+    /// As the source keeps it
+    Keep,
+    /// Mixed precision: masters and moments by parameter, in model_optim_rng.pt
+    Mixed,
+    /// Distributed: flat buffers, in distrib_optim.pt
+    Distributed,
+    /// Not at all, whatever it is (load with --no-load-optim)
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RngArg {
+    /// The state of the nearest source rank; the same state in the same layout
+    Keep,
+    /// Not at all (load with --no-load-rng)
+    Omit,
 }
 
 /// Which layout.
@@ -67,13 +92,33 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "N", aliases = ["target-pipeline-model-parallel-size", "target-pipeline-parallel-size", "pipeline-model-parallel-size", "pipeline-parallel-size"])]
     pub(crate) pp: Option<u32>,
 
-    /// Layers of each pipeline stage, e.g. 10,32
+    /// Virtual stages on each pipeline rank (interleaved schedule); none where --pp is given without it
+    #[arg(long, value_name = "N", aliases = ["virtual-pipeline-model-parallel-size", "num-virtual-stages-per-pipeline-rank"])]
+    pub(crate) vpp: Option<u32>,
+
+    /// Expert-parallel size
+    #[arg(long, value_name = "N", aliases = ["target-expert-parallel-size", "expert-model-parallel-size"])]
+    pub(crate) ep: Option<u32>,
+
+    /// Expert-tensor-parallel size; the tensor-parallel size where --tp is given without it
+    #[arg(long, value_name = "N", aliases = ["expert-tensor-parallel-size"])]
+    pub(crate) etp: Option<u32>,
+
+    /// Layers of each pipeline stage, e.g. 10,32; with --vpp of each virtual stage, in the order of the model
     #[arg(long, value_name = "N,N,..", value_delimiter = ',', aliases = ["target-pipeline-model-parallel-blocks", "pipeline-model-parallel-blocks"])]
     pub(crate) pp_layers: Vec<u32>,
+
+    /// Pipeline stages in Megatron's text, e.g. 'Et*2|t*3|tL'; with --pp, of which its stages are a multiple
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["pp_layers"], aliases = ["pipeline-model-parallel-layout"])]
+    pub(crate) pp_layout: Option<StageText>,
 
     /// What new rows of a vocabulary that needs more padding hold
     #[arg(long, value_enum, default_value_t = VocabFill::Zero)]
     pub(crate) vocab_fill: VocabFill,
+
+    /// Random-number state, which belongs to one rank of one layout
+    #[arg(long, value_enum, default_value_t = RngArg::Keep)]
+    pub(crate) rng: RngArg,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -116,6 +116,7 @@ fn source_exit(error: &SourceError) -> Exit {
         | SourceError::UnknownFamily { .. }
         | SourceError::UnknownTensor { .. }
         | SourceError::Model { .. } => Exit::Unsupported,
+        SourceError::State(error) => source_exit(error),
         SourceError::Io { .. }
         | SourceError::Store(_)
         | SourceError::NotACheckpoint { .. }
@@ -123,6 +124,7 @@ fn source_exit(error: &SourceError) -> Exit {
         | SourceError::Contents { .. }
         | SourceError::Arrange { .. }
         | SourceError::Tensor { .. }
+        | SourceError::Optimizer { .. }
         | SourceError::Uncovered { .. }
         | SourceError::MissingTensor { .. }
         | SourceError::MissingParameter { .. }
@@ -132,10 +134,22 @@ fn source_exit(error: &SourceError) -> Exit {
 
 fn view_exit(error: &ViewError) -> Exit {
     match error {
-        ViewError::Layout(_) | ViewError::Limit(_) | ViewError::Arrange { .. } => Exit::Layout,
+        ViewError::Layout(_)
+        | ViewError::VirtualStages { .. }
+        | ViewError::EmptyStage { .. }
+        | ViewError::Predictions { .. }
+        | ViewError::Limit(_)
+        | ViewError::Arrange { .. } => Exit::Layout,
         // It is the layout that cannot be had without the number.
         ViewError::Vocabulary(_) => Exit::Layout,
+        // What was asked for is not to be had of this source.
+        ViewError::NoOptimizer
+        | ViewError::NotForBuffers { .. }
+        | ViewError::UnknownBuffers { .. }
+        | ViewError::Copies { .. } => Exit::Unsupported,
         ViewError::Gather { .. }
+        | ViewError::Order { .. }
+        | ViewError::NoGroup { .. }
         | ViewError::Pickle { .. }
         | ViewError::Storage { .. }
         | ViewError::RecordSize { .. }

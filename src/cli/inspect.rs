@@ -6,7 +6,7 @@ use super::args::InspectArgs;
 use super::error::{CliError, Exit};
 use super::table::{bytes, table};
 use super::{layout, open};
-use crate::inspect::{ParameterSummary, Summary, parameters, summary};
+use crate::inspect::{OptimizerSummary, ParameterSummary, Summary, parameters, summary};
 
 pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     let spec = layout::from_flags(&args.layout)?;
@@ -43,7 +43,8 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         (Some(heads), _) => format!(", {heads} heads"),
         (None, _) => String::new(),
     };
-    row("model", format!("{} layers{groups}", summary.layers));
+    let experts = summary.experts.map_or_else(String::new, |experts| format!(", {experts} experts"));
+    row("model", format!("{} layers{groups}{experts}", summary.layers));
     if let Some(vocabulary) = summary.vocabulary {
         let real = vocabulary.true_size.map_or_else(
             || "true size not recorded (where padding depends on it, --vocab-size N says it)".to_owned(),
@@ -57,6 +58,7 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         "weights",
         format!("{} parameters, {} ({})", summary.elements, bytes(summary.bytes), dtypes.join(", ")),
     );
+    row("optimizer", summary.optimizer.as_ref().map_or_else(|| "none".to_owned(), optimizer));
     row("rank files", summary.rank_files.to_string());
     if !summary.missing.is_empty() {
         row("missing", format!("{} (every parameter is covered without them)", summary.missing.join(", ")));
@@ -66,11 +68,18 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         "possible PP",
         format!("{} with even stages; 1 to {} with --pp-layers", list(&summary.even_pp), summary.layers),
     );
+    if !summary.possible_ep.is_empty() {
+        row("possible EP", list(&summary.possible_ep));
+    }
     let left_out =
         if summary.left_out.is_empty() { "nothing".to_owned() } else { summary.left_out.join(", ") };
     row("left out of views", left_out);
     if summary.has_rng_state {
-        row("rng_state", "in another layout each rank has that of the nearest source rank".to_owned());
+        row(
+            "rng_state",
+            "in another layout each rank has that of the nearest source rank; --rng omit leaves it out"
+                .to_owned(),
+        );
     }
     let mut text = table(&rows, &[]);
     text.push_str(&format!("\nto train from a view as {}:\n", summary.training_layout));
@@ -80,6 +89,18 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         text.push_str(&tensors(parameters));
     }
     text
+}
+
+/// `distributed, 3 states (master, exp_avg, exp_avg_sq), 474.0 kB, after 100 steps`
+fn optimizer(optimizer: &OptimizerSummary) -> String {
+    let OptimizerSummary { encoding, states, bytes: size, step } = optimizer;
+    let steps = step.map_or_else(String::new, |step| format!(", after {step} steps"));
+    let encoding = match *encoding {
+        "mixed" => "mixed precision",
+        "single" => "32-bit weights",
+        other => other,
+    };
+    format!("{encoding}, {} states ({}), {}{steps}", states.len(), states.join(", "), bytes(*size))
 }
 
 fn tensors(parameters: &[ParameterSummary]) -> String {

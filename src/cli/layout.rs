@@ -9,8 +9,10 @@ use crate::layout::{LayoutSpec, Stages};
 
 /// What the flags ask for.
 pub(super) fn from_flags(args: &LayoutArgs) -> Result<LayoutSpec, CliError> {
-    let stages = Stages::new(args.pp_layers.clone());
-    Ok(LayoutSpec { tp: args.tp, pp: args.pp, stages })
+    let text = args.pp_layout.as_ref();
+    let stages = text.map(|text| text.stages.clone()).or_else(|| Stages::new(args.pp_layers.clone()));
+    let in_text = text.map(|text| text.prediction_layers);
+    Ok(LayoutSpec { tp: args.tp, pp: args.pp, vpp: args.vpp, ep: args.ep, etp: args.etp, stages, in_text })
 }
 
 /// What flags and the name of the mount point or destination ask for together; `None` where neither asks.
@@ -67,10 +69,20 @@ pub(super) fn ranks(text: &str) -> Result<BTreeSet<u32>, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::VocabFill;
+    use crate::cli::args::{RngArg, VocabFill};
 
     fn flags(tp: Option<u32>, pp: Option<u32>, pp_layers: &[u32]) -> LayoutArgs {
-        LayoutArgs { tp, pp, pp_layers: pp_layers.to_vec(), vocab_fill: VocabFill::Zero }
+        LayoutArgs {
+            tp,
+            pp,
+            vpp: None,
+            ep: None,
+            etp: None,
+            pp_layers: pp_layers.to_vec(),
+            pp_layout: None,
+            vocab_fill: VocabFill::Zero,
+            rng: RngArg::Keep,
+        }
     }
 
     fn asked(point: &str, args: &LayoutArgs) -> Result<Option<String>, String> {

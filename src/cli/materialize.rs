@@ -14,7 +14,6 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     let stop = progress::stop_on_signal()?;
     let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
     let layout = opened.stock.layout(&spec)?;
-    let same_layout = layout == opened.source.catalog.layout;
     let view = MegatronView::new(opened.stock.clone(), layout);
     let bar = progress::bar(args.quiet);
     let job = Job {
@@ -32,6 +31,6 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     let result = job.run(&sources, &hooks);
     bar.finish_and_clear();
     result?;
-    opened.say_what_is_left_out(same_layout);
+    opened.say_what_is_left_out(Some(view.layout()));
     Ok(Exit::Success)
 }

@@ -71,7 +71,6 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
         Some(spec) => Shape::One(opened.stock.layout(&spec)?),
         None => Shape::Many,
     };
-    let same_layout = matches!(&shape, Shape::One(layout) if *layout == opened.source.catalog.layout);
     let settings = Settings {
         crc: match args.crc {
             CrcChoice::Zero => CrcMode::Zero,
@@ -86,7 +85,7 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     };
     let views = Views::new(opened.stock.clone(), opened.reader.clone(), &shape, settings)?;
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
-    opened.say_what_is_left_out(same_layout);
+    opened.say_what_is_left_out(if let Shape::One(layout) = &shape { Some(layout) } else { None });
     say_what_is_mounted(&args.mountpoint, &shape, &opened);
     Ok(mounted)
 }

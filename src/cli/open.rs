@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::args::{LayoutArgs, SourceArgs, VocabFill};
+use super::args::{LayoutArgs, OptimizerArg, RngArg, SourceArgs, VocabFill};
 use super::error::CliError;
 use crate::family::Family;
+use crate::layout::Layout;
 use crate::reader::Reader;
 use crate::source::{Options, Source, open};
 use crate::store::{FileStore, Store};
 use crate::sys::limits;
-use crate::view::{Stock, VocabularyFill};
+use crate::view::{Choices, OptimizerChoice, Stock, VocabularyFill};
 use crate::weights::Weights;
 
 /// An opened source and what views are made of it with.
@@ -35,22 +36,23 @@ impl Opened {
             .catalog
             .ranks
             .iter()
-            .filter_map(|file| self.reader.store().modified(file.object).ok());
+            .flat_map(|file| std::iter::once(file.object).chain(file.buffers.iter().map(|file| file.object)))
+            .filter_map(|object| self.reader.store().modified(object).ok());
         times.max().unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// What views of this source leave out or cannot have exactly, said once on standard error.
-    pub(super) fn say_what_is_left_out(&self, same_layout: bool) {
-        let left_out = crate::inspect::left_out(&self.source);
+    /// `layout` is `None` for a mount of many.
+    pub(super) fn say_what_is_left_out(&self, layout: Option<&Layout>) {
+        let source = &self.source.catalog.layout;
+        let left_out = crate::inspect::left_out(&self.source, &self.stock, layout.unwrap_or(source));
+        let same_layout = layout == Some(source);
         if !left_out.is_empty() {
-            let left_out = left_out.join(", ");
-            eprintln!(
-                "ckpt-fs: note: views carry weights only; left out: {left_out} (load with --no-load-optim)"
-            );
+            eprintln!("ckpt-fs: note: left out: {}", left_out.join(", "));
         }
-        if !same_layout && crate::inspect::has_rng_state(&self.source) {
+        if !same_layout && self.stock.with_rng && crate::inspect::has_rng_state(&self.source) {
             eprintln!(
-                "ckpt-fs: note: rng_state belongs to one rank of one layout; each rank has that of the nearest source rank (or load with --no-load-rng)"
+                "ckpt-fs: note: rng_state belongs to one rank of one layout; each rank has that of the nearest source rank (--rng omit leaves it out, for --no-load-rng)"
             );
         }
         if !self.source.missing.is_empty() {
@@ -71,13 +73,24 @@ pub(super) fn source(
     // Thousands of rank files stay open at a time.
     limits::raise_open_files();
     let store = Arc::new(FileStore::new());
-    let options = Options { iteration: args.iteration, families: families(args)? };
+    let without_optimizer = args.optimizer == OptimizerArg::None;
+    let options = Options { iteration: args.iteration, families: families(args)?, without_optimizer };
     let source = open(path, &options, &store)?;
-    let fill = match layout.map(|layout| layout.vocab_fill) {
-        Some(VocabFill::LastRow) => VocabularyFill::LastRow,
-        Some(VocabFill::Zero) | None => VocabularyFill::Zero,
+    let choices = Choices {
+        vocab_size: args.vocab_size,
+        fill: match layout.map(|layout| layout.vocab_fill) {
+            Some(VocabFill::LastRow) => VocabularyFill::LastRow,
+            Some(VocabFill::Zero) | None => VocabularyFill::Zero,
+        },
+        optimizer: match args.optimizer {
+            OptimizerArg::Keep => OptimizerChoice::Keep,
+            OptimizerArg::Mixed => OptimizerChoice::Mixed,
+            OptimizerArg::Distributed => OptimizerChoice::Distributed,
+            OptimizerArg::None => OptimizerChoice::Nothing,
+        },
+        with_rng: layout.is_none_or(|layout| layout.rng == RngArg::Keep),
     };
-    let stock = Stock::new(source.catalog.clone(), source.model.clone(), args.vocab_size, fill)?;
+    let stock = Stock::new(source.catalog.clone(), source.model.clone(), &choices)?;
     let store: Arc<dyn Store> = store;
     Ok(Opened { source, stock: Arc::new(stock), reader: Reader::new(store) })
 }

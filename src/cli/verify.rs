@@ -30,7 +30,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
 fn two(first: &Opened, second: &Opened, args: &VerifyArgs, stop: &AtomicBool) -> Result<Report, CliError> {
     let (first, second) = (first.weights(), second.weights());
     let bar = progress::bar(args.json);
-    bar.set_length(crate::digest::bytes(&first));
+    bar.set_length(first.bytes());
     let hooks = Hooks { jobs: jobs(args.jobs), stop, done: &|n| bar.inc(n) };
     let report = compare(&first, &second, &hooks).and_then(|report| {
         let quiet = Hooks { jobs: hooks.jobs, stop, done: &|_| {} };
@@ -43,7 +43,7 @@ fn two(first: &Opened, second: &Opened, args: &VerifyArgs, stop: &AtomicBool) ->
 fn one(first: &Opened, args: &VerifyArgs, stop: &AtomicBool) -> Result<Report, CliError> {
     let weights = first.weights();
     let bar = progress::bar(args.json);
-    bar.set_length(crate::digest::bytes(&weights));
+    bar.set_length(weights.bytes());
     let hooks = Hooks { jobs: jobs(args.jobs), stop, done: &|n| bar.inc(n) };
     let report = check_records(&weights, &hooks).and_then(|report| {
         Ok(report.and(check_replicas(&weights, &Hooks { jobs: hooks.jobs, stop, done: &|_| {} })?))
@@ -67,7 +67,11 @@ fn text(report: &Report, missing: &[String], args: &VerifyArgs) -> String {
             0 => "nothing to compare: no replicas, no tied copies, no checksums".to_owned(),
             count => format!("{} compared", bytes(count)),
         };
-        lines.push(format!("{what}: {} parameters, {read}", report.parameters));
+        let states = match report.states {
+            0 => String::new(),
+            count => format!(" and {count} states of the optimizer"),
+        };
+        lines.push(format!("{what}: {} parameters{states}, {read}", report.parameters));
     }
     if let Some(rows) = report.padding_ignored {
         lines.push(format!("{rows} padding rows of the vocabulary were not compared"));
@@ -91,6 +95,7 @@ fn json(report: &Report, missing: &[String]) -> String {
     let value = serde_json::json!({
         "identical": report.differences.is_empty() && missing.is_empty(),
         "parameters": report.parameters,
+        "optimizer_states": report.states,
         "bytes": report.bytes,
         "differences": differences,
         "missing": missing,

@@ -18,8 +18,10 @@ pub struct Limit {
 /// A tensor-parallel size that the model does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct LimitError {
+    /// Which size: TP or ETP.
+    pub name: &'static str,
     /// Size asked for.
-    pub tp: u64,
+    pub size: u64,
     /// What it does not fit.
     pub limit: Limit,
     /// Sizes that fit everything.
@@ -34,10 +36,18 @@ impl fmt::Display for LimitError {
         let name = match what.as_str() {
             "groups" => "query groups",
             "ffn" => "rows of the feed-forward layer",
+            "shared_ffn" => "rows of the shared expert",
+            "expert_ffn" => "rows of each expert",
             "vocabulary" => "rows of the vocabulary",
             other => other,
         };
-        write!(f, "TP {} does not divide {size} {name}; possible: {}", self.tp, possible.join(", "))
+        write!(
+            f,
+            "{} {} does not divide {size} {name}; possible: {}",
+            self.name,
+            self.size,
+            possible.join(", ")
+        )
     }
 }
 
@@ -62,14 +72,14 @@ impl Model {
     }
 }
 
-/// Checks `tp` against all `limits`.
+/// Checks size `size`, called `name`, against all `limits`.
 ///
 /// # Errors
 /// [`LimitError`] naming the first limit that it does not fit, and what is possible.
-pub fn check(limits: &[Limit], tp: u64) -> Result<(), LimitError> {
-    match limits.iter().find(|limit| !limit.allows(tp)) {
+pub fn check(limits: &[Limit], name: &'static str, size: u64) -> Result<(), LimitError> {
+    match limits.iter().find(|limit| !limit.allows(size)) {
         None => Ok(()),
-        Some(limit) => Err(LimitError { tp, limit: limit.clone(), possible: possible(limits) }),
+        Some(limit) => Err(LimitError { name, size, limit: limit.clone(), possible: possible(limits) }),
     }
 }
 
@@ -95,9 +105,9 @@ mod tests {
     #[test]
     fn what_is_impossible_says_what_is_possible() {
         let limits = [limit("heads", 8), limit("ffn", 176)];
-        assert_eq!(check(&limits, 4), Ok(()));
+        assert_eq!(check(&limits, "TP", 4), Ok(()));
         assert_eq!(
-            check(&limits, 3).unwrap_err().to_string(),
+            check(&limits, "TP", 3).unwrap_err().to_string(),
             "TP 3 does not divide 8 heads; possible: 1, 2, 4, 8"
         );
     }

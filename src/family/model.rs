@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::experts::Experts;
 use super::file::{SizeFile, TensorFile};
-use super::{ArgRole, Arrangement, Family, Padding, Vocabulary};
+use super::names::templates;
+use super::predictions::{count as predictions, of_layer};
+use super::settle::Copies;
+use super::{ArgRole, Arrangement, CutBy, Family, LayerKind, ModelError, Numbers, Padding, Vocabulary};
 use crate::value::Value;
 
 /// The pipeline stage a tensor is on.
@@ -23,7 +27,7 @@ pub enum Stage {
 /// One tensor (or extra state) that a rank of this model may save.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its name with `{layer}`; `/` separates nested dicts.
+    /// Its name with `{layer}` and `{expert}`; `/` separates nested dicts.
     pub name: Arc<str>,
     /// The parameters it holds; empty for extra state.
     pub holds: Vec<Holding>,
@@ -31,8 +35,18 @@ pub struct Entry {
     pub arrangement: Arrangement,
     /// The axis along which it is arranged; 0 where it is replicated.
     pub axis: usize,
+    /// What cuts it.
+    pub by: CutBy,
     /// Where it is.
     pub stage: Stage,
+    /// The layers that have it.
+    pub layers: LayerKind,
+    /// Not trained: no optimizer has a state of it.
+    pub buffer: bool,
+    /// On the last stage too: a copy, if that is not the first.
+    pub also_last: bool,
+    /// Whether it is known if ranks hold parts of it or copies.
+    pub copies: Copies,
     /// Saved only where there is more than one stage.
     pub only_if_pipelined: bool,
     /// Where its dict must be made anew: the dict it is like.
@@ -42,7 +56,7 @@ pub struct Entry {
 /// One parameter in a tensor.
 #[derive(Debug, Clone)]
 pub struct Holding {
-    /// Canonical name with `{layer}`.
+    /// Canonical name with `{layer}` and `{expert}`.
     pub param: String,
     /// Its share of the tensor's rows.
     pub share: u64,
@@ -64,51 +78,11 @@ impl Holding {
 /// A family applied to the `args` of one checkpoint.
 #[derive(Debug, Clone)]
 pub struct Model {
-    family: Arc<Family>,
+    pub(super) family: Arc<Family>,
     sizes: BTreeMap<String, u64>,
-    entries: Vec<Entry>,
+    pub(super) experts: Option<Experts>,
+    pub(super) entries: Vec<Entry>,
     by_name: HashMap<Arc<str>, usize>,
-}
-
-/// A checkpoint that the family cannot describe.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum ModelError {
-    /// `args` lacks something that is needed, or has a number there that cannot be.
-    #[error("args do not say the {what} (looked for: {})", .fields.join(", "))]
-    MissingArg {
-        /// What it would say.
-        what: String,
-        /// Names of the fields that could say it.
-        fields: Vec<String>,
-    },
-    /// The family says that such a checkpoint cannot be resharded.
-    #[error("{reason} (args.{field} is {value})")]
-    Refused {
-        /// The telling field.
-        field: String,
-        /// Its value.
-        value: String,
-        /// Why.
-        reason: String,
-    },
-    /// An old checkpoint.
-    #[error(
-        "checkpoint_version is {found}, files below {needed} keep the rows of fused tensors in another order"
-    )]
-    Version {
-        /// What the file says; 0 where it says nothing.
-        found: f64,
-        /// What the family needs.
-        needed: f64,
-    },
-    /// A mistake in the family file that only shows with sizes.
-    #[error("family {family}: {what}")]
-    Family {
-        /// Name of the family.
-        family: String,
-        /// What is wrong.
-        what: String,
-    },
 }
 
 impl Family {
@@ -154,12 +128,25 @@ impl Family {
         for (name, ways) in &self.file.sizes {
             sizes.insert(name.clone(), size(name, ways, args)?);
         }
-        let mut model = Model { family: self.clone(), sizes, entries: Vec::new(), by_name: HashMap::new() };
+        let experts = self.file.experts.as_ref().map(|file| Experts::of(file, args)).transpose()?.flatten();
+        sizes.extend(experts.as_ref().map(|experts| ("experts".to_owned(), experts.count)));
+        sizes.extend(experts.as_ref().and_then(|experts| Some(("expert_ffn".to_owned(), experts.ffn?))));
+        sizes.extend(self.file.predictions.as_ref().and_then(|file| predictions(file, args)));
+        let (entries, by_name) = (Vec::new(), HashMap::new());
+        let mut model = Model { family: self.clone(), sizes, experts, entries, by_name };
         let holds =
             |fields: &[String]| fields.iter().any(|f| args.attribute(f).is_some_and(Value::is_truthy));
-        for tensor in &self.file.tensor {
+        for (tensor, of_prediction) in self.tensors() {
+            if tensor.layers == LayerKind::Expert && model.experts.is_none() {
+                continue;
+            }
             if (tensor.when.is_empty() || holds(&tensor.when)) && !holds(&tensor.unless) {
-                let entry = model.entry(tensor)?;
+                let mut entry = model.entry(&tensor)?;
+                entry.also_last = holds(&tensor.also_last_when);
+                entry.copies = Copies::of(&tensor, args);
+                if of_prediction {
+                    entry.holds.iter_mut().for_each(|holding| holding.param = of_layer(&holding.param));
+                }
                 model.by_name.insert(entry.name.clone(), model.entries.len());
                 model.entries.push(entry);
             }
@@ -192,23 +179,31 @@ impl Model {
         &self.entries
     }
 
-    /// The entry that a saved name is, and the number of its layer on the stage.
+    /// The entry that a saved name is, and the numbers in it: of the layer on its stage, of the expert on its rank.
     #[must_use]
-    pub fn find(&self, name: &str) -> Option<(&Entry, Option<u32>)> {
+    pub fn find(&self, name: &str) -> Option<(&Entry, Numbers)> {
         if let Some(index) = self.by_name.get(name) {
-            return Some((self.entries.get(*index)?, None));
+            return Some((self.entries.get(*index)?, Numbers::default()));
         }
-        layer_templates(name).find_map(|(template, layer)| {
+        templates(name).find_map(|(template, numbers)| {
             let index = self.by_name.get(template.as_str())?;
-            Some((self.entries.get(*index)?, Some(layer)))
+            Some((self.entries.get(*index)?, numbers))
         })
     }
 
     /// Canonical names (with `{layer}`) of the parameters that a checkpoint of this model cannot be without.
-    pub fn required_parameters(&self) -> impl Iterator<Item = &str> {
-        let described =
-            |param: &&String| self.entries.iter().flat_map(|e| &e.holds).any(|held| held.param == **param);
-        self.family.parameters.required.iter().filter(described).map(String::as_str)
+    pub fn required_parameters(&self) -> impl Iterator<Item = String> {
+        let holds = |entry: &Entry, param: &str| entry.holds.iter().any(|held| held.param == param);
+        let described = move |param: &String| self.entries.iter().any(|entry| holds(entry, param));
+        // A prediction's layer is dense or has experts, and nothing says which.
+        let of_every_layer = move |param: &&String| {
+            let mut entries = self.entries.iter().filter(|entry| holds(entry, param));
+            self.experts.is_none() || entries.all(|entry| entry.layers == LayerKind::Any)
+        };
+        let required = self.family.parameters.required.iter();
+        let layered = required.clone().filter(|param| param.contains("{layer}"));
+        let of_predictions = layered.filter(of_every_layer).map(|param| of_layer(param));
+        required.cloned().chain(of_predictions).filter(described)
     }
 
     /// Fields of args that decide how files are read: all rank files must agree on them.
@@ -220,7 +215,18 @@ impl Model {
         let vocabulary = file.vocabulary.true_size.iter().chain([&file.vocabulary.multiple]);
         let layout =
             file.args.iter().filter(|(_, role)| !matches!(role, ArgRole::Rank)).map(|(field, _)| field);
-        sizes.chain(conditions).chain(refused).chain(vocabulary).chain(layout).map(String::as_str)
+        let experts = file.experts.iter().flat_map(|file| [&file.count, &file.layers, &file.ffn]);
+        let predictions = file.predictions.iter().flat_map(|file| [&file.count, &file.one_if]);
+        let copies = file.copies.iter().flat_map(|file| [&file.arg, &file.known_with]);
+        sizes
+            .chain(experts)
+            .chain(predictions)
+            .chain(copies)
+            .chain(conditions)
+            .chain(refused)
+            .chain(vocabulary)
+            .chain(layout)
+            .map(String::as_str)
     }
 
     /// Fields of args that encode the layout.
@@ -229,10 +235,29 @@ impl Model {
         self.family.file.args.get(field).copied()
     }
 
-    /// The size that TP must divide where it cuts dimension `name`, if it may cut it.
+    /// The field of args that has this role.
     #[must_use]
-    pub fn cut(&self, dimension: &str) -> Option<&str> {
-        self.family.parameters.cut.get(dimension).map(String::as_str)
+    pub fn field_of(&self, role: ArgRole) -> Option<&str> {
+        self.fields_of(role).next()
+    }
+
+    /// The fields of args that have this role.
+    pub fn fields_of(&self, role: ArgRole) -> impl Iterator<Item = &str> {
+        let all = self.family.file.args.iter();
+        all.filter(move |(_, known)| **known == role).map(|(field, _)| field.as_str())
+    }
+
+    /// Whether virtual stages must all hold as many layers.
+    #[must_use]
+    pub fn even_virtual_stages(&self) -> bool {
+        self.family.file.even_virtual_stages
+    }
+
+    /// The size that `by` must divide where it cuts the dimension, if it is what cuts it.
+    #[must_use]
+    pub fn cut(&self, dimension: &str, by: CutBy) -> Option<&str> {
+        let (size, cut_by) = self.family.parameters.cut.get(dimension)?;
+        (*cut_by == by).then_some(size)
     }
 
     /// Canonical names of the parameters whose rows are the padded vocabulary.
@@ -275,16 +300,17 @@ impl Model {
         for (index, param) in tensor.holds.iter().enumerate() {
             let share = tensor.shares.get(index).map_or(Ok(1), |text| self.quotient(text).map_err(wrong))?;
             let dimensions = self.family.parameters.dimensions.get(param).cloned().unwrap_or_default();
-            cuts.push(self.family.parameters.cut_of(param).map(|(axis, _)| axis));
+            cuts.push(self.family.parameters.cut_of(param));
             holds.push(Holding { param: param.clone(), share, dimensions });
         }
-        let axis = cuts.first().copied().flatten();
-        if cuts.iter().any(|cut| *cut != axis) {
+        let cut = cuts.first().copied().flatten();
+        if cuts.iter().any(|other| *other != cut) {
             return Err(wrong(format!(
                 "'{}' holds parameters that are cut along different axes",
                 tensor.name
             )));
         }
+        let axis = cut.map(|(axis, _)| axis);
         let arrangement = match (axis, &tensor.interleave) {
             (None, _) => Arrangement::Replicated,
             (Some(_), None) => Arrangement::Concatenated,
@@ -297,7 +323,12 @@ impl Model {
             holds,
             arrangement,
             axis: axis.unwrap_or(0),
+            by: cut.map_or(CutBy::Tp, |(_, by)| by),
             stage: tensor.stage.unwrap_or(Stage::Layer),
+            layers: tensor.layers,
+            buffer: tensor.buffer,
+            also_last: false,
+            copies: Copies::Settled,
             only_if_pipelined: tensor.only_if_pipelined,
             container_like: tensor.container_like.clone(),
         })
@@ -321,21 +352,6 @@ impl Model {
         }
         Ok(numerator / denominator)
     }
-}
-
-/// The names with `{layer}` that `name` could be of, one for each number in it, with that number.
-pub fn layer_templates(name: &str) -> impl Iterator<Item = (String, u32)> {
-    let mut start = 0;
-    name.split('.').filter_map(move |part| {
-        let at = start;
-        start += part.len() + 1;
-        let plain = !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_digit())
-            && (part == "0" || !part.starts_with('0'));
-        let number = if plain { part.parse().ok()? } else { return None };
-        let (before, after) = (name.get(..at)?, name.get(at + part.len()..)?);
-        Some((format!("{before}{{layer}}{after}"), number))
-    })
 }
 
 /// No model has as many of anything; a larger number is damaged or hostile.
@@ -405,7 +421,7 @@ mod tests {
     fn args_decide_groups_and_gates() {
         let plain = core().model(&args(&gqa()), 3.0).unwrap();
         let (qkv, layer) = plain.find("decoder.layers.1.self_attention.linear_qkv.weight").unwrap();
-        assert_eq!((qkv.arrangement, layer), (Arrangement::Interleaved { groups: 2 }, Some(1)));
+        assert_eq!((qkv.arrangement, layer.layer), (Arrangement::Interleaved { groups: 2 }, Some(1)));
         assert_eq!(qkv.holds.iter().map(|h| h.share).collect::<Vec<_>>(), [4, 1, 1]);
         assert_eq!(plain.find("decoder.layers.0.mlp.linear_fc1.weight").unwrap().0.holds.len(), 1);
         let mut fields = gqa();
@@ -429,13 +445,5 @@ mod tests {
         let mut fields = gqa();
         fields.push(("moe_mlp_glu_interleave_size", Value::Int(32)));
         assert!(error(&fields, 3.0).contains("moe_mlp_glu_interleave_size is 32"));
-    }
-
-    #[test]
-    fn only_plain_numbers_are_layers() {
-        let all: Vec<_> = layer_templates("a.0.b.12.c").collect();
-        assert_eq!(all, [("a.{layer}.b.12.c".to_owned(), 0), ("a.0.b.{layer}.c".to_owned(), 12)]);
-        assert_eq!(layer_templates("a.01.b").count(), 0);
-        assert_eq!(layer_templates("weight7.a").count(), 0);
     }
 }

@@ -1,8 +1,17 @@
 //! Names in a legacy Megatron checkpoint directory: tracker, iteration directories, rank directories.
 //!
-//! Source: Megatron-LM's `checkpointing.py`. Rank directories carry the pipeline rank only where there is more than one stage.
+//! Source: Megatron-LM's `checkpointing.py`. Rank directories carry the pipeline rank only where there is more than one stage, and the
+//! expert rank only where there is more than one of them.
+
+mod buckets;
+mod flat;
+mod groups;
 
 use crate::layout::Rank;
+
+pub use buckets::bucket_size;
+pub use flat::{Flat, FlatItem, FlatRule};
+pub use groups::{GroupError, GroupKind};
 
 /// The file that says which iteration is the latest: a decimal number or `release`.
 pub const TRACKER: &str = "latest_checkpointed_iteration.txt";
@@ -10,12 +19,18 @@ pub const TRACKER: &str = "latest_checkpointed_iteration.txt";
 /// The file in each rank directory.
 pub const MODEL_FILE: &str = "model_optim_rng.pt";
 
+/// The file beside it that holds the state of a distributed optimizer.
+pub const DISTRIBUTED_FILE: &str = "distrib_optim.pt";
+
 /// Entries of a rank file that hold optimizer state.
 pub const OPTIMIZER_ENTRIES: &[&str] = &["optimizer", "opt_param_scheduler", "lr_scheduler"];
 
+/// The entry of a rank file that holds random-number state.
+pub const RNG_ENTRY: &str = "rng_state";
+
 /// Entries of a rank file whose tensors are one rank's own state, taken over as they are. Tensors of other entries might be parts of
 /// something that is cut, so such entries cannot be taken over.
-pub const RANK_STATE_ENTRIES: &[&str] = &["rng_state", "rerun_state_machine"];
+pub const RANK_STATE_ENTRIES: &[&str] = &[RNG_ENTRY, "rerun_state_machine"];
 
 /// The directory of a release: a checkpoint without an iteration.
 pub const RELEASE: &str = "release";
@@ -43,10 +58,32 @@ pub fn parse_iteration_dir(name: &str) -> Option<u64> {
     digits(name.strip_prefix("iter_")?)
 }
 
-/// `mp_rank_03` for one pipeline stage, else `mp_rank_03_001`.
+/// `mp_rank_03`, with `_001` for the stage where there are several (`pp`), and for the expert rank where there are several (`ep`).
 #[must_use]
-pub fn rank_dir(rank: Rank, pp: u32) -> String {
-    if pp > 1 { format!("mp_rank_{:02}_{:03}", rank.tp, rank.pp) } else { format!("mp_rank_{:02}", rank.tp) }
+pub fn rank_dir(rank: Rank, pp: u32, ep: u32) -> String {
+    let mut name = format!("mp_rank_{:02}", rank.tp);
+    for (number, size) in [(rank.pp, pp), (rank.ep, ep)] {
+        if size > 1 {
+            name.push_str(&format!("_{number:03}"));
+        }
+    }
+    name
+}
+
+/// The entry of a rank file that holds part `chunk` of the model, of `chunks`: `model`, or `model0` and so on.
+#[must_use]
+pub fn model_entry(chunk: u32, chunks: u32) -> String {
+    if chunks > 1 { format!("model{chunk}") } else { "model".to_owned() }
+}
+
+/// The part of the model that a rank file keeps under `key`.
+#[must_use]
+pub fn parse_model_entry(key: &str) -> Option<u32> {
+    match key.strip_prefix("model")? {
+        "" => Some(0),
+        number if number == "0" || !number.starts_with('0') => digits(number),
+        _ => None,
+    }
 }
 
 /// Reads the name of a rank directory.
@@ -79,10 +116,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn parts_of_the_model_are_numbered_where_there_are_several() {
+        assert_eq!((model_entry(0, 1), model_entry(1, 2)), ("model".into(), "model1".into()));
+        assert_eq!(parse_model_entry("model"), Some(0));
+        assert_eq!(parse_model_entry("model10"), Some(10));
+        assert_eq!((parse_model_entry("model01"), parse_model_entry("model_ema")), (None, None));
+    }
+
+    #[test]
     fn names_are_megatrons() {
-        assert_eq!(rank_dir(Rank { tp: 3, pp: 0 }, 1), "mp_rank_03");
-        assert_eq!(rank_dir(Rank { tp: 3, pp: 0 }, 2), "mp_rank_03_000");
-        assert_eq!(rank_dir(Rank { tp: 103, pp: 12 }, 32), "mp_rank_103_012");
+        let rank = |tp, pp, ep| Rank { tp, pp, ep };
+        assert_eq!(rank_dir(rank(3, 0, 0), 1, 1), "mp_rank_03");
+        assert_eq!(rank_dir(rank(3, 0, 0), 2, 1), "mp_rank_03_000");
+        assert_eq!(rank_dir(rank(103, 12, 0), 32, 1), "mp_rank_103_012");
+        assert_eq!(rank_dir(rank(0, 0, 3), 1, 4), "mp_rank_00_003");
+        assert_eq!(rank_dir(rank(1, 2, 3), 4, 4), "mp_rank_01_002_003");
         assert_eq!(iteration_dir(63578), "iter_0063578");
         assert_eq!(parse_iteration_dir("iter_0063578"), Some(63578));
         assert_eq!(parse_iteration_dir("iter_x"), None);

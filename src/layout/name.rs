@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Layout, LayoutError, Stages};
+use super::{Experts, Layout, LayoutError, Stages};
 
 /// A layout as asked for: what is left out is the source's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -11,20 +11,31 @@ pub struct LayoutSpec {
     pub tp: Option<u32>,
     /// Pipeline size.
     pub pp: Option<u32>,
-    /// Layers per stage.
+    /// Virtual stages on each pipeline rank.
+    pub vpp: Option<u32>,
+    /// Expert-parallel size.
+    pub ep: Option<u32>,
+    /// Expert-tensor-parallel size.
+    pub etp: Option<u32>,
+    /// Layers per (virtual) stage.
     pub stages: Option<Stages>,
+    /// Multi-token-prediction layers, where the stages were said in Megatron's text: they then say the number of virtual stages too, and
+    /// may hold no layer.
+    pub in_text: Option<u32>,
 }
 
 /// A text that is no layout name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a layout name; layouts are written like tp8, tp8pp4 or tp1pp2@10,32")]
+#[error(
+    "'{0}' is not a layout name; layouts are written like tp8, tp8pp4, tp1pp2@10,32, tp2pp4vpp2 or tp2pp2ep4"
+)]
 pub struct NameError(pub String);
 
 impl LayoutSpec {
     /// Reads a layout name. Only digits without leading zeros count, so that a layout has one spelling.
     ///
     /// # Errors
-    /// [`NameError`] for anything that is not `[tpN][ppN[@N,N,..]]`.
+    /// [`NameError`] for anything that is not `[tpN][ppN][vppN][epN][etpN][@N,N,..]`.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         Self::read(text).ok_or_else(|| NameError(text.to_owned()))
     }
@@ -33,11 +44,20 @@ impl LayoutSpec {
         let mut spec = Self::default();
         let (sizes, cut) = text.split_once('@').map_or((text, None), |(sizes, cut)| (sizes, Some(cut)));
         let mut rest = sizes;
-        if let Some(after) = rest.strip_prefix("tp") {
-            (spec.tp, rest) = number(after).map(|(n, rest)| (Some(n), rest))?;
+        let fields = [
+            ("tp", &mut spec.tp),
+            ("pp", &mut spec.pp),
+            ("vpp", &mut spec.vpp),
+            ("ep", &mut spec.ep),
+            ("etp", &mut spec.etp),
+        ];
+        for (prefix, size) in fields {
+            if let Some(after) = rest.strip_prefix(prefix) {
+                (*size, rest) = number(after).map(|(n, rest)| (Some(n), rest))?;
+            }
         }
-        if let Some(after) = rest.strip_prefix("pp") {
-            (spec.pp, rest) = number(after).map(|(n, rest)| (Some(n), rest))?;
+        if spec.vpp.is_some() {
+            spec.pp?;
         }
         if let Some(cut) = cut {
             let layers: Option<Vec<u32>> = cut.split(',').map(whole_number).collect();
@@ -59,47 +79,120 @@ impl LayoutSpec {
         fn differ<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
             matches!((a, b), (Some(a), Some(b)) if a != b)
         }
-        let own_pp = self.pp.or(self.stages.as_ref().map(Stages::count));
-        let other_pp = other.pp.or(other.stages.as_ref().map(Stages::count));
         differ(self.tp.as_ref(), other.tp.as_ref())
-            || differ(own_pp.as_ref(), other_pp.as_ref())
+            || differ(self.known_pp().as_ref(), other.known_pp().as_ref())
+            || differ(self.vpp.as_ref(), other.vpp.as_ref())
+            || differ(self.ep.as_ref(), other.ep.as_ref())
+            || differ(self.etp.as_ref(), other.etp.as_ref())
             || differ(self.stages.as_ref(), other.stages.as_ref())
     }
 
     /// What both ask for together; `other` fills what `self` leaves out.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        Self { tp: self.tp.or(other.tp), pp: self.pp.or(other.pp), stages: self.stages.or(other.stages) }
+        Self {
+            tp: self.tp.or(other.tp),
+            pp: self.pp.or(other.pp),
+            vpp: self.vpp.or(other.vpp),
+            ep: self.ep.or(other.ep),
+            etp: self.etp.or(other.etp),
+            stages: self.stages.or(other.stages),
+            in_text: self.in_text.or(other.in_text),
+        }
+    }
+
+    /// The pipeline size, where it is said or follows from the stages.
+    fn known_pp(&self) -> Option<u32> {
+        let from_stages = || Some(self.stages.as_ref()?.count() / self.vpp.unwrap_or(1).max(1));
+        self.pp.or_else(from_stages)
     }
 
     /// The layout meant, for a model cut as `source` is.
     ///
-    /// A pipeline size without a cut means even stages; without either, the source's stages.
+    /// A pipeline size without a cut means even stages, and without virtual stages none; without any, the source's stages. A
+    /// tensor-parallel size means, as in Megatron, the same for experts unless `etp` is said.
     ///
     /// # Errors
     /// [`LayoutError`] where the stages do not fit the model's layers.
     pub fn resolve(&self, source: &Layout) -> Result<Layout, LayoutError> {
-        let layers = u32::try_from(source.stages.total()).unwrap_or(u32::MAX);
         let tp = self.tp.unwrap_or(source.tp);
         if tp == 0 {
             return Err(LayoutError::Zero { what: "the tensor-parallel size" });
         }
-        let stages = match (&self.stages, self.pp) {
-            // A cut that the source has is a cut, whatever it looks like: a stage of its own for the embedding holds no layer.
-            (Some(stages), None) if *stages == source.stages => stages.clone(),
-            (Some(stages), Some(pp)) if *stages == source.stages && pp == stages.count() => stages.clone(),
-            (Some(stages), pp) => check_cut(stages, pp, layers)?,
-            (None, Some(0)) => return Err(LayoutError::Zero { what: "the pipeline-parallel size" }),
-            (None, Some(pp)) if pp > layers.max(1) => return Err(LayoutError::TooManyStages { layers, pp }),
-            (None, Some(pp)) => Stages::even(layers, pp).ok_or_else(|| LayoutError::Uneven {
-                layers,
-                pp,
-                proposal: Layout { tp, stages: Stages::nearly_even(layers, pp) }.to_string(),
-                stages: Stages::nearly_even(layers, pp),
-            })?,
-            (None, None) => source.stages.clone(),
+        let experts = self.experts(source, tp)?;
+        let keeps = self.pp.is_none() && self.vpp.is_none() && self.stages.is_none();
+        let vpp = if keeps { source.vpp } else { self.vpp_of_text()?.or(self.vpp).unwrap_or(1) };
+        if vpp == 0 {
+            return Err(LayoutError::Zero { what: "the number of virtual stages" });
+        }
+        // Virtual stages alone are for the source's pipeline ranks.
+        let pp = self.pp.or_else(|| (self.stages.is_none() && !keeps).then(|| source.pp()));
+        let stages = self.stages(source, pp, vpp, tp)?;
+        if stages.count() % vpp != 0 {
+            let count = stages.count();
+            return Err(LayoutError::NotVirtual { count, pp: pp.unwrap_or(count / vpp), vpp });
+        }
+        let layout = Layout { tp, stages, vpp, experts };
+        // With one pipeline rank there is nothing to take turns with.
+        if vpp > 1 && layout.pp() == 1 {
+            return Err(LayoutError::VirtualAlone { vpp });
+        }
+        Ok(layout)
+    }
+
+    /// Virtual stages that Megatron's text for a cut means for the pipeline size asked for.
+    fn vpp_of_text(&self) -> Result<Option<u32>, LayoutError> {
+        let Some(count) = self.stages.as_ref().filter(|_| self.in_text.is_some()).map(Stages::count) else {
+            return Ok(None);
         };
-        Ok(Layout { tp, stages })
+        match self.pp {
+            None => Err(LayoutError::TextWithoutPp { count }),
+            Some(pp)
+                if pp == 0 || !count.is_multiple_of(pp) || self.vpp.is_some_and(|vpp| vpp != count / pp) =>
+            {
+                Err(LayoutError::NotVirtual { count, pp, vpp: self.vpp.unwrap_or(1) })
+            }
+            Some(pp) => Ok(Some(count / pp)),
+        }
+    }
+
+    fn stages(&self, source: &Layout, pp: Option<u32>, vpp: u32, tp: u32) -> Result<Stages, LayoutError> {
+        let layers = u32::try_from(source.stages.total()).unwrap_or(u32::MAX);
+        let count = pp.map(|pp| pp.saturating_mul(vpp));
+        match (&self.stages, count) {
+            // A cut that the source has is a cut, whatever it looks like: a stage of its own for the embedding holds no layer.
+            (Some(stages), None) if *stages == source.stages => Ok(stages.clone()),
+            (Some(stages), Some(count)) if *stages == source.stages && count == stages.count() => {
+                Ok(stages.clone())
+            }
+            (Some(stages), count) => check_cut(stages, count, layers, self.in_text.is_some()),
+            (None, Some(0)) => Err(LayoutError::Zero { what: "the pipeline-parallel size" }),
+            (None, Some(count)) if count > layers.max(1) => {
+                Err(LayoutError::TooManyStages { layers, pp: count })
+            }
+            (None, Some(count)) => Stages::even(layers, count).ok_or_else(|| {
+                let stages = Stages::nearly_even(layers, count);
+                let proposal = Layout { tp, stages: stages.clone(), vpp, experts: None }.to_string();
+                LayoutError::Uneven { layers, pp: count, proposal, stages }
+            }),
+            (None, None) => Ok(source.stages.clone()),
+        }
+    }
+
+    fn experts(&self, source: &Layout, tp: u32) -> Result<Option<Experts>, LayoutError> {
+        let Some(known) = source.experts else {
+            let asked = self.ep.is_some_and(|ep| ep != 1) || self.etp.is_some_and(|etp| etp != tp);
+            return if asked { Err(LayoutError::NoExperts) } else { Ok(None) };
+        };
+        let default_etp = if self.tp.is_some() { tp } else { known.etp };
+        let (ep, etp) = (self.ep.unwrap_or(known.ep), self.etp.unwrap_or(default_etp));
+        if ep == 0 || etp == 0 {
+            return Err(LayoutError::Zero { what: "the expert-parallel and expert-tensor-parallel sizes" });
+        }
+        if !tp.is_multiple_of(etp) {
+            return Err(LayoutError::ExpertCut { etp, tp });
+        }
+        Ok(Some(Experts { ep, etp }))
     }
 }
 
@@ -108,18 +201,26 @@ impl fmt::Display for LayoutSpec {
         if let Some(tp) = self.tp {
             write!(f, "tp{tp}")?;
         }
-        if let Some(pp) = self.pp.or(self.stages.as_ref().map(Stages::count)) {
-            write!(f, "pp{pp}")?;
+        let sizes = [("pp", self.known_pp()), ("vpp", self.vpp), ("ep", self.ep), ("etp", self.etp)];
+        for (prefix, size) in sizes {
+            if let Some(size) = size {
+                write!(f, "{prefix}{size}")?;
+            }
         }
         if let Some(stages) = &self.stages { write!(f, "@{stages}") } else { Ok(()) }
     }
 }
 
-fn check_cut(stages: &Stages, pp: Option<u32>, layers: u32) -> Result<Stages, LayoutError> {
+fn check_cut(
+    stages: &Stages,
+    pp: Option<u32>,
+    layers: u32,
+    may_be_empty: bool,
+) -> Result<Stages, LayoutError> {
     if let Some(pp) = pp.filter(|pp| *pp != stages.count()) {
         return Err(LayoutError::WrongCount { pp, stages: stages.clone(), count: stages.layers().len() });
     }
-    if stages.layers().contains(&0) {
+    if !may_be_empty && stages.layers().contains(&0) {
         return Err(LayoutError::Zero { what: "the number of layers on each stage" });
     }
     let sum = stages.total();
@@ -148,7 +249,7 @@ mod tests {
     use super::*;
 
     fn source() -> Layout {
-        Layout { tp: 2, stages: Stages::new(vec![2, 4]).unwrap() }
+        Layout::dense(2, Stages::new(vec![2, 4]).unwrap())
     }
 
     fn resolved(text: &str) -> Result<String, LayoutError> {
@@ -177,6 +278,49 @@ mod tests {
     }
 
     #[test]
+    fn virtual_stages_are_asked_for_with_the_pipeline() {
+        assert_eq!(resolved("tp1pp3vpp2"), Ok("tp1pp3vpp2".into()));
+        assert_eq!(resolved("tp1pp2vpp2@1,2,2,1"), Ok("tp1pp2vpp2@1,2,2,1".into()));
+        assert!(resolved("tp1pp2vpp2").unwrap_err().to_string().contains("tp1pp2vpp2@2,2,1,1"));
+        assert!(matches!(resolved("tp1pp2vpp2@3,3"), Err(LayoutError::WrongCount { .. })));
+        assert!(resolved("tp1pp1vpp2@3,3").is_err());
+        let virtual_source = Layout { vpp: 3, ..Layout::dense(1, Stages::even(6, 6).unwrap()) };
+        let name =
+            |text: &str| LayoutSpec::parse(text).unwrap().resolve(&virtual_source).map(|l| l.to_string());
+        assert_eq!(name("tp2"), Ok("tp2pp2vpp3".into()));
+        assert_eq!(name("pp2"), Ok("tp1pp2".into()));
+        let flag = LayoutSpec { vpp: Some(1), ..LayoutSpec::default() };
+        assert_eq!(flag.resolve(&virtual_source).unwrap().to_string(), "tp1pp2");
+    }
+
+    #[test]
+    fn megatrons_text_says_stages_and_virtual_stages() {
+        let spec = |text: &str, pp, vpp| {
+            let cut: super::super::StageText = text.parse().unwrap();
+            let spec =
+                LayoutSpec { pp, vpp, stages: Some(cut.stages), in_text: Some(0), ..LayoutSpec::default() };
+            spec.resolve(&source()).map(|layout| layout.to_string())
+        };
+        assert_eq!(spec("Et|tt|tt|tL", Some(2), None), Ok("tp2pp2vpp2@1,2,2,1".into()));
+        assert_eq!(spec("E|t*3|t*3|L", Some(4), None), Ok("tp2pp4@0,3,3,0".into()));
+        assert_eq!(spec("Et|tt|tt|tL", None, None), Err(LayoutError::TextWithoutPp { count: 4 }));
+        assert!(matches!(spec("Et|tt|tt|tL", Some(3), None), Err(LayoutError::NotVirtual { pp: 3, .. })));
+        assert!(matches!(spec("Et|tt|tt|tL", Some(2), Some(4)), Err(LayoutError::NotVirtual { vpp: 4, .. })));
+        assert!(matches!(spec("Et|tL", Some(2), None), Err(LayoutError::WrongSum { sum: 2, .. })));
+    }
+
+    #[test]
+    fn experts_follow_the_source_and_megatron() {
+        let source = Layout { experts: Some(Experts { ep: 4, etp: 1 }), ..source() };
+        let name = |text: &str| LayoutSpec::parse(text).unwrap().resolve(&source).map(|l| l.to_string());
+        assert_eq!(name("pp2"), Ok("tp2pp2ep4etp1".into()));
+        assert_eq!(name("tp4"), Ok("tp4pp2ep4@2,4".into()));
+        assert_eq!(name("tp4pp1ep2etp2"), Ok("tp4pp1ep2etp2".into()));
+        assert!(matches!(name("tp4etp3"), Err(LayoutError::ExpertCut { etp: 3, tp: 4 })));
+        assert_eq!(resolved("ep2"), Err(LayoutError::NoExperts));
+    }
+
+    #[test]
     fn only_one_spelling_is_read() {
         for bad in [
             "",
@@ -188,6 +332,8 @@ mod tests {
             "tp8pp4@",
             "tp8@1,2",
             "pp2tp4",
+            "tp2vpp2",
+            "tp2ep2pp2",
             "tp8 ",
             "TP8",
             "tp8pp2@1,,2",

@@ -9,6 +9,8 @@ use super::{FilePlan, Segment, Stripe};
 #[derive(Debug, Default)]
 pub struct Builder {
     plan: FilePlan,
+    /// Set where the next segment stands for itself.
+    is_cut: bool,
 }
 
 impl Builder {
@@ -44,9 +46,15 @@ impl Builder {
         self.push(Segment::Crc32(of));
     }
 
+    /// Keeps what comes next apart from what came before, so that segments can be told by the tensor they are of.
+    pub fn cut(&mut self) {
+        self.is_cut = true;
+    }
+
     /// Appends source bytes.
     pub fn stripe(&mut self, stripe: Stripe) {
-        if let Some(Segment::Stripe(before)) = self.plan.segments.last_mut()
+        if !self.is_cut
+            && let Some(Segment::Stripe(before)) = self.plan.segments.last_mut()
             && let Some(joined) = before.join(&stripe)
         {
             self.plan.len += stripe.bytes();
@@ -67,6 +75,7 @@ impl Builder {
     fn push(&mut self, segment: Segment) {
         let bytes = segment.bytes();
         if bytes > 0 {
+            self.is_cut = false;
             self.plan.starts.push(self.plan.len);
             self.plan.segments.push(segment);
             self.plan.len += bytes;

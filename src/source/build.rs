@@ -1,31 +1,36 @@
 //! Builds the catalog: every tensor of every rank file becomes chunks of canonical parameters.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::SourceError;
-use super::detect::model_of;
-use super::leaves::{Leaf, leaves};
+use super::complete;
+use super::detect::leaves_of;
+use super::leaves::Leaf;
 use super::locate::Sizes;
-use crate::catalog::{Catalog, Chunk, Iteration, Param, Period, RankFile};
+use super::optimizer;
+use super::stages::layout;
+use crate::catalog::{Catalog, Chunk, ExtraState, Iteration, Param, Params, Period, RankFile, StateOf};
 use crate::extent::Extent;
-use crate::family::{Arrangement, Entry, Model, Stage, part_sizes};
-use crate::layout::{Layout, Stages};
+use crate::family::{Entry, LayerKind, Model, Numbers, Stage, part_sizes};
+use crate::layout::{Experts, Layout, Place, Rank};
+use crate::store::Store;
 use crate::tensor::{Band, Shape};
 use crate::value::{TensorRef, Value};
 
 /// The catalog of these rank files.
 pub(super) fn catalog(
     model: &Model,
-    sizes: Sizes,
+    (sizes, experts): (Sizes, Option<Experts>),
     iteration: Iteration,
     files: Vec<RankFile>,
     missing: &[String],
+    store: &dyn Store,
 ) -> Result<Catalog, SourceError> {
-    let mut known: Vec<(usize, Leaf<'_>, &Entry, Option<u32>)> = Vec::new();
+    let mut known = Vec::new();
     for (index, file) in files.iter().enumerate() {
-        for leaf in leaves(model_of(file)?, &file.name)? {
-            let Some((entry, layer)) = model.find(&leaf.path) else {
+        for (chunk, leaf) in leaves_of(file)? {
+            let Some((entry, numbers)) = model.find(&leaf.path) else {
                 let family = model.family().name.clone();
                 return Err(SourceError::UnknownTensor {
                     file: file.name.clone(),
@@ -33,108 +38,95 @@ pub(super) fn catalog(
                     family,
                 });
             };
-            known.push((index, leaf, entry, layer));
+            known.push(Known { file: index, chunk, leaf, entry, numbers });
         }
     }
-    let stages = stages(model, sizes, &files, &known, missing)?;
-    let layout = Layout { tp: sizes.tp, stages };
+    let layout = Layout { experts, ..layout(model, sizes, &files, &known, missing)? };
     let mut builder = Builder {
         catalog: Catalog::new(layout, iteration, files.clone()),
-        dimensions: HashMap::new(),
+        model,
+        dimensions: stated_dimensions(model),
         names: HashMap::new(),
+        state: None,
     };
-    for (index, leaf, entry, layer) in &known {
-        if let Some(file) = files.get(*index) {
-            builder.leaf(file, leaf, entry, *layer)?;
+    for known in &known {
+        if let Some(file) = files.get(known.file) {
+            builder.leaf(file, known)?;
         }
     }
-    builder.finish(model, missing)
+    optimizer::read(&mut builder, &files, &known, store)?;
+    complete::check(&builder.catalog, model, missing)?;
+    Ok(builder.catalog)
 }
 
-/// Layers per stage: the highest layer that a file of the stage names.
-fn stages(
-    model: &Model,
-    sizes: Sizes,
-    files: &[RankFile],
-    known: &[(usize, Leaf<'_>, &Entry, Option<u32>)],
-    missing: &[String],
-) -> Result<Stages, SourceError> {
-    let mut seen: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
-    for (index, _, _, layer) in known {
-        if let (Some(file), Some(layer)) = (files.get(*index), layer) {
-            seen.entry(file.rank.pp).or_default().insert(*layer);
-        }
-    }
-    let mut counts = Vec::new();
-    for pp in 0..sizes.pp {
-        let layers = seen.remove(&pp).unwrap_or_default();
-        let count = layers.last().map_or(0, |last| last.saturating_add(1));
-        if let Some(gap) = (0..count).find(|layer| !layers.contains(layer)) {
-            let file = files
-                .iter()
-                .find(|file| file.rank.pp == pp)
-                .map_or_else(String::new, |file| file.name.clone());
-            let what = format!("stage {pp} has a layer {} but no layer {gap}", count - 1);
-            return Err(SourceError::Contents { file, what });
-        }
-        counts.push(count);
-    }
-    let stages = Stages::new(counts).unwrap_or_else(|| Stages::nearly_even(0, 1));
-    let layers = model.size("layers").unwrap_or_else(|| stages.total());
-    if stages.total() != layers {
-        let sum = stages.total();
-        let path = files.first().map_or_else(Default::default, |file| std::path::PathBuf::from(&file.name));
-        return Err(SourceError::Layers { path, stages, sum, layers, missing: missing.to_vec() });
-    }
-    Ok(stages)
+/// A leaf of a rank file's model, and what the family says it is.
+pub(super) struct Known<'a> {
+    /// Which of the rank files.
+    pub(super) file: usize,
+    /// Which of its parts of the model.
+    pub(super) chunk: u32,
+    pub(super) leaf: Leaf<'a>,
+    pub(super) entry: &'a Entry,
+    /// Numbers of its layer within that part, and of its expert on the rank.
+    pub(super) numbers: Numbers,
 }
 
-struct Builder {
-    catalog: Catalog,
+/// Dimensions whose size args state.
+fn stated_dimensions(model: &Model) -> HashMap<String, (u64, String)> {
+    let stated = |name: &str| Some((name.to_owned(), (model.size(name)?, "args".to_owned())));
+    ["experts", "expert_ffn"].into_iter().filter_map(stated).collect()
+}
+
+pub(super) struct Builder<'a> {
+    pub(super) catalog: Catalog,
+    pub(super) model: &'a Model,
     /// Sizes of the model's dimensions, and the tensor and file each was first seen in.
     dimensions: HashMap<String, (u64, String)>,
-    /// The entry that saves each parameter (with `{layer}`), tied copies apart.
-    names: HashMap<String, Arc<str>>,
+    /// The entry that saves each parameter, tied copies apart.
+    names: HashMap<Arc<str>, Arc<str>>,
+    /// The optimizer's state that tensors are added to; `None` for the weights.
+    pub(super) state: Option<usize>,
 }
 
 /// A tensor on its way into the catalog.
-struct Stored<'a> {
-    file: &'a RankFile,
-    path: &'a str,
-    tensor: &'a TensorRef,
+pub(super) struct Stored<'a> {
+    pub(super) rank: Rank,
+    /// Name of the file for messages.
+    pub(super) file: &'a str,
+    pub(super) path: &'a str,
+    pub(super) tensor: &'a TensorRef,
     /// Where its storage is.
-    storage: Extent,
+    pub(super) storage: Extent,
 }
 
 impl Stored<'_> {
     fn error(&self, what: String) -> SourceError {
-        SourceError::Tensor { file: self.file.name.clone(), tensor: self.path.to_owned(), what }
+        SourceError::Tensor { file: self.file.to_owned(), tensor: self.path.to_owned(), what }
     }
 }
 
-impl Builder {
-    fn leaf(
-        &mut self,
-        file: &RankFile,
-        leaf: &Leaf<'_>,
-        entry: &Entry,
-        layer: Option<u32>,
-    ) -> Result<(), SourceError> {
+impl Builder<'_> {
+    fn leaf(&mut self, file: &RankFile, known: &Known<'_>) -> Result<(), SourceError> {
+        let Known { leaf, entry, chunk, .. } = known;
         if entry.holds.is_empty() {
-            self.extra_state(leaf, entry);
+            let place = Place { rank: file.rank, chunk: *chunk };
+            self.extra_state(file, known, self.in_model(known.numbers, place));
             return Ok(());
         }
-        let (stage, stages) = (file.rank.pp, self.catalog.layout.pp());
+        let (layout, place) = (&self.catalog.layout, Place { rank: file.rank, chunk: *chunk });
         let belongs = match entry.stage {
-            Stage::First => stage == 0,
-            Stage::Last => stage + 1 == stages,
+            Stage::First => layout.is_first(place) || (entry.also_last && layout.is_last(place)),
+            Stage::Last => layout.is_last(place),
             Stage::Layer => true,
         };
         if !belongs {
-            let place = if entry.stage == Stage::First { "first" } else { "last" };
-            let what = format!("belongs to the {place} of {stages} pipeline stages, but is in stage {stage}");
+            let which = if entry.stage == Stage::First { "first" } else { "last" };
+            let (stage, stages) = (layout.stage(place), layout.stages.count());
+            let what = format!("belongs to the {which} of {stages} pipeline stages, but is in stage {stage}");
             return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
         }
+        let numbers = self.in_model(known.numbers, place);
+        self.check_place(file, known, numbers)?;
         let Some(tensor) = leaf.value.tensor() else {
             let what = "expected a tensor here".to_owned();
             return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
@@ -143,28 +135,70 @@ impl Builder {
             let what = format!("its storage data/{} is not in the file", tensor.storage.key);
             return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
         };
-        let stored = Stored { file, path: &leaf.path, tensor, storage: storage.extent };
-        self.spelling(&stored, entry)?;
-        let layer = layer.map(|local| self.catalog.layout.stages.layers_of(file.rank.pp).start + local);
-        self.tensor(&stored, entry, layer)
+        let stored =
+            Stored { rank: file.rank, file: &file.name, path: &leaf.path, tensor, storage: storage.extent };
+        self.spelling(&stored, entry, numbers)?;
+        self.tensor(&stored, entry, numbers)
     }
 
-    /// Extra state that holds nothing is the same in every layout. Anything else belongs to one layer of one; Megatron loads without it.
-    fn extra_state(&mut self, leaf: &Leaf<'_>, entry: &Entry) {
+    /// The numbers in the model of what has these numbers at `place`.
+    pub(super) fn in_model(&self, local: Numbers, place: Place) -> Numbers {
+        let layout = &self.catalog.layout;
+        Numbers {
+            layer: local.layer.map(|layer| layout.layers_at(place).start.saturating_add(layer)),
+            depth: local.depth,
+            expert: local.expert.map(|expert| {
+                let first = self.experts_per_rank().saturating_mul(place.rank.ep);
+                first.saturating_add(expert)
+            }),
+        }
+    }
+
+    fn experts_per_rank(&self) -> u32 {
+        let experts = self.model.size("experts").unwrap_or(0);
+        u32::try_from(experts / u64::from(self.catalog.layout.ep().max(1))).unwrap_or(u32::MAX)
+    }
+
+    /// A tensor is in a layer of its kind, and of an expert that its rank has.
+    fn check_place(&self, file: &RankFile, known: &Known<'_>, numbers: Numbers) -> Result<(), SourceError> {
+        let wrong = |what: String| {
+            Err(SourceError::Tensor { file: file.name.clone(), tensor: known.leaf.path.clone(), what })
+        };
+        if let (Some(layer), Some(_)) = (numbers.layer, self.model.size("experts")) {
+            let kind = self.model.kind_of(layer);
+            if known.entry.layers != LayerKind::Any && known.entry.layers != kind {
+                let has = if kind == LayerKind::Expert { "experts" } else { "no experts" };
+                return wrong(format!("is in layer {layer} of the model, which by its args has {has}"));
+            }
+        }
+        match known.numbers.expert {
+            Some(expert) if expert >= self.experts_per_rank() => {
+                let each = self.experts_per_rank();
+                wrong(format!("is of expert {expert} on its rank, but by its args each rank has {each}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Extra state that holds nothing is the same in every layout. Anything else belongs to the module as this rank has it.
+    fn extra_state(&mut self, file: &RankFile, known: &Known<'_>, numbers: Numbers) {
+        let Known { leaf, entry, .. } = known;
         let is_empty_tensor = leaf.value.tensor().is_some_and(|tensor| tensor.shape.elements() == Some(0));
         if is_empty_tensor {
             self.catalog.empty_states.insert(entry.name.clone());
         }
         if is_empty_tensor || matches!(leaf.value, Value::None) {
-            self.catalog.spellings.insert(entry.name.clone());
+            self.catalog.spell(&entry.name, numbers.layer);
         } else {
-            self.catalog.left_out.insert("_extra_state".to_owned());
+            let state = ExtraState { rank: file.rank, value: leaf.value.clone() };
+            let name: Arc<str> = numbers.fill(&entry.name).into();
+            self.catalog.extra_states.entry(name).or_default().push(state);
         }
     }
 
     /// Notes the name under which the model saves its parameters. Two names for one parameter would give every rank both, and one of two
     /// values would be lost.
-    fn spelling(&mut self, stored: &Stored<'_>, entry: &Entry) -> Result<(), SourceError> {
+    fn spelling(&mut self, stored: &Stored<'_>, entry: &Entry, numbers: Numbers) -> Result<(), SourceError> {
         if entry.only_if_pipelined {
             if self.catalog.layout.pp() == 1 {
                 self.catalog.left_out.insert(format!(
@@ -174,9 +208,10 @@ impl Builder {
             }
             return Ok(());
         }
-        self.catalog.spellings.insert(entry.name.clone());
+        self.catalog.spell(&entry.name, numbers.layer);
         for holding in &entry.holds {
-            let known = self.names.entry(holding.param.clone()).or_insert_with(|| entry.name.clone());
+            let param = numbers.fill(&holding.param).into();
+            let known = self.names.entry(param).or_insert_with(|| entry.name.clone());
             if *known != entry.name {
                 return Err(
                     stored.error(format!("{} is also saved as {known}; which one counts?", holding.param))
@@ -187,7 +222,12 @@ impl Builder {
     }
 
     /// Adds a chunk for every band of the tensor.
-    fn tensor(&mut self, stored: &Stored<'_>, entry: &Entry, layer: Option<u32>) -> Result<(), SourceError> {
+    pub(super) fn tensor(
+        &mut self,
+        stored: &Stored<'_>,
+        entry: &Entry,
+        numbers: Numbers,
+    ) -> Result<(), SourceError> {
         let shape = &stored.tensor.shape;
         for holding in &entry.holds {
             if holding.dimensions.len() != shape.rank() {
@@ -198,25 +238,18 @@ impl Builder {
             }
         }
         let arrange = |source| SourceError::Arrange {
-            file: stored.file.name.clone(),
+            file: stored.file.to_owned(),
             tensor: stored.path.to_owned(),
             source,
         };
-        let tp = match entry.arrangement {
-            Arrangement::Replicated => 1,
-            _ => u64::from(self.catalog.layout.tp),
-        };
+        let (ways, part) = entry.part(&self.catalog.layout, stored.rank);
         let local = shape.0.get(entry.axis).copied().unwrap_or(1);
-        let rows = local.checked_mul(tp).ok_or_else(|| stored.error("its size is beyond reason".into()))?;
+        let rows = local.checked_mul(ways).ok_or_else(|| stored.error("its size is beyond reason".into()))?;
         let shares: Vec<u64> = entry.holds.iter().map(|holding| holding.share).collect();
         let parts = part_sizes(rows, &shares).map_err(arrange)?;
-        let rank = if tp == 1 { 0 } else { u64::from(stored.file.rank.tp) };
-        let bands = entry.arrangement.bands(&parts, tp, rank).map_err(arrange)?;
+        let bands = entry.arrangement.bands(&parts, ways, part).map_err(arrange)?;
         for (index, holding) in entry.holds.iter().enumerate() {
-            let name: Arc<str> = match layer {
-                Some(layer) => holding.param.replace("{layer}", &layer.to_string()).into(),
-                None => holding.param.as_str().into(),
-            };
+            let name: Arc<str> = numbers.fill(&holding.param).into();
             let global = shape.with(entry.axis, parts.get(index).copied().unwrap_or(0));
             if global.bytes(stored.tensor.dtype).is_none_or(|bytes| bytes > LARGEST) {
                 return Err(stored.error("its size is beyond reason".into()));
@@ -231,6 +264,21 @@ impl Builder {
         Ok(())
     }
 
+    /// Adds a tensor of one number that is kept for a whole tensor: it goes by the first parameter that this one holds.
+    pub(super) fn scalar(
+        &mut self,
+        stored: &Stored<'_>,
+        entry: &Entry,
+        numbers: Numbers,
+    ) -> Result<(), SourceError> {
+        let Some(holding) = entry.holds.first() else { return Ok(()) };
+        let name = numbers.fill(&holding.param).into();
+        let param = self.param(stored, name, stored.tensor.shape.clone(), 0)?;
+        let chunk = chunk(stored, &Band::once(0, 0, 0, 1), 0);
+        param.add(chunk.ok_or_else(|| stored.error("its strides are beyond reason".into()))?);
+        Ok(())
+    }
+
     /// A dimension has one size in the whole model. This is what finds a plain feed-forward layer called gated, and the reverse.
     fn check_dimensions(
         &mut self,
@@ -242,7 +290,7 @@ impl Builder {
             let (known, where_seen) = self
                 .dimensions
                 .entry(name.clone())
-                .or_insert_with(|| (*size, format!("{} in {}", stored.path, stored.file.name)));
+                .or_insert_with(|| (*size, format!("{} in {}", stored.path, stored.file)));
             if known != size {
                 return Err(stored
                     .error(format!("its {name} dimension is {size}, but it is {known} by {where_seen}")));
@@ -259,7 +307,9 @@ impl Builder {
         axis: usize,
     ) -> Result<&mut Param, SourceError> {
         let dtype = stored.tensor.dtype;
-        let param = self.catalog.param_or_insert(Param::new(name, dtype, shape.clone(), axis));
+        let fresh = Param::new(name, dtype, shape.clone(), axis);
+        let Some(params) = self.params() else { return Err(stored.error("nothing is known of it".into())) };
+        let param = params.get_or_insert(fresh);
         if (param.dtype, &param.shape, param.axis) == (dtype, &shape, axis) {
             return Ok(param);
         }
@@ -270,72 +320,14 @@ impl Builder {
         )))
     }
 
-    fn finish(self, model: &Model, missing: &[String]) -> Result<Catalog, SourceError> {
-        for param in self.catalog.params() {
-            param.check().map_err(|source| SourceError::Uncovered {
-                param: param.name.to_string(),
-                source,
-                lacking: lacking(&self.catalog, param),
-                missing: missing.to_vec(),
-            })?;
-        }
-        check_required(&self.catalog, model, missing)?;
-        check_layers(&self.catalog, model, missing)?;
-        Ok(self.catalog)
-    }
-}
-
-/// Rank files without any of the parameter, on stages where other files have some.
-fn lacking(catalog: &Catalog, param: &Param) -> Vec<String> {
-    let chunks = param.chunks();
-    let lacks = |file: &&RankFile| {
-        chunks.iter().any(|chunk| chunk.rank.pp == file.rank.pp)
-            && !chunks.iter().any(|chunk| chunk.rank == file.rank)
-    };
-    catalog.ranks.iter().filter(lacks).map(|file| file.name.clone()).collect()
-}
-
-/// A model has what every model of its family has.
-fn check_required(catalog: &Catalog, model: &Model, missing: &[String]) -> Result<(), SourceError> {
-    for param in model.required_parameters() {
-        // That all layers are alike is checked apart.
-        if catalog.param(&param.replace("{layer}", "0")).is_none() {
-            let holds = |entry: &&Entry| entry.holds.iter().any(|held| held.param == param);
-            let tensors = model.entries().iter().filter(holds).map(|entry| entry.name.to_string()).collect();
-            return Err(SourceError::MissingTensor { tensors, missing: missing.to_vec() });
+    /// The set that tensors are added to.
+    fn params(&mut self) -> Option<&mut Params> {
+        let Some(index) = self.state else { return Some(&mut self.catalog.weights) };
+        match &mut self.catalog.optimizer.as_mut()?.states.get_mut(index)?.of {
+            StateOf::Elements(params) | StateOf::Scalar(params) => Some(params),
+            StateOf::Same(_) => None,
         }
     }
-    Ok(())
-}
-
-/// Every layer has the parameters that any layer has.
-fn check_layers(catalog: &Catalog, model: &Model, missing: &[String]) -> Result<(), SourceError> {
-    let layers = u32::try_from(catalog.layout.stages.total()).unwrap_or(u32::MAX);
-    let layered: BTreeSet<&str> = model
-        .entries()
-        .iter()
-        .flat_map(|entry| &entry.holds)
-        .map(|holding| holding.param.as_str())
-        .filter(|param| param.contains("{layer}"))
-        .collect();
-    for template in layered {
-        let has = |layer: u32| catalog.param(&template.replace("{layer}", &layer.to_string())).is_some();
-        let Some(other) = (0..layers).find(|layer| has(*layer)) else { continue };
-        if let Some(layer) = (0..layers).find(|layer| !has(*layer)) {
-            let param = template.replace("layers.{layer}.", "");
-            let stages = &catalog.layout.stages;
-            let of_layer =
-                catalog.ranks.iter().filter(|file| stages.layers_of(file.rank.pp).contains(&layer));
-            return Err(SourceError::MissingParameter {
-                layer,
-                param,
-                other,
-                lacking: of_layer.map(|file| file.name.clone()).collect(),
-                missing: missing.to_vec(),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// No parameter has as many bytes; sizes below this can be multiplied by ranks and element sizes without harm.
@@ -358,8 +350,8 @@ fn chunk(stored: &Stored<'_>, band: &Band, axis: usize) -> Option<Chunk> {
     };
     Some(Chunk {
         span: band.from..band.from.checked_add(band.positions())?,
-        rank: stored.file.rank,
-        object: stored.file.object,
+        rank: stored.rank,
+        object: stored.storage.object,
         start: stored.storage.offset.checked_add(offset)?,
         strides,
         period,

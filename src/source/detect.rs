@@ -1,14 +1,16 @@
 //! What kind of checkpoint this is: its sizes, which rank each file is, and its family.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::SourceError;
-use super::leaves::leaves;
+use super::leaves::{Leaf, leaves};
 use super::locate::{Located, Sizes};
 use super::rank_file::ReadFile;
-use crate::catalog::RankFile;
-use crate::family::{Family, Model, layer_templates};
+use super::torch_file::TorchFile;
+use crate::catalog::{BufferFile, RankFile};
+use crate::family::{Copies, Family, Model, layer_templates};
+use crate::format::megatron::RankDir;
 use crate::layout::Rank;
 use crate::value::Value;
 
@@ -24,77 +26,115 @@ pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, V
     };
     let problem = |what: String| SourceError::NotACheckpoint { path: located.directory.clone(), what };
     let stated = Stated::of(first)?;
-    if stated.experts > 1 || files.iter().any(|file| file.dir.third.is_some()) {
-        return Err(SourceError::Unsupported {
-            path: located.directory.display().to_string(),
-            what: "it has expert-parallel ranks, which this version cannot reshard yet",
-        });
-    }
     let found = Sizes {
-        tp: files.iter().map(|file| file.dir.tp).max().unwrap_or(0).saturating_add(1),
-        pp: files.iter().map(|file| file.dir.second.unwrap_or(0)).max().unwrap_or(0).saturating_add(1),
+        tp: size_of(files.iter().map(|file| file.dir.tp)),
+        pp: size_of(files.iter().filter_map(|file| stated.pp_of(file.dir))),
+        ep: size_of(files.iter().filter_map(|file| stated.ep_of(file.dir))),
     };
-    let said = Sizes { tp: stated.tp.unwrap_or(found.tp), pp: stated.pp.unwrap_or(found.pp) };
-    if found.tp > said.tp || found.pp > said.pp {
+    let said = Sizes { tp: stated.tp.unwrap_or(found.tp), pp: stated.pp.unwrap_or(found.pp), ep: stated.ep };
+    if found.tp > said.tp || found.pp > said.pp || found.ep > said.ep {
+        let name = |sizes: Sizes| match sizes {
+            Sizes { tp, pp, ep: 1 } => format!("TP {tp} PP {pp}"),
+            Sizes { tp, pp, ep } => format!("TP {tp} PP {pp} EP {ep}"),
+        };
         return Err(problem(format!(
-            "its directories reach TP {} PP {}, but args in {} say TP {} PP {}; are there leftovers of another run in it?",
-            found.tp, found.pp, first.name, said.tp, said.pp
+            "its directories reach {}, but args in {} say {}; are there leftovers of another run in it?",
+            name(found),
+            first.model.name,
+            name(said)
         )));
     }
     // Far more ranks than files is a damaged or hostile number; listing them all would take forever.
-    if u64::from(said.tp) * u64::from(said.pp) > 1 << 16 {
-        return Err(problem(format!("args say TP {} PP {}, which no cluster has", said.tp, said.pp)));
-    }
-    if let Some(odd) = files.iter().find(|file| (said.pp > 1) != file.dir.second.is_some()) {
+    let ranks = u64::from(said.tp).saturating_mul(u64::from(said.pp)).saturating_mul(u64::from(said.ep));
+    if ranks > 1 << 16 {
         return Err(problem(format!(
-            "{} does not fit a checkpoint of {} pipeline stages",
-            odd.name, said.pp
+            "args say TP {} PP {} EP {}, which no cluster has",
+            said.tp, said.pp, said.ep
+        )));
+    }
+    let fits = |dir: RankDir| {
+        let numbers = usize::from(dir.second.is_some()) + usize::from(dir.third.is_some());
+        numbers == usize::from(said.pp > 1) + usize::from(said.ep > 1)
+    };
+    if let Some(odd) = files.iter().find(|file| !fits(file.dir)) {
+        let experts = if said.ep > 1 { format!(" and {} expert ranks", said.ep) } else { String::new() };
+        return Err(problem(format!(
+            "{} does not fit a checkpoint of {} pipeline stages{experts}",
+            odd.model.name, said.pp
         )));
     }
     let ranked = files.into_iter().map(|file| {
-        let rank = Rank { pp: file.dir.second.unwrap_or(0), tp: file.dir.tp };
-        let ReadFile { object, name, tree, storages, left_out, .. } = file;
-        RankFile { rank, object, name, tree, storages, left_out }
+        let rank = Rank {
+            pp: stated.pp_of(file.dir).unwrap_or(0),
+            tp: file.dir.tp,
+            ep: stated.ep_of(file.dir).unwrap_or(0),
+        };
+        let TorchFile { name, tree, storages, left_out } = file.model;
+        let buffers = file.buffers.map(|(object, file)| {
+            let TorchFile { name, tree, storages, .. } = file;
+            BufferFile { object, name, tree, storages }
+        });
+        RankFile { rank, object: file.object, name, tree, storages, left_out, buffers }
     });
     Ok((said, ranked.collect()))
 }
 
+/// The size that these ranks reach.
+fn size_of(ranks: impl Iterator<Item = u32>) -> u32 {
+    ranks.max().unwrap_or(0).saturating_add(1)
+}
+
 const TP: &str = "tensor_model_parallel_size";
 const PP: &str = "pipeline_model_parallel_size";
+const EP: &str = "expert_model_parallel_size";
 
 /// What the args of a rank file say of the layout.
 #[derive(Debug, Clone, Copy)]
 struct Stated {
     tp: Option<u32>,
     pp: Option<u32>,
-    experts: u32,
+    ep: u32,
 }
 
 impl Stated {
     fn of(file: &ReadFile) -> Result<Self, SourceError> {
-        let args = args_of(&file.tree, &file.name)?;
+        let args = args_of(&file.model.tree, &file.model.name)?;
         let size = |field: &str| match args.attribute(field) {
             None | Some(Value::None) => Ok(None),
             Some(value) => match value.as_int().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0) {
                 Some(size) => Ok(Some(size)),
                 None => Err(SourceError::Contents {
-                    file: file.name.clone(),
+                    file: file.model.name.clone(),
                     what: format!("its args.{field} is not a number of ranks"),
                 }),
             },
         };
-        Ok(Self { tp: size(TP)?, pp: size(PP)?, experts: size("expert_model_parallel_size")?.unwrap_or(1) })
+        Ok(Self { tp: size(TP)?, pp: size(PP)?, ep: size(EP)?.unwrap_or(1) })
+    }
+
+    /// The pipeline rank in a directory's name. Its second number is that of the expert rank where there is only one stage.
+    fn pp_of(&self, dir: RankDir) -> Option<u32> {
+        dir.second.filter(|_| dir.third.is_some() || !self.second_is_expert())
+    }
+
+    /// The expert rank in a directory's name.
+    fn ep_of(&self, dir: RankDir) -> Option<u32> {
+        if dir.third.is_some() { dir.third } else { dir.second.filter(|_| self.second_is_expert()) }
+    }
+
+    fn second_is_expert(&self) -> bool {
+        self.ep > 1 && self.pp.is_none_or(|pp| pp == 1)
     }
 }
 
 /// The first of `families` that describes the checkpoint, applied to its args.
-pub(super) fn model(families: &[Arc<Family>], files: &[RankFile]) -> Result<Model, SourceError> {
+pub(super) fn model(families: &[Arc<Family>], tp: u32, files: &[RankFile]) -> Result<Model, SourceError> {
     let mut names = HashSet::new();
     let mut example = String::new();
     let Some(first) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
     let args = args_of(&first.tree, &first.name)?;
     for file in files {
-        for leaf in leaves(model_of(file)?, &file.name)? {
+        for (_, leaf) in leaves_of(file)? {
             names.extend(layer_templates(&leaf.path).map(|(template, _)| template));
             if example.is_empty() && leaf.value.tensor().is_some() {
                 example.clone_from(&leaf.path);
@@ -113,13 +153,30 @@ pub(super) fn model(families: &[Arc<Family>], files: &[RankFile]) -> Result<Mode
         Some(Value::Int(version)) => *version as f64,
         _ => 0.0,
     };
-    let model = family
+    let mut model = family
         .model(args, version)
         .map_err(|source| SourceError::Model { file: first.name.clone(), source })?;
+    settle(&mut model, tp, args, files)?;
     for file in files {
         check_agreement(first, file, &model)?;
     }
     Ok(model)
+}
+
+/// Looks at the rows of tensors that may be cut or copied.
+fn settle(model: &mut Model, tp: u32, args: &Value, files: &[RankFile]) -> Result<(), SourceError> {
+    let mut rows = HashMap::new();
+    for file in files {
+        for (_, leaf) in leaves_of(file)? {
+            let Some((entry, _)) = model.find(&leaf.path) else { continue };
+            let local = leaf.value.tensor().and_then(|tensor| tensor.shape.0.first().copied());
+            if let (Copies::Ask { .. }, Some(local)) = (entry.copies, local) {
+                rows.entry(entry.name.to_string()).or_insert(local);
+            }
+        }
+    }
+    model.settle(tp, args, &rows);
+    Ok(())
 }
 
 /// Files of one checkpoint say the same of the training step and of everything that decides how they are read. A file that does not is a
@@ -160,18 +217,17 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// `model` of a rank file.
-pub(super) fn model_of(file: &RankFile) -> Result<&Value, SourceError> {
-    if let Some(model) = file.tree.get("model").filter(|model| model.items().is_some()) {
-        return Ok(model);
+/// Every leaf of the model in a rank file, with the part of the model (virtual stage) it is in.
+pub(super) fn leaves_of(file: &RankFile) -> Result<Vec<(u32, Leaf<'_>)>, SourceError> {
+    let mut found = Vec::new();
+    for chunk in 0..file.chunks() {
+        let model = file.model(chunk).filter(|model| model.items().is_some());
+        let Some(model) = model else {
+            return Err(no_model(file.name.clone(), "it has no 'model': this is not what Megatron saves"));
+        };
+        found.extend(leaves(model, &file.name)?.into_iter().map(|leaf| (chunk, leaf)));
     }
-    if file.tree.get("model0").is_some() {
-        return Err(SourceError::Unsupported {
-            path: file.name.clone(),
-            what: "it is stored in virtual pipeline stages, which this version cannot reshard yet",
-        });
-    }
-    Err(no_model(file.name.clone(), "it has no 'model': this is not what Megatron saves"))
+    Ok(found)
 }
 
 fn args_of<'a>(tree: &'a Value, file: &str) -> Result<&'a Value, SourceError> {

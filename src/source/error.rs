@@ -97,6 +97,17 @@ pub enum SourceError {
         /// What does not divide.
         source: ArrangeError,
     },
+    /// Optimizer state that cannot be read for what it is.
+    #[error("{file}: optimizer: {what}; --optimizer none leaves the optimizer's state out")]
+    Optimizer {
+        /// The file.
+        file: String,
+        /// What is wrong, and what was expected.
+        what: String,
+    },
+    /// A file or tensor that holds optimizer state and nothing else cannot be read.
+    #[error("{0}; --optimizer none leaves the optimizer's state out")]
+    State(Box<SourceError>),
     /// A tensor that contradicts another.
     #[error("{file}: tensor {tensor}: {what}")]
     Tensor {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::SourceError;
 use crate::catalog::Iteration;
 use crate::format::megatron::{
-    MODEL_FILE, RELEASE, RankDir, TRACKER, iteration_dir, parse_iteration_dir, parse_rank_dir, rank_dir,
+    DISTRIBUTED_FILE, MODEL_FILE, RELEASE, RankDir, TRACKER, iteration_dir, parse_iteration_dir,
+    parse_rank_dir, rank_dir,
 };
 use crate::layout::{LayoutSpec, Rank};
 
@@ -52,6 +53,8 @@ pub(super) struct RankPath {
     pub(super) name: String,
     /// The file.
     pub(super) path: PathBuf,
+    /// The buffers of a distributed optimizer, where they are beside it.
+    pub(super) buffers: Option<PathBuf>,
 }
 
 /// Sizes of a layout, before the layers of its stages are known.
@@ -59,15 +62,18 @@ pub(super) struct RankPath {
 pub(super) struct Sizes {
     pub(super) tp: u32,
     pub(super) pp: u32,
+    pub(super) ep: u32,
 }
 
 impl Located {
     /// Rank files that a layout of these sizes has and this directory does not.
     pub(super) fn missing(&self, sizes: Sizes) -> Vec<String> {
         let there: HashSet<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
-        let ranks = (0..sizes.pp).flat_map(|pp| (0..sizes.tp).map(move |tp| Rank { pp, tp }));
+        let Sizes { tp, pp, ep } = sizes;
+        let ranks =
+            (0..pp).flat_map(|pp| (0..tp).flat_map(move |tp| (0..ep).map(move |ep| Rank { pp, tp, ep })));
         ranks
-            .map(|rank| rank_dir(rank, sizes.pp))
+            .map(|rank| rank_dir(rank, pp, ep))
             .filter(|name| !there.contains(name.as_str()))
             .map(|name| format!("{name}/{MODEL_FILE}"))
             .collect()
@@ -206,7 +212,11 @@ fn rank_files(directory: &Path, names: &[String]) -> Result<Vec<RankPath>, Sourc
         let path = directory.join(name).join(MODEL_FILE);
         // Only what is not there is missing: a link to nowhere or a directory that may not be read is an error when it is opened.
         match fs::symlink_metadata(&path) {
-            Ok(_) => files.push(RankPath { dir, name: name.clone(), path }),
+            Ok(_) => {
+                let beside = directory.join(name).join(DISTRIBUTED_FILE);
+                let buffers = fs::symlink_metadata(&beside).is_ok().then_some(beside);
+                files.push(RankPath { dir, name: name.clone(), path, buffers });
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(SourceError::Io { path, source }),
         }

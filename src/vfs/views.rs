@@ -97,6 +97,10 @@ impl Views {
             view.plan(FileKind::Rank(rank))?;
         }
         let files = view.files();
+        // Buffers are laid out by rules of their own.
+        if let Some(buffers) = files.iter().find(|file| matches!(file.kind, FileKind::Buffers(_))) {
+            view.plan(buffers.kind)?;
+        }
         let mut table = self.table.write();
         let root = directory.map_or(Ino::ROOT, |name| table.directory(Ino::ROOT, name, name));
         for file in files {

@@ -2,7 +2,7 @@
 
 use crate::family::{ArrangeError, LimitError, VocabularyError};
 use crate::format::{torch::TorchError, zip::ZipError};
-use crate::layout::LayoutError;
+use crate::layout::{LayoutError, Stages};
 use crate::plan::GatherError;
 
 /// Why a view cannot be made.
@@ -11,6 +11,41 @@ pub enum ViewError {
     /// The stages do not fit the model.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// Virtual stages that the family's training code has no word for.
+    #[error(
+        "{vpp} virtual stages on each rank must all hold as many layers in this model family, but {stages} do not"
+    )]
+    VirtualStages {
+        /// Virtual stages on each rank.
+        vpp: u32,
+        /// The stages asked for.
+        stages: Stages,
+    },
+    /// A stage without layers that the family's training code has no word for.
+    #[error("every stage must hold a layer in this model family, but the stages are {stages}")]
+    EmptyStage {
+        /// The stages asked for.
+        stages: Stages,
+    },
+    /// Megatron's text for the stages has another number of multi-token-prediction layers than the model.
+    #[error("the pipeline layout has {said} multi-token-prediction layers (m), the model has {known}")]
+    Predictions {
+        /// Layers that the text has.
+        said: u32,
+        /// Layers that the model has.
+        known: u32,
+    },
+    /// A tensor of which nothing says whether ranks hold parts or copies.
+    #[error(
+        "tensor {tensor}: this checkpoint does not say whether {tp} tensor-parallel ranks hold parts of it or copies; describe it in a family \
+         file without copied_rows and pass --family FILE"
+    )]
+    Copies {
+        /// The tensor.
+        tensor: String,
+        /// Tensor-parallel size asked for.
+        tp: u32,
+    },
     /// The tensor-parallel size does not fit the model.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -62,6 +97,48 @@ pub enum ViewError {
     /// The file cannot be laid out as a zip archive.
     #[error(transparent)]
     Zip(#[from] ZipError),
+    /// An encoding of the optimizer's state asked for where there is none.
+    #[error("the source has no optimizer state that could be shown in another form")]
+    NoOptimizer,
+    /// A state that flat buffers cannot hold.
+    #[error(
+        "the optimizer's '{state}' is not a 32-bit number for each element, so it cannot be shown as a distributed optimizer"
+    )]
+    NotForBuffers {
+        /// The state.
+        state: String,
+    },
+    /// A family that does not say how its distributed optimizer keeps buffers.
+    #[error(
+        "the family {family} does not say how its distributed optimizer keeps its buffers; say it under [optimizer] in a family file"
+    )]
+    UnknownBuffers {
+        /// Its name.
+        family: String,
+    },
+    /// Tensors that the family lists in another order than the source has them.
+    #[error(
+        "{file}: {tensor} stands where the family lists {other}; optimizers count parameters in that order, so their state cannot be \
+         resharded; --optimizer none leaves it out"
+    )]
+    Order {
+        /// The source file.
+        file: String,
+        /// The tensor in it.
+        tensor: String,
+        /// The one that the family lists.
+        other: String,
+    },
+    /// A parameter for which the source has no parameter group.
+    #[error(
+        "{file}: its optimizer has no parameter group for {tensor}; --optimizer none leaves the optimizer's state out"
+    )]
+    NoGroup {
+        /// The tensor of the view.
+        tensor: String,
+        /// The source file.
+        file: String,
+    },
     /// The source has no file to take `args` from.
     #[error("the source has no rank file")]
     NoRank,

@@ -5,23 +5,29 @@
 mod args;
 mod carried;
 mod containers;
+mod contents;
 mod modules;
+pub(super) mod optimizer;
 mod pipeline;
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::{PlacedTensor, PlannedFile, Stock, TargetTensor, ViewError, rank_tensors};
-use crate::catalog::Iteration;
-use crate::extent::Extent;
-use crate::format::megatron::{MODEL_FILE, RELEASE, TRACKER, iteration_dir, parse_rank_dir, rank_dir};
-use crate::format::{torch, zip};
-use crate::layout::{Layout, Rank};
-use crate::plan::{Builder, Stripe, Target, gather};
+use super::{PlannedFile, Stock, TargetTensor, ViewError, tensors_at};
+use crate::catalog::{ExtraState, Iteration};
+use crate::format::megatron::{
+    DISTRIBUTED_FILE, MODEL_FILE, OPTIMIZER_ENTRIES, RELEASE, RNG_ENTRY, TRACKER, iteration_dir, model_entry,
+    parse_model_entry, parse_rank_dir, rank_dir,
+};
+use crate::layout::{Layout, Place, Rank};
+use crate::plan::Builder;
 use crate::tensor::{Dtype, Shape};
-use crate::value::{Storage, TensorRef, Value};
+use crate::value::Value;
 
+use carried::Carried;
+use contents::Contents;
+use optimizer::RankOptimizer;
+
+pub use optimizer::Form;
 pub use pipeline::training_flags;
 
 /// A legacy Megatron checkpoint directory in one layout.
@@ -45,8 +51,10 @@ pub struct ViewFile {
 pub enum FileKind {
     /// The file that names the latest iteration.
     Tracker,
-    /// What one rank saves.
+    /// What one rank saves of the model and what belongs to it.
     Rank(Rank),
+    /// What one rank saves of a distributed optimizer.
+    Buffers(Rank),
 }
 
 impl MegatronView {
@@ -62,26 +70,37 @@ impl MegatronView {
         &self.layout
     }
 
-    /// Every file, in the order of a listing.
+    /// Every file, in the order of a listing. With experts, some pairs of tensor and expert rank may be no process's: a process opens only
+    /// the files of its own rank, so theirs do no harm.
     #[must_use]
     pub fn files(&self) -> Vec<ViewFile> {
         let iteration = self.iteration();
         let mut ranks: Vec<Rank> = self.layout.ranks().collect();
-        ranks.sort_by_key(|rank| (rank.tp, rank.pp));
-        let rank_file = |rank: Rank| ViewFile {
-            path: format!("{iteration}/{}/{MODEL_FILE}", rank_dir(rank, self.layout.pp())),
-            kind: FileKind::Rank(rank),
+        ranks.sort_by_key(|rank| (rank.tp, rank.pp, rank.ep));
+        let file = |name: &str, kind, rank| {
+            let directory = rank_dir(rank, self.layout.pp(), self.layout.ep());
+            ViewFile { path: format!("{iteration}/{directory}/{name}"), kind }
         };
-        let tracker = ViewFile { path: TRACKER.to_owned(), kind: FileKind::Tracker };
-        ranks.into_iter().map(rank_file).chain([tracker]).collect()
+        let has_buffers = matches!(self.stock.optimizer, Some(Form::Distributed(_)));
+        let mut files = Vec::new();
+        for rank in ranks {
+            let buffers = file(DISTRIBUTED_FILE, FileKind::Buffers(rank), rank);
+            files.extend(Some(buffers).filter(|_| has_buffers));
+            files.push(file(MODEL_FILE, FileKind::Rank(rank), rank));
+        }
+        files.push(ViewFile { path: TRACKER.to_owned(), kind: FileKind::Tracker });
+        files
     }
 
-    /// Whether `path` is a rank file of this iteration in whatever layout.
+    /// Whether `path` is a file that a rank of this iteration saves in whatever layout, and that this view has in its own: buffers of an
+    /// optimizer count only where the view shows one, for otherwise their contents would be nowhere.
     #[must_use]
     pub fn is_rank_file(&self, path: &str) -> bool {
         match path.split('/').collect::<Vec<_>>()[..] {
             [iteration, rank, file] => {
-                iteration == self.iteration() && parse_rank_dir(rank).is_some() && file == MODEL_FILE
+                let is_saved =
+                    file == MODEL_FILE || (file == DISTRIBUTED_FILE && self.stock.optimizer.is_some());
+                iteration == self.iteration() && parse_rank_dir(rank).is_some() && is_saved
             }
             _ => false,
         }
@@ -106,162 +125,85 @@ impl MegatronView {
                 Ok(PlannedFile { plan: builder.finish(), tensors: Vec::new() })
             }
             FileKind::Rank(rank) => self.rank_file(rank),
+            FileKind::Buffers(rank) => self.buffer_file(rank),
         }
     }
 
+    /// The file with a rank's model and what belongs to it.
     fn rank_file(&self, rank: Rank) -> Result<PlannedFile, ViewError> {
         let source = self.stock.nearest(rank, &self.layout)?;
-        let tensors = rank_tensors(&self.stock, &self.layout, rank)?;
+        let places: Vec<Place> = self.layout.places(rank).collect();
+        let tensors: Vec<Vec<TargetTensor<'_>>> = places
+            .iter()
+            .map(|place| tensors_at(&self.stock, &self.layout, *place))
+            .collect::<Result<_, _>>()?;
+        let optimizer = RankOptimizer::new(&self.stock, &self.layout, rank)?;
         let mut contents = Contents::default();
-        let leaves = tensors.iter().map(|tensor| (tensor.name.clone(), contents.leaf(tensor))).collect();
-        let model = containers::Containers::new(&self.stock, &self.layout, rank, &tensors).fill(leaves);
-        let mut carried = carried::Carried::new(source, &mut contents);
+        let mut models = Vec::with_capacity(places.len());
+        for (place, tensors) in places.iter().zip(&tensors) {
+            let leaves =
+                tensors.iter().map(|tensor| (tensor.name.clone(), self.leaf(*place, tensor, &mut contents)));
+            let leaves = leaves.collect();
+            models.push(containers::Containers::new(&self.stock, &self.layout, *place, tensors).fill(leaves));
+        }
         let mut entries = Vec::new();
         for (key, value) in source.tree.items().unwrap_or_default() {
-            let value = match key.as_str() {
-                Some("args") => carried.value(&args::rewrite(value, &self.stock, &self.layout, rank)?),
-                Some("model") => model.clone(),
-                _ => carried.value(value),
-            };
-            entries.push((key.clone(), value));
-        }
-        let encoded = torch::encode_pickle(&Value::Dict(entries.into()))
-            .map_err(|error| ViewError::Pickle { file: source.name.clone(), source: error })?;
-        contents.lay_out(&encoded, &source.name)
-    }
-}
-
-/// What the storages of a file hold, by the key its tree refers to them with.
-#[derive(Default)]
-struct Contents<'a> {
-    by_key: HashMap<Arc<str>, Content<'a>>,
-}
-
-/// The bytes of one storage.
-enum Content<'a> {
-    /// A tensor of the model.
-    Tensor { name: Arc<str>, target: &'a Target<'a> },
-    /// A storage of the source, as it is.
-    Carried(Extent),
-    /// No bytes.
-    Nothing,
-}
-
-impl<'a> Contents<'a> {
-    /// The value that stands for a tensor (or an extra state, which is `None`) in the tree.
-    fn leaf(&mut self, tensor: &'a TargetTensor<'_>) -> Value {
-        let Some(target) = &tensor.target else { return self.extra_state(tensor) };
-        let key: Arc<str> = format!("tensor {}", tensor.name).into();
-        self.by_key.insert(key.clone(), Content::Tensor { name: tensor.name.clone(), target });
-        // Sizes were computed from files of at most 2^63 bytes, so they fit.
-        let bytes = target.shape.bytes(target.dtype).unwrap_or(u64::MAX);
-        Value::Tensor(Arc::new(TensorRef {
-            dtype: target.dtype,
-            shape: target.shape.clone(),
-            strides: target.shape.contiguous_strides().unwrap_or_default(),
-            offset: 0,
-            storage: Storage { key, bytes },
-            requires_grad: false,
-        }))
-    }
-
-    /// Extra state that a view has holds nothing: `None`, or an empty tensor of bytes where the source has such.
-    fn extra_state(&mut self, tensor: &TargetTensor<'_>) -> Value {
-        if !tensor.is_empty_tensor {
-            return Value::None;
-        }
-        let key: Arc<str> = format!("state {}", tensor.name).into();
-        self.by_key.insert(key.clone(), Content::Nothing);
-        Value::Tensor(Arc::new(TensorRef {
-            dtype: Dtype::Uint8,
-            shape: Shape(vec![0]),
-            strides: vec![1],
-            offset: 0,
-            storage: Storage { key, bytes: 0 },
-            requires_grad: false,
-        }))
-    }
-
-    fn carry(&mut self, key: Arc<str>, extent: Extent) {
-        self.by_key.insert(key, Content::Carried(extent));
-    }
-
-    /// The file: pickle and storages as records of a zip archive.
-    /// `source` is the name of the file that it takes values from.
-    fn lay_out(&self, encoded: &torch::Encoded, source: &str) -> Result<PlannedFile, ViewError> {
-        let sizes: Vec<u64> = encoded.storages.iter().map(|storage| storage.bytes).collect();
-        let records = torch::records(encoded.pickle.len() as u64, &sizes);
-        let specs: Vec<_> = records.iter().map(|record| record.spec.clone()).collect();
-        let mut file =
-            FileBuilder { builder: Builder::new(), at: vec![0..0; records.len()], tensors: Vec::new() };
-        for piece in zip::Layout::new(RECORD_PREFIX, &specs)?.pieces {
-            match piece {
-                zip::Piece::Bytes(bytes) => file.builder.literal(bytes),
-                zip::Piece::Crc(index) => file.builder.crc32(file.at.get(index).cloned().unwrap_or(0..0)),
-                zip::Piece::Record(index) => {
-                    let start = file.builder.position();
-                    match records.get(index).map(|record| &record.content) {
-                        Some(torch::Content::Pickle) => file.builder.literal(encoded.pickle.as_slice()),
-                        Some(torch::Content::Bytes(bytes)) => file.builder.literal(bytes.as_slice()),
-                        Some(torch::Content::Storage(number)) => {
-                            self.storage(encoded.storages.get(*number), source, &mut file)?;
-                        }
-                        None => {}
-                    }
-                    let end = file.builder.position();
-                    // Every later offset counts on it.
-                    let wanted = records.get(index).map_or(0, |record| record.spec.size);
-                    if end - start != wanted {
-                        let record =
-                            records.get(index).map_or_else(String::new, |record| record.spec.name.clone());
-                        return Err(ViewError::RecordSize { record, wanted, planned: end - start });
-                    }
-                    if let Some(range) = file.at.get_mut(index) {
-                        *range = start..end;
+            match key.as_str() {
+                Some("args") => {
+                    let args = args::rewrite(value, &self.stock, &self.layout, rank)?;
+                    entries.push((key.clone(), Carried::new(source, &mut contents).value(&args)));
+                }
+                // Where the source has its first part of the model, the view has all of its own.
+                Some(name) if parse_model_entry(name).is_some() => {
+                    let first = parse_model_entry(name) == Some(0);
+                    for (place, model) in places.iter().zip(&models).filter(|_| first) {
+                        let key = model_entry(place.chunk, self.layout.vpp);
+                        entries.push((Value::str(&key), model.clone()));
                     }
                 }
+                Some("optimizer") => {
+                    let entry = optimizer.as_ref().map(|optimizer| optimizer.entry(&mut contents));
+                    entries.extend(entry.map(|entry| (key.clone(), entry)));
+                }
+                Some(name) if self.leaves_out(name) => {}
+                _ => entries.push((key.clone(), Carried::new(source, &mut contents).value(value))),
             }
         }
-        Ok(PlannedFile { plan: file.builder.finish(), tensors: file.tensors })
+        contents.lay_out(&Value::Dict(entries.into()), MODEL_FILE, &source.name)
     }
 
-    fn storage(
-        &self,
-        storage: Option<&Storage>,
-        source: &str,
-        file: &mut FileBuilder,
-    ) -> Result<(), ViewError> {
-        let Some(content) = storage.and_then(|storage| self.by_key.get(&storage.key)) else {
-            let key = storage.map_or_else(String::new, |storage| storage.key.to_string());
-            return Err(ViewError::Storage { file: source.to_owned(), key });
-        };
-        match content {
-            Content::Nothing => {}
-            Content::Carried(extent) => {
-                file.builder.stripe(Stripe::contiguous(extent.object, extent.offset, extent.len));
+    /// The file with a rank's flat buffers.
+    fn buffer_file(&self, rank: Rank) -> Result<PlannedFile, ViewError> {
+        let source = self.stock.nearest(rank, &self.layout)?;
+        let optimizer = RankOptimizer::new(&self.stock, &self.layout, rank)?.ok_or(ViewError::NoOptimizer)?;
+        let mut contents = Contents::default();
+        let tree = optimizer.buffers(&mut contents);
+        contents.lay_out(&tree, DISTRIBUTED_FILE, &source.name)
+    }
+
+    /// Whether an entry of the source's rank files is not carried over because the user wants it so.
+    fn leaves_out(&self, entry: &str) -> bool {
+        (self.stock.optimizer.is_none() && OPTIMIZER_ENTRIES.contains(&entry))
+            || (!self.stock.with_rng && entry == RNG_ENTRY)
+    }
+
+    /// The value that stands for a tensor, or for an extra state, in the tree. Extra state is that of the same module in the source, or
+    /// `None` or an empty tensor of bytes where the source has such.
+    fn leaf<'a>(&self, place: Place, tensor: &'a TargetTensor<'_>, contents: &mut Contents<'a>) -> Value {
+        let part =
+            if self.layout.vpp > 1 { format!("{}/", model_entry(place.chunk, 2)) } else { String::new() };
+        let name = format!("{part}{}", tensor.name);
+        let saved_by =
+            |state: &ExtraState| self.stock.catalog.ranks.iter().find(|file| file.rank == state.rank);
+        match (&tensor.target, tensor.extra_state) {
+            (Some(target), _) => contents.tensor(&name, target),
+            (None, Some(state)) => {
+                saved_by(state).map_or(Value::None, |file| Carried::new(file, contents).value(&state.value))
             }
-            Content::Tensor { name, target } => {
-                let start = file.builder.position();
-                gather(target, &mut file.builder)
-                    .map_err(|source| ViewError::Gather { tensor: name.to_string(), source })?;
-                file.tensors.push(PlacedTensor {
-                    name: name.clone(),
-                    dtype: target.dtype,
-                    shape: target.shape.clone(),
-                    bytes: start..file.builder.position(),
-                });
+            (None, None) if tensor.is_empty_tensor => {
+                contents.bytes(&name, Dtype::Uint8, Shape(vec![0]), Vec::new())
             }
+            (None, None) => Value::None,
         }
-        Ok(())
     }
 }
-
-struct FileBuilder {
-    builder: Builder,
-    /// Bytes of the file that each record is.
-    at: Vec<Range<u64>>,
-    tensors: Vec<PlacedTensor>,
-}
-
-/// Torch names records after the file's stem.
-const RECORD_PREFIX: &str = "model_optim_rng";

@@ -2,13 +2,53 @@
 
 use std::sync::Arc;
 
+use super::megatron::optimizer::{Form, check_order, form};
 use super::{ViewError, VocabularyFill};
-use crate::catalog::{Catalog, RankFile};
+use crate::catalog::{Catalog, Param, RankFile};
 use crate::family::{
-    Arrangement, Entry, Limit, Model, Padding, VOCABULARY, Vocabulary, check_limits, possible_sizes,
+    ArgRole, Arrangement, Copies, CutBy, Entry, Holding, Limit, Model, Numbers, Padding, VOCABULARY,
+    Vocabulary, check_limits, possible_sizes,
 };
-use crate::layout::{Layout, LayoutSpec};
+use crate::layout::{Experts, Layout, LayoutError, LayoutSpec};
 use crate::value::Value;
+
+/// What the user chooses of a view, beside its layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choices {
+    /// The true vocabulary size, where the checkpoint does not record it.
+    pub vocab_size: Option<u64>,
+    /// What new vocabulary rows hold.
+    pub fill: VocabularyFill,
+    /// How the optimizer's state is shown.
+    pub optimizer: OptimizerChoice,
+    /// Whether random-number state is carried over.
+    pub with_rng: bool,
+}
+
+/// How the optimizer's state is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OptimizerChoice {
+    /// As the source keeps it.
+    #[default]
+    Keep,
+    /// Masters and moments by parameter, in the rank file.
+    Mixed,
+    /// In flat buffers, in a file of its own.
+    Distributed,
+    /// Not at all.
+    Nothing,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self {
+            vocab_size: None,
+            fill: VocabularyFill::default(),
+            optimizer: OptimizerChoice::default(),
+            with_rng: true,
+        }
+    }
+}
 
 /// What views are made of. One of these serves every layout.
 #[derive(Debug, Clone)]
@@ -19,31 +59,45 @@ pub struct Stock {
     pub model: Arc<Model>,
     /// What new vocabulary rows hold.
     pub fill: VocabularyFill,
+    /// How the optimizer's state is shown; `None` where it is not.
+    pub optimizer: Option<Form>,
+    /// Whether random-number state is carried over.
+    pub with_rng: bool,
     vocabulary: Option<Vocabulary>,
     limits: Vec<Limit>,
+    expert_limits: Vec<Limit>,
 }
 
 impl Stock {
-    /// Views of this source. `vocab_size` is the true vocabulary size, where the user says it.
+    /// Views of this source.
     ///
     /// # Errors
-    /// [`ViewError`] where `vocab_size` cannot be.
-    pub fn new(
-        catalog: Arc<Catalog>,
-        model: Arc<Model>,
-        vocab_size: Option<u64>,
-        fill: VocabularyFill,
-    ) -> Result<Self, ViewError> {
-        let mut stock = Self { catalog, model, fill, vocabulary: None, limits: Vec::new() };
+    /// [`ViewError`] where a choice cannot be.
+    pub fn new(catalog: Arc<Catalog>, model: Arc<Model>, choices: &Choices) -> Result<Self, ViewError> {
+        let mut stock = Self {
+            catalog,
+            model,
+            fill: choices.fill,
+            optimizer: None,
+            with_rng: choices.with_rng,
+            vocabulary: None,
+            limits: Vec::new(),
+            expert_limits: Vec::new(),
+        };
         let rows = stock.dimensions().find(|(name, _)| *name == VOCABULARY).map(|(_, size)| size);
         if let (Some(rows), Some(args)) = (rows, stock.args()) {
             let mut vocabulary = stock.model.vocabulary(args, rows, stock.catalog.layout.tp);
-            if let Some(given) = vocab_size {
+            if let Some(given) = choices.vocab_size {
                 vocabulary.state(given)?;
             }
             stock.vocabulary = Some(vocabulary);
         }
-        stock.limits = stock.find_limits();
+        stock.limits = stock.find_limits(CutBy::Tp);
+        stock.expert_limits = stock.find_limits(CutBy::Etp);
+        stock.optimizer = form::choose(&stock, choices.optimizer)?;
+        if stock.optimizer.is_some() {
+            check_order(&stock)?;
+        }
         Ok(stock)
     }
 
@@ -51,6 +105,13 @@ impl Stock {
     #[must_use]
     pub fn args(&self) -> Option<&Value> {
         self.catalog.ranks.first()?.tree.get("args")
+    }
+
+    /// The field of `args` with this role, where the source's args have one.
+    #[must_use]
+    pub fn arg_of(&self, role: ArgRole) -> Option<&Value> {
+        let field = self.model.field_of(role)?;
+        self.args()?.attribute(field)
     }
 
     /// The vocabulary, where the model has one.
@@ -65,15 +126,75 @@ impl Stock {
         possible_sizes(&self.limits)
     }
 
+    /// Expert-parallel sizes that the model allows; none for a model without experts.
+    #[must_use]
+    pub fn possible_ep(&self) -> Vec<u64> {
+        let experts = self.model.size("experts").unwrap_or(0);
+        (1..=experts).filter(|ep| experts.is_multiple_of(*ep)).collect()
+    }
+
+    /// Experts that each expert rank of `layout` has.
+    #[must_use]
+    pub fn experts_per_rank(&self, layout: &Layout) -> u32 {
+        let experts = self.model.size("experts").unwrap_or(0);
+        u32::try_from(experts / u64::from(layout.ep().max(1))).unwrap_or(u32::MAX)
+    }
+
     /// The layout that `spec` means for this source, checked against what the model allows.
     ///
     /// # Errors
     /// [`ViewError`] with the reason and what is possible.
     pub fn layout(&self, spec: &LayoutSpec) -> Result<Layout, ViewError> {
         let layout = spec.resolve(&self.catalog.layout)?;
-        check_limits(&self.limits, u64::from(layout.tp))?;
+        check_limits(&self.limits, "TP", u64::from(layout.tp))?;
+        self.check_experts(&layout)?;
+        self.check_copies(&layout)?;
+        self.check_stages(&layout, spec.in_text)?;
         self.vocabulary_rows(layout.tp)?;
         Ok(layout)
+    }
+
+    fn check_experts(&self, layout: &Layout) -> Result<(), ViewError> {
+        let (Some(Experts { ep, etp }), Some(experts)) = (layout.experts, self.model.size("experts")) else {
+            return Ok(());
+        };
+        if !experts.is_multiple_of(u64::from(ep)) {
+            return Err(LayoutError::Experts { ep, experts }.into());
+        }
+        check_limits(&self.expert_limits, "ETP", u64::from(etp)).map_err(|mut error| {
+            error.possible.retain(|etp| u64::from(layout.tp).is_multiple_of(*etp));
+            error.into()
+        })
+    }
+
+    /// What ranks hold of every tensor is known, or makes no difference.
+    fn check_copies(&self, layout: &Layout) -> Result<(), ViewError> {
+        let open = |entry: &&Entry| entry.copies != Copies::Settled && self.catalog.spells(&entry.name, None);
+        match self.model.entries().iter().find(open) {
+            Some(entry) if layout.tp > 1 => {
+                Err(ViewError::Copies { tensor: Numbers::of_layer(0).fill(&entry.name), tp: layout.tp })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the family's training code can say these stages. The source's own are whatever they are.
+    fn check_stages(&self, layout: &Layout, said: Option<u32>) -> Result<(), ViewError> {
+        let (source, stages) = (&self.catalog.layout, &layout.stages);
+        let known = self.model.predictions();
+        if let Some(said) = said.filter(|said| *said != known) {
+            return Err(ViewError::Predictions { said, known });
+        }
+        if (stages, layout.vpp) == (&source.stages, source.vpp) {
+            return Ok(());
+        }
+        if layout.vpp > 1 && !stages.is_even() && self.model.even_virtual_stages() {
+            return Err(ViewError::VirtualStages { vpp: layout.vpp, stages: stages.clone() });
+        }
+        if stages.layers().contains(&0) && self.model.field_of(ArgRole::StagesLayout).is_none() {
+            return Err(ViewError::EmptyStage { stages: stages.clone() });
+        }
+        Ok(())
     }
 
     /// Rows of the vocabulary at this tensor-parallel size; `None` for a model without one.
@@ -82,6 +203,14 @@ impl Stock {
     /// [`ViewError::Vocabulary`] where that depends on an unknown true size.
     pub fn vocabulary_rows(&self, tp: u32) -> Result<Option<u64>, ViewError> {
         Ok(self.vocabulary.map(|vocabulary| vocabulary.rows(u64::from(tp))).transpose()?)
+    }
+
+    /// Whether modules have extra state that a view in this layout leaves out, because they are cut in another way.
+    #[must_use]
+    pub fn drops_extra_state(&self, layout: &Layout) -> bool {
+        let source = &self.catalog.layout;
+        let differs = (source.tp, source.experts) != (layout.tp, layout.experts);
+        differs && !self.catalog.extra_states.is_empty()
     }
 
     /// The source rank whose private state goes to `target`.
@@ -95,21 +224,29 @@ impl Stock {
 
     /// Every dimension of every parameter the source has, with its size.
     fn dimensions(&self) -> impl Iterator<Item = (&str, u64)> {
-        // One layer stands for all: a dimension has one size in the whole model.
-        self.model.entries().iter().flat_map(|entry| &entry.holds).flat_map(|holding| {
-            let param = self.catalog.param(&holding.param.replace("{layer}", "0"));
+        // One layer of a kind stands for all: a dimension has one size in the whole model.
+        // What is copied to every rank limits nothing.
+        let cut = |entry: &&Entry| entry.arrangement != Arrangement::Replicated;
+        self.model.entries().iter().filter(cut).flat_map(|entry| &entry.holds).flat_map(|holding| {
+            let param = self.sample(holding);
             let sizes = param.map_or(&[][..], |param| param.shape.0.as_slice());
             holding.dimensions.iter().map(String::as_str).zip(sizes.iter().copied())
         })
     }
 
-    fn find_limits(&self) -> Vec<Limit> {
+    /// A parameter that stands for all that are held so.
+    fn sample(&self, holding: &Holding) -> Option<&Param> {
+        self.catalog.sample(|layer| Numbers::of_layer(layer).fill(&holding.param))
+    }
+
+    /// What a size that cuts tensors must divide.
+    fn find_limits(&self, by: CutBy) -> Vec<Limit> {
         let per_tp = self.vocabulary.is_some_and(|vocabulary| vocabulary.padding == Padding::PerTp);
         let mut limits: Vec<Limit> = self
             .dimensions()
             .filter(|(name, _)| !(per_tp && *name == VOCABULARY))
-            .filter_map(|(name, size)| Some(self.model.limit(self.model.cut(name)?, size)))
-            .chain(self.fused_limits())
+            .filter_map(|(name, size)| Some(self.model.limit(self.model.cut(name, by)?, size)))
+            .chain(self.fused_limits(by))
             .collect();
         // Heads first: it is what people think of, so it should be what a refusal names.
         limits.sort_by_key(|limit| (limit.what != "heads", limit.what.clone()));
@@ -119,13 +256,12 @@ impl Stock {
 
     /// Rows of tensors that hold several parameters group by group. Where ranks share a query group, its sizes divide heads and
     /// groups and still not these.
-    fn fused_limits(&self) -> impl Iterator<Item = Limit> {
-        let fused = |entry: &&Entry| matches!(entry.arrangement, Arrangement::Interleaved { .. });
+    fn fused_limits(&self, by: CutBy) -> impl Iterator<Item = Limit> {
+        let fused = move |entry: &&Entry| {
+            entry.by == by && matches!(entry.arrangement, Arrangement::Interleaved { .. })
+        };
         self.model.entries().iter().filter(fused).filter_map(|entry| {
-            let rows = entry.holds.iter().map(|holding| {
-                let param = self.catalog.param(&holding.param.replace("{layer}", "0"));
-                param.map(crate::catalog::Param::size)
-            });
+            let rows = entry.holds.iter().map(|holding| self.sample(holding).map(Param::size));
             // Every part lies in files, so the sum fits.
             let size = rows.sum::<Option<u64>>().filter(|rows| *rows > 0)?;
             Some(Limit { what: format!("rows of {}", entry.name.replace("{layer}", "0")), size, heads: None })

@@ -6,7 +6,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+pub mod manifest;
 pub mod naive;
+pub mod optimizer;
 pub mod run;
 pub mod source;
 
@@ -244,14 +246,14 @@ pub fn pt_of(pickle: &[u8], storages: &[Vec<u8>]) -> Vec<u8> {
 #[derive(Debug)]
 pub struct Pt {
     pub tree: Value,
-    /// Path, dtype, shape and bytes of every tensor of the model, in order.
+    /// Path, dtype, shape and bytes of every tensor of the model, in order; `model0/` stands before those of virtual stages.
     pub tensors: Vec<(String, Array)>,
     /// Paths of the model's entries that are not tensors, with what they are.
     pub others: Vec<(String, Value)>,
 }
 
-/// Reads a `.pt` file from its bytes.
-pub fn read_pt(bytes: &[u8]) -> Pt {
+/// The tree in a `.pt` file, and its storages by their keys.
+pub fn open_pt(bytes: &[u8]) -> (Value, HashMap<String, Vec<u8>>) {
     let len = bytes.len() as u64;
     let Located::Found(directory) = find_directory(bytes, len).unwrap() else { panic!("no directory") };
     let start = directory.offset as usize;
@@ -262,13 +264,30 @@ pub fn read_pt(bytes: &[u8]) -> Pt {
     };
     let archive = Archive::new(entries).unwrap();
     let tree = decode_pickle(content(&archive.pickle), &Limits::default()).unwrap();
-    let storages: HashMap<&str, &[u8]> = archive.storages().map(|(key, e)| (key, content(e))).collect();
+    let storages = archive.storages().map(|(key, e)| (key.to_owned(), content(e).to_vec())).collect();
+    (tree, storages)
+}
+
+/// Reads a rank file from its bytes.
+pub fn read_pt(bytes: &[u8]) -> Pt {
+    let (tree, storages) = open_pt(bytes);
     let (mut tensors, mut others) = (Vec::new(), Vec::new());
-    walk(tree.get("model").unwrap(), "", &mut |path, value| match value.tensor() {
-        Some(tensor) => tensors.push((path, cut_out(tensor, storages[&*tensor.storage.key]))),
-        None => others.push((path, value.clone())),
-    });
+    for (prefix, model) in models(&tree) {
+        walk(model, &prefix, &mut |path, value| match value.tensor() {
+            Some(tensor) => tensors.push((path, cut_out(tensor, &storages[&*tensor.storage.key]))),
+            None => others.push((path, value.clone())),
+        });
+    }
     Pt { tree, tensors, others }
+}
+
+/// The parts of the model in a rank file, with what their paths begin with: nothing, or `model0` and so on.
+pub fn models(tree: &Value) -> Vec<(String, &Value)> {
+    let numbered = (0..).map_while(|chunk| {
+        let key = format!("model{chunk}");
+        tree.get(&key).map(|model| (key, model))
+    });
+    tree.get("model").map(|model| (String::new(), model)).into_iter().chain(numbered).collect()
 }
 
 pub fn read_pt_file(path: &Path) -> Pt {

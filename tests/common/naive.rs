@@ -49,6 +49,38 @@ pub struct Config {
     pub tied: bool,
     /// Learned positions, where there are.
     pub positions: Option<u64>,
+    /// Another number makes other values.
+    pub salt: u64,
+    pub moe: Option<Moe>,
+    pub mla: Option<Mla>,
+    /// Layers that predict tokens beyond the next one.
+    pub predictions: u32,
+}
+
+/// Latent attention of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct Mla {
+    pub q_rank: Option<u64>,
+    pub kv_rank: u64,
+    /// Size of a head's position.
+    pub position: u64,
+    /// Size of a head of values.
+    pub value: u64,
+    /// Ranks hold copies of the down projections, and norms are fused, as in Transformer Engine.
+    pub te: bool,
+}
+
+/// Experts of a model.
+#[derive(Debug, Clone, Copy)]
+pub struct Moe {
+    pub experts: u64,
+    pub ffn: u64,
+    /// Every Nth layer has them, from the first.
+    pub every: u32,
+    /// Size of the expert for all tokens, where there is one.
+    pub shared: Option<u64>,
+    /// Transformer Engine's grouped layers.
+    pub grouped: bool,
 }
 
 impl Default for Config {
@@ -71,29 +103,77 @@ impl Default for Config {
             qk_norm: false,
             tied: false,
             positions: None,
+            salt: 0,
+            moe: None,
+            mla: None,
+            predictions: 0,
         }
     }
 }
 
-/// A layout: TP and layers per stage.
+/// A layout: TP and layers per (virtual) stage, in the order of the model; with experts, EP and ETP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     pub tp: u64,
     pub stages: Vec<u32>,
+    pub vpp: u32,
+    pub ep: u64,
+    pub etp: u64,
 }
 
 impl Cut {
     pub fn new(tp: u64, stages: &[u32]) -> Self {
-        Self { tp, stages: stages.to_vec() }
+        Self { tp, stages: stages.to_vec(), vpp: 1, ep: 1, etp: tp }
+    }
+
+    /// The same with so many of the stages on each rank.
+    pub fn virtually(self, vpp: u32) -> Self {
+        assert_eq!(self.stages.len() as u32 % vpp, 0);
+        Self { vpp, ..self }
+    }
+
+    /// The same with experts shared out and cut so.
+    pub fn experts(self, ep: u64, etp: u64) -> Self {
+        Self { ep, etp, ..self }
     }
 
     pub fn pp(&self) -> u32 {
-        self.stages.len() as u32
+        self.stages.len() as u32 / self.vpp
+    }
+
+    /// Directory of a rank without experts.
+    pub fn rank_dir(&self, tp: u64, pp: u32) -> String {
+        self.dir((tp, pp, 0))
     }
 
     /// Directory of a rank.
-    pub fn rank_dir(&self, tp: u64, pp: u32) -> String {
-        if self.pp() > 1 { format!("mp_rank_{tp:02}_{pp:03}") } else { format!("mp_rank_{tp:02}") }
+    pub fn dir(&self, (tp, pp, ep): (u64, u32, u64)) -> String {
+        let mut name = format!("mp_rank_{tp:02}");
+        if self.pp() > 1 {
+            name += &format!("_{pp:03}");
+        }
+        if self.ep > 1 {
+            name += &format!("_{ep:03}");
+        }
+        name
+    }
+
+    /// Every rank: TP, PP, EP.
+    pub fn all_ranks(&self) -> Vec<(u64, u32, u64)> {
+        let ranks = self.ranks().into_iter();
+        ranks.flat_map(|(tp, pp)| (0..self.ep).map(move |ep| (tp, pp, ep))).collect()
+    }
+
+    /// The process that has a rank, counted out from the first, with so many replicas of what is not an expert's.
+    pub fn process(&self, (tp, pp, ep): (u64, u32, u64), dp: u64) -> Option<u64> {
+        let per_stage = self.tp * dp;
+        let has = |n: &u64| (n / per_stage, n % self.tp, n % per_stage / self.etp % self.ep);
+        (0..per_stage * u64::from(self.pp())).find(|n| has(n) == (u64::from(pp), tp, ep))
+    }
+
+    /// The least number of replicas, from `dp` on, that experts can be shared out among.
+    pub fn replicas(&self, dp: u64) -> u64 {
+        (dp..).find(|dp| (self.tp * dp).is_multiple_of(self.etp * self.ep)).unwrap()
     }
 
     /// Every rank: TP, PP.
@@ -128,9 +208,9 @@ impl Config {
     fn whole(&self, name: &str, shape: &[u64]) -> Array {
         let size = self.dtype.size();
         let count = shape.iter().product::<u64>();
-        let seed = name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64 ^ self.salt, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+        });
         let bytes = (0..count).flat_map(|index| {
             let mixed =
                 (seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -208,7 +288,7 @@ impl Written {
     }
 
     /// q, k and v of a layer in Megatron's rows: per query group its queries, its key, its value.
-    fn qkv(&self, layer: u32, what: &str) -> Array {
+    fn qkv(&self, layer: &str, what: &str) -> Array {
         let c = &self.config;
         let shape = |rows: u64| if what == "bias" { vec![rows] } else { vec![rows, c.hidden] };
         let whole = |part: &str, rows: u64| c.whole(&format!("{layer}.{part}.{what}"), &shape(rows));
@@ -222,22 +302,121 @@ impl Written {
         Array::join(&groups.collect::<Vec<_>>())
     }
 
-    /// fc1 of a layer on one rank: its part of the gate, then its part of up; or its part of up alone.
-    fn fc1(&self, layer: u32, what: &str, tp: u64, rank: u64) -> Array {
+    /// fc1 on one rank: its part of the gate, then its part of up; or its part of up alone. `of` is a layer, or an expert in it.
+    fn fc1(&self, of: &str, ffn: u64, what: &str, (tp, rank): (u64, u64)) -> Array {
         let c = &self.config;
-        let shape = if what == "bias" { vec![c.ffn] } else { vec![c.ffn, c.hidden] };
-        let part = |name: &str| c.whole(&format!("{layer}.{name}.{what}"), &shape).row_part(tp, rank);
+        let shape = if what == "bias" { vec![ffn] } else { vec![ffn, c.hidden] };
+        let part = |name: &str| c.whole(&format!("{of}.{name}.{what}"), &shape).row_part(tp, rank);
         if c.gated { Array::join(&[part("gate"), part("up")]) } else { part("up") }
     }
 
-    fn layer(&self, local: u32, layer: u32, tp: u64, rank: u64, out: &mut Vec<(String, Array)>) {
+    /// fc2 likewise: its columns, and a bias that every rank has.
+    fn fc2(&self, of: &str, ffn: u64, what: &str, (tp, rank): (u64, u64)) -> Array {
         let c = &self.config;
-        let core = c.kind.is_core();
-        let prefix = if core {
-            format!("decoder.layers.{local}")
+        match what {
+            "weight" => c.whole(&format!("{of}.fc2"), &[c.hidden, ffn]).column_part(tp, rank),
+            _ => c.whole(&format!("{of}.fc2.bias"), &[c.hidden]),
+        }
+    }
+
+    /// The experts of a layer, and what else is there in place of a feed-forward layer.
+    fn moe(&self, moe: &Moe, layer: &str, cut: &Cut, rank: (u64, u64), put: &mut dyn FnMut(&str, Array)) {
+        let c = &self.config;
+        let (tp, ep) = rank;
+        let whats: &[&str] = if c.bias { &["weight", "bias"] } else { &["weight"] };
+        put("mlp.router.weight", c.whole(&format!("{layer}.router"), &[moe.experts, c.hidden]));
+        put("mlp.router.expert_bias", c.whole(&format!("{layer}.router.bias"), &[moe.experts]));
+        let each = moe.experts / cut.ep;
+        let part = (cut.etp, tp % cut.etp);
+        let global = |local: u64| format!("{layer}.expert{}", ep * each + local);
+        if moe.grouped {
+            for local in 0..each {
+                for what in whats {
+                    let array = self.fc1(&global(local), moe.ffn, what, part);
+                    put(&format!("mlp.experts.linear_fc1.{what}{local}"), array);
+                }
+            }
+            for local in 0..each {
+                for what in whats {
+                    let array = self.fc2(&global(local), moe.ffn, what, part);
+                    put(&format!("mlp.experts.linear_fc2.{what}{local}"), array);
+                }
+            }
         } else {
-            format!("language_model/encoder/layers.{local}")
+            for local in 0..each {
+                let module = format!("mlp.experts.local_experts.{local}");
+                for what in whats {
+                    put(
+                        &format!("{module}.linear_fc1.{what}"),
+                        self.fc1(&global(local), moe.ffn, what, part),
+                    );
+                }
+                for what in whats {
+                    put(
+                        &format!("{module}.linear_fc2.{what}"),
+                        self.fc2(&global(local), moe.ffn, what, part),
+                    );
+                }
+            }
+        }
+        let Some(ffn) = moe.shared else { return };
+        let shared = format!("{layer}.shared");
+        for what in whats {
+            let array = self.fc1(&shared, ffn, what, (cut.tp, tp));
+            put(&format!("mlp.shared_experts.linear_fc1.{what}"), array);
+        }
+        for what in whats {
+            let array = self.fc2(&shared, ffn, what, (cut.tp, tp));
+            put(&format!("mlp.shared_experts.linear_fc2.{what}"), array);
+        }
+    }
+
+    /// Latent attention: what stands in place of q, k and v.
+    fn latent(&self, mla: &Mla, layer: &str, (tp, rank): (u64, u64), put: &mut dyn FnMut(&str, Array)) {
+        let c = &self.config;
+        let down = |name: &str, rows: u64| {
+            let whole = c.whole(&format!("{layer}.{name}"), &[rows, c.hidden]);
+            if mla.te { whole } else { whole.row_part(tp, rank) }
         };
+        let up = |name: &str, rows: u64, columns: u64| {
+            c.whole(&format!("{layer}.{name}"), &[c.heads * rows, columns]).row_part(tp, rank)
+        };
+        let norm = |name: &str, size: u64| c.whole(&format!("{layer}.{name}"), &[size]);
+        let queries = c.head + mla.position;
+        match mla.q_rank {
+            None => put("self_attention.linear_q_proj.weight", up("mla.q", queries, c.hidden)),
+            Some(q_rank) => {
+                put("self_attention.linear_q_down_proj.weight", down("mla.q_down", q_rank));
+                if mla.te {
+                    put("self_attention.linear_q_up_proj.layer_norm_weight", norm("mla.q_norm", q_rank));
+                }
+                put("self_attention.linear_q_up_proj.weight", up("mla.q_up", queries, q_rank));
+            }
+        }
+        put("self_attention.linear_kv_down_proj.weight", down("mla.kv_down", mla.kv_rank + mla.position));
+        if mla.te {
+            put("self_attention.linear_kv_up_proj.layer_norm_weight", norm("mla.kv_norm", mla.kv_rank));
+        }
+        put("self_attention.linear_kv_up_proj.weight", up("mla.kv_up", c.head + mla.value, mla.kv_rank));
+        if !mla.te {
+            if let Some(q_rank) = mla.q_rank {
+                put("self_attention.q_layernorm.weight", norm("mla.q_norm", q_rank));
+            }
+            put("self_attention.kv_layernorm.weight", norm("mla.kv_norm", mla.kv_rank));
+        }
+    }
+
+    /// A layer whose names begin with `prefix`; what it holds is that of `layer`.
+    fn layer(
+        &self,
+        (prefix, layer): (&str, &str),
+        moe: Option<Moe>,
+        cut: &Cut,
+        (rank, ep): (u64, u64),
+        out: &mut Vec<(String, Array)>,
+    ) {
+        let (c, tp) = (&self.config, cut.tp);
+        let core = c.kind.is_core();
         let vector = |name: &str, size: u64| c.whole(&format!("{layer}.{name}"), &[size]);
         let mut put = |name: &str, array: Array| out.push((format!("{prefix}.{name}"), array));
         let (norm1, norm2, separator) = match c.kind {
@@ -267,7 +446,8 @@ impl Written {
         let output = |put: &mut dyn FnMut(&str, Array)| {
             for what in whats {
                 let array = if *what == "weight" {
-                    c.whole(&format!("{layer}.proj"), &[c.hidden, c.heads * c.head]).column_part(tp, rank)
+                    let head = c.mla.map_or(c.head, |mla| mla.value);
+                    c.whole(&format!("{layer}.proj"), &[c.hidden, c.heads * head]).column_part(tp, rank)
                 } else {
                     vector("proj.bias", c.hidden)
                 };
@@ -283,8 +463,12 @@ impl Written {
         if c.kind == Kind::CoreTe {
             norm(norm1, c.hidden, &mut put, "norm1", separator);
         }
-        for what in whats {
-            put(&format!("{qkv}.{what}"), self.qkv(layer, what).row_part(tp, rank));
+        if let Some(mla) = &c.mla {
+            self.latent(mla, layer, (tp, rank), &mut put);
+        } else {
+            for what in whats {
+                put(&format!("{qkv}.{what}"), self.qkv(layer, what).row_part(tp, rank));
+            }
         }
         if c.qk_norm {
             norm("self_attention.q_layernorm", c.head, &mut put, "q_norm", ".");
@@ -293,27 +477,56 @@ impl Written {
         if !core {
             output(&mut put);
         }
+        if let Some(moe) = moe {
+            // Also where Transformer Engine would fuse it into a dense layer.
+            norm("pre_mlp_layernorm", c.hidden, &mut put, "norm2", ".");
+            return self.moe(&moe, layer, cut, (rank, ep), &mut put);
+        }
         norm(norm2, c.hidden, &mut put, "norm2", separator);
         for what in whats {
-            put(&format!("{fc1}.{what}"), self.fc1(layer, what, tp, rank));
+            put(&format!("{fc1}.{what}"), self.fc1(layer, c.ffn, what, (tp, rank)));
         }
         for what in whats {
-            let array = if *what == "weight" {
-                c.whole(&format!("{layer}.fc2"), &[c.hidden, c.ffn]).column_part(tp, rank)
-            } else {
-                vector("fc2.bias", c.hidden)
-            };
-            put(&format!("{fc2}.{what}"), array);
+            put(&format!("{fc2}.{what}"), self.fc2(layer, c.ffn, what, (tp, rank)));
         }
     }
 
     /// Every tensor that rank (`rank`, `stage`) of `cut` saves, in Megatron's order. `/` separates nested dicts.
     pub fn rank(&self, cut: &Cut, rank: u64, stage: u32) -> Vec<(String, Array)> {
+        self.whole_rank(cut, (rank, stage, 0))
+    }
+
+    /// The same for one of several expert ranks. Virtual stages stand in `model0/`, `model1/` and so on.
+    pub fn whole_rank(&self, cut: &Cut, (rank, pp, ep): (u64, u32, u64)) -> Vec<(String, Array)> {
+        let chunk = |chunk: u32| {
+            let prefix = if cut.vpp > 1 { format!("model{chunk}/") } else { String::new() };
+            let tensors = self.stage(cut, (rank, ep), chunk * cut.pp() + pp).into_iter();
+            tensors.map(move |(path, array)| (format!("{prefix}{path}"), array))
+        };
+        (0..cut.vpp).flat_map(chunk).collect()
+    }
+
+    fn prediction(&self, depth: u32, cut: &Cut, (rank, ep): (u64, u64), out: &mut Vec<(String, Array)>) {
+        let (c, module) = (&self.config, format!("mtp.layers.{depth}"));
+        let norm = |name: &str| c.whole(&format!("mtp{depth}.{name}"), &[c.hidden]);
+        out.push((format!("{module}.enorm.weight"), norm("enorm")));
+        out.push((format!("{module}.hnorm.weight"), norm("hnorm")));
+        let projection = c.whole(&format!("mtp{depth}.eh_proj"), &[c.hidden, 2 * c.hidden]);
+        out.push((format!("{module}.eh_proj.weight"), projection.row_part(cut.tp, rank)));
+        let names = (format!("{module}.transformer_layer"), format!("mtp{depth}.layer"));
+        // Like the last layer of the model.
+        let moe = c.moe.filter(|moe| (c.layers - 1).is_multiple_of(moe.every));
+        self.layer((&names.0, &names.1), moe, cut, (rank, ep), out);
+        out.push((format!("{module}.final_layernorm.weight"), norm("final")));
+    }
+
+    fn stage(&self, cut: &Cut, (rank, ep): (u64, u64), stage: u32) -> Vec<(String, Array)> {
         let c = &self.config;
         let core = c.kind.is_core();
-        let (first, last) = (stage == 0, stage + 1 == cut.pp());
+        let (first, last) = (stage == 0, stage as usize + 1 == cut.stages.len());
         let mut out = Vec::new();
-        if first {
+        // Predictions need the embedding too.
+        if first || (last && c.predictions > 0) {
             let (words, positions) = if core {
                 ("embedding.word_embeddings.weight", "embedding.position_embeddings.weight")
             } else {
@@ -329,7 +542,14 @@ impl Written {
         }
         let before: u32 = cut.stages[..stage as usize].iter().sum();
         for local in 0..cut.stages[stage as usize] {
-            self.layer(local, before + local, cut.tp, rank, &mut out);
+            let prefix = if core {
+                format!("decoder.layers.{local}")
+            } else {
+                format!("language_model/encoder/layers.{local}")
+            };
+            let layer = before + local;
+            let moe = c.moe.filter(|moe| layer.is_multiple_of(moe.every));
+            self.layer((&prefix, &layer.to_string()), moe, cut, (rank, ep), &mut out);
         }
         if last {
             let norm = match c.kind {
@@ -339,6 +559,9 @@ impl Written {
             };
             for what in if c.norm_bias { &["weight", "bias"][..] } else { &["weight"] } {
                 out.push((format!("{norm}.{what}"), c.whole(&format!("final.{what}"), &[c.hidden])));
+            }
+            for depth in 0..c.predictions {
+                self.prediction(depth, cut, (rank, ep), &mut out);
             }
             let name = match (core, c.tied) {
                 (true, _) => "output_layer.weight",

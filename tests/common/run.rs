@@ -14,7 +14,7 @@ use ckpt_fs::reader::{Checksums, CrcMode, Reader};
 use ckpt_fs::source::{Options, open};
 use ckpt_fs::store::FileStore;
 use ckpt_fs::view::megatron::MegatronView;
-use ckpt_fs::view::{Stock, VocabularyFill};
+use ckpt_fs::view::{Choices, OptimizerChoice, Stock, VocabularyFill};
 
 use super::naive::{Cut, Fill};
 use super::{Pt, read_pt};
@@ -96,20 +96,40 @@ pub struct View {
 
 impl View {
     pub fn of(root: &Path, cut: &Cut, fill: Fill, vocab_size: Option<u64>) -> Result<Self, String> {
+        let fill = if fill == Fill::Zero { VocabularyFill::Zero } else { VocabularyFill::LastRow };
+        Self::choosing(root, cut, &Choices { vocab_size, fill, ..Choices::default() })
+    }
+
+    /// With everything that a user can choose.
+    pub fn choosing(root: &Path, cut: &Cut, choices: &Choices) -> Result<Self, String> {
         let store = Arc::new(FileStore::new());
         let families = Family::embedded().unwrap().into_iter().map(Arc::new).collect();
-        let options = Options { iteration: None, families };
+        let without_optimizer = choices.optimizer == OptimizerChoice::Nothing;
+        let options = Options { families, without_optimizer, ..Options::default() };
         let source = open(root, &options, &store).map_err(|error| error.to_string())?;
-        let fill = if fill == Fill::Zero { VocabularyFill::Zero } else { VocabularyFill::LastRow };
-        let stock = Stock::new(source.catalog, source.model, vocab_size, fill);
+        let stock = Stock::new(source.catalog, source.model, choices);
         let stock = Arc::new(stock.map_err(|error| error.to_string())?);
         let spec = LayoutSpec {
             tp: Some(cut.tp as u32),
             pp: Some(cut.pp()),
+            vpp: Some(cut.vpp),
+            ep: Some(cut.ep as u32),
+            etp: Some(cut.etp as u32),
             stages: Stages::new(cut.stages.clone()),
+            ..LayoutSpec::default()
         };
         let layout: Layout = stock.layout(&spec).map_err(|error| error.to_string())?;
         Ok(Self { view: MegatronView::new(stock, layout), reader: Reader::new(store) })
+    }
+
+    /// Bytes of one file from `offset` on; fewer where it ends.
+    pub fn piece(&self, path: &str, offset: u64, len: usize) -> Vec<u8> {
+        let file = self.view.files().into_iter().find(|file| file.path == path).unwrap();
+        let plan = self.view.plan(file.kind).unwrap().plan;
+        let mut bytes = vec![0; len];
+        let read = self.reader.read(&plan, &Checksums::new(CrcMode::Exact), offset, &mut bytes).unwrap();
+        bytes.truncate(read);
+        bytes
     }
 
     /// Every file with its bytes.
@@ -128,7 +148,7 @@ impl View {
 
     /// Every rank file, read.
     pub fn ranks(&self) -> Vec<(String, Pt)> {
-        let files = self.files().into_iter().filter(|(path, _)| path.ends_with(".pt"));
+        let files = self.files().into_iter().filter(|(path, _)| path.ends_with("model_optim_rng.pt"));
         files.map(|(path, bytes)| (path, read_pt(&bytes))).collect()
     }
 }

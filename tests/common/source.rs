@@ -48,11 +48,11 @@ impl Checkpoint {
     /// A checkpoint of `config` as training would have written it in layout `cut`.
     pub fn new(config: &Config, cut: &Cut) -> Self {
         let written = Written::new(config, cut);
-        let files = cut.ranks().into_iter().map(|(tp, pp)| RankDraft {
-            dir: cut.rank_dir(tp, pp),
-            args: args(config, cut, tp, pp),
+        let files = cut.all_ranks().into_iter().map(|rank| RankDraft {
+            dir: cut.dir(rank),
+            args: args(config, cut, rank),
             version: Some(Value::Float(3.0)),
-            tensors: written.rank(cut, tp, pp),
+            tensors: written.whole_rank(cut, rank),
             model: "model".to_owned(),
         });
         Self {
@@ -127,13 +127,18 @@ impl Checkpoint {
             call("torch._utils", "_rebuild_parameter", vec![value, Value::Bool(true), hooks])
         });
         let leaves = file.tensors.iter().map(|(path, _)| path.clone()).zip(wrapped).collect();
-        let model = nested(leaves, self.config.kind.is_core());
+        let core = self.config.kind.is_core();
+        let models = if self.cut.vpp > 1 {
+            virtual_stages(leaves, core)
+        } else {
+            vec![(file.model.clone(), nested(leaves, core))]
+        };
         let rng = Array { dtype: Dtype::Uint8, shape: vec![3], bytes: file.dir.bytes().take(3).collect() };
         let rng = dict(vec![("torch_rng_state".into(), storages.tensor(&rng, Keep::Own))]);
         let mut top = vec![("args".to_owned(), namespace(&file.args))];
         top.extend(file.version.clone().map(|version| ("checkpoint_version".to_owned(), version)));
         top.push(("iteration".to_owned(), Value::Int(100)));
-        top.push((file.model.clone(), model));
+        top.extend(models);
         top.push(("rng_state".to_owned(), Value::List(vec![rng].into())));
         dict(top)
     }
@@ -153,8 +158,21 @@ impl RankDraft {
     }
 }
 
+/// Leaves of `model0/`, `model1/` and so on as entries of their own.
+fn virtual_stages(leaves: Vec<(String, Value)>, ordered: bool) -> Vec<(String, Value)> {
+    let mut models: Vec<(String, Vec<(String, Value)>)> = Vec::new();
+    for (path, value) in leaves {
+        let (model, rest) = path.split_once('/').unwrap();
+        if models.last().is_none_or(|(name, _)| name != model) {
+            models.push((model.to_owned(), Vec::new()));
+        }
+        models.last_mut().unwrap().1.push((rest.to_owned(), value));
+    }
+    models.into_iter().map(|(name, leaves)| (name, nested(leaves, ordered))).collect()
+}
+
 /// Leaves with `/` in their paths as dicts within dicts.
-fn nested(leaves: Vec<(String, Value)>, ordered: bool) -> Value {
+pub fn nested(leaves: Vec<(String, Value)>, ordered: bool) -> Value {
     let mut items: Vec<(String, Value)> = Vec::new();
     let mut groups: Vec<(String, Vec<(String, Value)>)> = Vec::new();
     for (path, value) in leaves {
@@ -177,7 +195,9 @@ fn nested(leaves: Vec<(String, Value)>, ordered: bool) -> Value {
 }
 
 /// The `args` that a rank saves.
-pub fn args(config: &Config, cut: &Cut, tp: u64, pp: u32) -> Vec<(String, Value)> {
+pub fn args(config: &Config, cut: &Cut, rank: (u64, u32, u64)) -> Vec<(String, Value)> {
+    let dp = cut.replicas(1);
+    let optional = |n: Option<u64>| n.map_or(Value::None, |n| Value::Int(n as i64));
     let int = |n: u64| Value::Int(n as i64);
     let flag = Value::Bool;
     let vocab = if config.vocab_in_args { int(config.vocab) } else { Value::None };
@@ -195,12 +215,21 @@ pub fn args(config: &Config, cut: &Cut, tp: u64, pp: u32) -> Vec<(String, Value)
         ("make_vocab_size_divisible_by", int(config.multiple)),
         ("vocab_size", vocab),
         ("padded_vocab_size", int(config.padded(cut.tp))),
-        ("rank", int(u64::from(pp) * cut.tp + tp)),
-        ("world_size", int(u64::from(cut.pp()) * cut.tp)),
-        ("data_parallel_size", Value::Int(1)),
+        ("rank", int(cut.process(rank, dp).unwrap_or(0))),
+        ("world_size", int(u64::from(cut.pp()) * cut.tp * dp)),
+        ("data_parallel_size", int(dp)),
         ("context_parallel_size", Value::Int(1)),
-        ("virtual_pipeline_model_parallel_size", Value::None),
-        ("num_experts", Value::None),
+        ("virtual_pipeline_model_parallel_size", optional((cut.vpp > 1).then_some(cut.vpp.into()))),
+        ("num_experts", optional(config.moe.map(|moe| moe.experts))),
+        ("moe_ffn_hidden_size", optional(config.moe.map(|moe| moe.ffn))),
+        ("multi_latent_attention", flag(config.mla.is_some())),
+        ("q_lora_rank", optional(config.mla.and_then(|mla| mla.q_rank))),
+        ("kv_lora_rank", optional(config.mla.map(|mla| mla.kv_rank))),
+        ("qk_pos_emb_head_dim", optional(config.mla.map(|mla| mla.position))),
+        ("mtp_num_layers", optional((config.predictions > 0).then_some(config.predictions.into()))),
+        ("moe_layer_freq", int(config.moe.map_or(1, |moe| moe.every).into())),
+        ("expert_model_parallel_size", int(cut.ep)),
+        ("expert_tensor_parallel_size", int(cut.etp)),
         ("save", Value::str("/checkpoints")),
         ("lr", Value::Float(1.5e-4)),
     ];

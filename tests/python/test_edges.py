@@ -110,7 +110,7 @@ class Edges(Case):
 
     def test_files_that_another_zip_writer_packed(self):
         """zip64 fields everywhere, no alignment, records of another prefix: all legal, all read."""
-        real = FIXTURES / "gpt-tiny" / "pp1_tp1_none"
+        real = FIXTURES / "gpt-tiny" / "pp1_tp1_f16"
         path = manifest.rank_files(real)[0]
         source = self.scratch / "source"
         (source / path).parent.mkdir(parents=True)
@@ -121,10 +121,10 @@ class Edges(Case):
                 with new.open(name, "w", force_zip64=True) as record:
                     record.write(old.read(info))
         out = self.materialize(source, "--tp", 4, "--pp", 1)
-        self.assert_same(expected("gpt-tiny", "pp1_tp4_none"), manifest.describe(out))
+        self.assert_same(expected("gpt-tiny", "pp1_tp4_f16"), manifest.describe(out))
 
     def test_a_compressed_record_is_refused_by_name(self):
-        real = FIXTURES / "gpt-tiny" / "pp1_tp1_none"
+        real = FIXTURES / "gpt-tiny" / "pp1_tp1_f16"
         path = manifest.rank_files(real)[0]
         source = self.scratch / "source"
         (source / path).parent.mkdir(parents=True)

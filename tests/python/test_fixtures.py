@@ -3,7 +3,7 @@
 import hashlib
 import unittest
 
-from support import KINDS, Case, expected, manifest, need_torch, sources
+from support import KINDS, Case, expected, expected_names, manifest, need_torch, sources
 
 
 def torch_digest(tensor):
@@ -34,7 +34,7 @@ class Fixtures(Case):
                     self.assert_same(expected(kind, name), manifest.describe(directory), allowed=())
 
     def test_there_is_a_fixture_of_each_family(self):
-        for kind in ("yuan-tiny", "gpt-tiny", "megatron-tiny/untied"):
+        for kind in ("yuan-tiny", "gpt-tiny", "megatron-tiny/untied", "mcore-tiny/tied", "mcore-tiny/moe"):
             self.assertTrue(sources(kind), kind)
 
     def test_torch_reads_what_the_manifests_say(self):
@@ -50,6 +50,11 @@ class Fixtures(Case):
     def test_text_form_of_a_manifest_loses_nothing(self):
         found = manifest.describe(next(iter(sources("yuan-tiny").values())))
         self.assertEqual(manifest.loads(manifest.dumps(found)), found)
+        for kind in KINDS:
+            first, *others = expected_names(kind)
+            for name in others:
+                text = manifest.dumps(expected(kind, name), expected(kind, first), first)
+                self.assertEqual(manifest.loads(text, lambda other: expected(kind, other)), expected(kind, name))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from support import (
 )
 
 YUAN = FIXTURES / "yuan-tiny" / "pp2b24_tp2_none"
-GPT = FIXTURES / "gpt-tiny" / "pp2b13_tp2_none"
+GPT = FIXTURES / "gpt-tiny" / "pp1_tp1_f16"
 CORE = FIXTURES / "megatron-tiny" / "untied" / "dist_tp1pp2_first3"
 
 
@@ -21,19 +21,19 @@ class Independence(Case):
         for kind in KINDS:
             for name, directory in sources(kind).items():
                 with Mount(directory) as path:
-                    for target in expected_names(kind):
+                    for target in expected_names(kind, name):
                         wanted = expected(kind, target)
                         with self.subTest(kind=kind, source=name, target=target):
                             self.assert_same(wanted, manifest.describe(path / layout_name(wanted)))
 
     def test_layout_from_the_name_of_the_mount_point(self):
-        for target in expected_names("yuan-tiny"):
+        for target in expected_names("yuan-tiny", YUAN.name):
             wanted = expected("yuan-tiny", target)
             with self.subTest(target=target), Mount(YUAN, name=layout_name(wanted)) as path:
                 self.assert_same(wanted, manifest.describe(path))
 
     def test_layout_from_flags(self):
-        for source, kind, target in ((GPT, "gpt-tiny", "pp4_tp1_none"), (CORE, "megatron-tiny/untied", "dist_tp4pp2")):
+        for source, kind, target in ((GPT, "gpt-tiny", "pp4_tp1_f16"), (CORE, "megatron-tiny/untied", "dist_tp4pp2")):
             wanted = expected(kind, target)
             with self.subTest(kind=kind), Mount(source, *layout_flags(wanted)) as path:
                 self.assert_same(wanted, manifest.describe(path))

@@ -15,8 +15,8 @@ VIEWS = (
     ("yuan-tiny", "pp2b24_tp2_none", "pp1_tp1_none"),
     ("yuan-tiny", "pp1_tp1_none", "pp4b1221_tp4_none"),
     ("yuan-tiny", "pp4b1221_tp4_none", "pp2b24_tp2_none"),
-    ("gpt-tiny", "pp1_tp1_none", "pp2b13_tp2_none"),
-    ("gpt-tiny", "pp2b13_tp2_none", "pp1_tp4_none"),
+    ("gpt-tiny", "pp1_tp1_f16", "pp2b13_tp2_f16"),
+    ("mcore-tiny/tied", "tp1pp2_distb1000", "tp2pp2_distb1000"),
     ("megatron-tiny/untied", "dist_tp1pp2_first3", "dist_tp4pp2"),
     ("megatron-tiny/untied", "dist_tp1pp2_first3", "src_tp1pp1"),
 )

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::pipeline::{Cut, layout_text};
+use super::optimizer::Form;
+use super::pipeline::{Cut, layers_per_rank, layers_per_virtual_stage, layout_text};
 use crate::family::ArgRole;
-use crate::layout::{Layout, Rank};
+use crate::layout::{Layout, Processes, Rank};
 use crate::value::{Object, Value};
 use crate::view::{Stock, ViewError};
 
@@ -12,12 +13,17 @@ use crate::view::{Stock, ViewError};
 pub(super) fn rewrite(args: &Value, stock: &Stock, layout: &Layout, rank: Rank) -> Result<Value, ViewError> {
     let Value::Object(object) = args else { return Ok(args.clone()) };
     let Some(fields) = object.state.as_ref().and_then(Value::items) else { return Ok(args.clone()) };
+    let source = &stock.catalog.layout;
     let rewriter = Rewriter {
         args,
+        stock,
         layout,
         rank,
-        recut: layout.stages != stock.catalog.layout.stages,
+        cut: Cut::of(layout),
+        processes: stock.model.processes(args, layout).enlarged(),
+        recut: (&layout.stages, layout.vpp) != (&source.stages, source.vpp),
         vocabulary: stock.vocabulary_rows(layout.tp)?,
+        optimizer: stock.optimizer,
     };
     let fields = fields.iter().map(|(key, value)| {
         let role = key.as_str().and_then(|name| stock.model.arg_role(name));
@@ -29,24 +35,38 @@ pub(super) fn rewrite(args: &Value, stock: &Stock, layout: &Layout, rank: Rank) 
 
 struct Rewriter<'a> {
     args: &'a Value,
+    stock: &'a Stock,
     layout: &'a Layout,
     rank: Rank,
+    cut: Cut,
+    /// The run that would have saved it: as many replicas as the source's, or as many as its experts need.
+    processes: Processes<'a>,
     /// Whether the stages are not the source's.
     recut: bool,
     vocabulary: Option<u64>,
+    /// How the optimizer's state is shown.
+    optimizer: Option<Form>,
 }
 
 impl Rewriter<'_> {
     fn field(&self, role: ArgRole, old: &Value) -> Value {
         let stages = &self.layout.stages;
         match role {
+            // Where a run leaves it open it follows from the rest.
+            ArgRole::Tp if matches!(old, Value::None) => Value::None,
             ArgRole::Tp => int(self.layout.tp),
             ArgRole::Pp => int(self.layout.pp()),
+            ArgRole::Ep => int(self.layout.ep()),
+            // Unsaid, it is the tensor-parallel size.
+            ArgRole::Etp if matches!(old, Value::None) && self.layout.etp() == self.layout.tp => Value::None,
+            ArgRole::Etp => int(self.layout.etp()),
             ArgRole::PpWithLayers => {
                 int(self.layout.pp().saturating_sub(u32::from(self.keeps_embedding_stage())).max(1))
             }
             ArgRole::Rank => int(self.process()),
-            ArgRole::WorldSize => int(self.processes(self.layout.pp())),
+            ArgRole::WorldSize => int(self.processes.count()),
+            ArgRole::DataParallel if self.layout.experts.is_some() => int(self.processes.dp),
+            ArgRole::DataParallel => old.clone(),
             ArgRole::PaddedVocabulary => self
                 .vocabulary
                 .and_then(|rows| i64::try_from(rows).ok())
@@ -55,21 +75,54 @@ impl Rewriter<'_> {
             ArgRole::None => Value::None,
             ArgRole::FalseWithoutTp if self.layout.tp == 1 && old.is_truthy() => Value::Bool(false),
             ArgRole::FalseIfRecut if self.recut && old.is_truthy() => Value::Bool(false),
-            ArgRole::FalseWithoutTp | ArgRole::FalseIfRecut => old.clone(),
+            ArgRole::FalseWithoutVpp if self.layout.vpp == 1 && old.is_truthy() => Value::Bool(false),
+            ArgRole::FalseWithoutTp | ArgRole::FalseIfRecut | ArgRole::FalseWithoutVpp => old.clone(),
+            ArgRole::DistributedOptimizer => match self.optimizer {
+                Some(form) => Value::Bool(matches!(form, Form::Distributed(_))),
+                None => old.clone(),
+            },
+            ArgRole::MicrobatchGroup if old.as_int() == Some(self.stock.catalog.layout.pp().into()) => {
+                int(self.layout.pp())
+            }
+            ArgRole::MicrobatchGroup => old.clone(),
             // How stages are written down is left alone where they are the source's.
             _ if !self.recut => old.clone(),
+            ArgRole::Vpp if self.layout.vpp > 1 => int(self.layout.vpp),
+            ArgRole::Vpp => Value::None,
+            ArgRole::VirtualStages
+                if self.layout.vpp > 1 && !self.says_text() && self.per_stage().is_none() =>
+            {
+                int(self.layout.vpp)
+            }
+            ArgRole::VirtualStages => Value::None,
+            ArgRole::LayersPerVirtualStage => {
+                self.per_stage().filter(|_| !self.says_text()).map_or(Value::None, int)
+            }
+            // Virtual stages are uniform where there is such a choice.
+            ArgRole::StagesMethod if self.layout.vpp > 1 => Value::str("uniform"),
+            ArgRole::StagesText if self.layout.vpp > 1 => Value::None,
             ArgRole::StagesMethod if stages.is_even() && old.as_str() == Some("uniform") => old.clone(),
             ArgRole::StagesMethod => Value::str("block"),
             ArgRole::StagesText if stages.is_even() && matches!(old, Value::None) => Value::None,
             ArgRole::StagesText => Value::str(&stages.to_string()),
-            ArgRole::StagesList => Value::List(stages.layers().iter().map(|n| int(*n)).collect()),
-            ArgRole::StagesLayout => match Cut::of(stages) {
-                Cut::Custom => Value::str(&layout_text(stages)),
-                _ => Value::None,
-            },
-            ArgRole::FirstStage => Cut::of(stages).first().map_or(Value::None, int),
-            ArgRole::LastStage => Cut::of(stages).last().map_or(Value::None, int),
+            ArgRole::StagesList => Value::List(layers_per_rank(self.layout).into_iter().map(int).collect()),
+            ArgRole::StagesLayout if self.cut == Cut::Custom => {
+                Value::str(&layout_text(self.layout, self.stock.model.predictions()))
+            }
+            ArgRole::StagesLayout => Value::None,
+            ArgRole::FirstStage => self.cut.first().map_or(Value::None, int),
+            ArgRole::LastStage => self.cut.last().map_or(Value::None, int),
         }
+    }
+
+    /// Whether the stages are said in Megatron's text.
+    fn says_text(&self) -> bool {
+        self.cut == Cut::Custom && self.stock.arg_of(ArgRole::StagesLayout).is_some()
+    }
+
+    /// Layers of each virtual stage, where that is how virtual stages are said.
+    fn per_stage(&self) -> Option<u32> {
+        layers_per_virtual_stage(self.stock, self.layout)
     }
 
     /// Whether the embedding has a stage of its own, in the source and here.
@@ -77,31 +130,14 @@ impl Rewriter<'_> {
         !self.recut && self.args.attribute("standalone_embedding_stage").is_some_and(Value::is_truthy)
     }
 
-    /// Number of the process that saves this rank: the first of its data-parallel replicas. Megatron numbers tp, cp, dp, pp from the
-    /// fastest to the slowest, or with `use_tp_pp_dp_mapping` tp, cp, pp, dp.
+    /// Number of the process that saves this rank: the first of its replicas. A rank that is no process's has that of its first expert rank.
     fn process(&self) -> u32 {
-        let stage = if self.args.attribute("use_tp_pp_dp_mapping").is_some_and(Value::is_truthy) {
-            self.rank.pp.saturating_mul(self.layout.tp).saturating_mul(self.size("context_parallel_size"))
-        } else {
-            self.processes(self.rank.pp)
-        };
-        stage.saturating_add(self.rank.tp)
-    }
-
-    /// Processes of so many stages.
-    fn processes(&self, stages: u32) -> u32 {
-        stages.saturating_mul(self.replicas()).saturating_mul(self.layout.tp)
-    }
-
-    /// Ranks that hold the same parameters: the view is for the same number of them as the source.
-    fn replicas(&self) -> u32 {
-        self.size("data_parallel_size").saturating_mul(self.size("context_parallel_size"))
-    }
-
-    /// A parallel size that is not the layout's; 1 where args do not say.
-    fn size(&self, field: &str) -> u32 {
-        let value = self.args.attribute(field).and_then(Value::as_int);
-        value.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..1 << 20).contains(n)).unwrap_or(1)
+        let known = self.processes.first(self.rank);
+        known
+            .or_else(|| {
+                self.processes.first(Rank { ep: self.rank.tp / self.layout.etp().max(1), ..self.rank })
+            })
+            .unwrap_or(0)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Contents;
+use super::contents::Contents;
 use crate::catalog::RankFile;
 use crate::value::{Object, Storage, TensorRef, Value};
 
@@ -67,7 +67,7 @@ impl<'a, 'contents> Carried<'a, 'contents> {
     }
 
     fn tensor(&mut self, tensor: &TensorRef) -> Value {
-        let key: Arc<str> = format!("carried {}", tensor.storage.key).into();
+        let key: Arc<str> = format!("carried {} {}", self.source.object.0, tensor.storage.key).into();
         if let Some(record) = self.source.storages.get(&tensor.storage.key) {
             self.contents.carry(key.clone(), record.extent);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::modules;
 use crate::catalog::RankFile;
-use crate::layout::{Layout, Rank};
+use crate::layout::{Layout, Place};
 use crate::value::{Object, Value};
 use crate::view::{Stock, TargetTensor};
 
@@ -12,7 +12,7 @@ use crate::view::{Stock, TargetTensor};
 pub(super) struct Containers<'a> {
     stock: &'a Stock,
     layout: &'a Layout,
-    rank: Rank,
+    place: Place,
     tensors: &'a [TargetTensor<'a>],
     /// Source rank files, the best example for this rank first.
     examples: Vec<&'a RankFile>,
@@ -25,12 +25,12 @@ impl<'a> Containers<'a> {
     pub(super) fn new(
         stock: &'a Stock,
         layout: &'a Layout,
-        rank: Rank,
+        place: Place,
         tensors: &'a [TargetTensor<'a>],
     ) -> Self {
-        let nearest = stock.catalog.nearest_rank(rank, layout);
+        let nearest = stock.catalog.nearest_rank(place.rank, layout);
         let examples = nearest.into_iter().chain(&stock.catalog.ranks).collect();
-        Self { stock, layout, rank, tensors, examples }
+        Self { stock, layout, place, tensors, examples }
     }
 
     /// The model with these leaves, in this order.
@@ -65,7 +65,7 @@ impl<'a> Containers<'a> {
     /// A dict of the kind the source has at `path`, holding `items`.
     fn like_the_source(&self, path: &str, items: Vec<(Value, Value)>) -> Value {
         let example =
-            self.examples.iter().find_map(|file| at(file, path)).or_else(|| self.like_another(path));
+            self.examples.iter().find_map(|file| in_any(file, path)).or_else(|| self.like_another(path));
         match example {
             Some(Value::Object(object)) => {
                 let state = object.state.as_ref().map(|state| self.with_modules(path, state));
@@ -83,7 +83,7 @@ impl<'a> Containers<'a> {
             .map(|tensor| tensor.entry)
             .find(|entry| entry.name.rsplit_once('/').is_some_and(|(dict, _)| dict == path))?;
         let other = entry.container_like.as_deref()?;
-        self.examples.iter().find_map(|file| at(file, other))
+        self.examples.iter().find_map(|file| in_any(file, other))
     }
 
     /// The state of an `OrderedDict` with the list of modules that this rank has.
@@ -97,13 +97,15 @@ impl<'a> Containers<'a> {
     }
 
     fn modules(&self, path: &str, example: &Value) -> Value {
-        let sources: Vec<_> = self
-            .stock
-            .catalog
-            .ranks
-            .iter()
-            .filter_map(|file| Some((file.rank.pp, modules::of(at(file, path)?)?)))
-            .collect();
+        let source_layout = &self.stock.catalog.layout;
+        let mut sources: Vec<(u32, &modules::Modules)> = Vec::new();
+        for file in &self.stock.catalog.ranks {
+            let lists = source_layout.places(file.rank).filter_map(|place| {
+                Some((source_layout.stage(place), modules::of(at(file, place.chunk, path)?)?))
+            });
+            sources.extend(lists);
+        }
+        sources.sort_by_key(|(stage, _)| *stage);
         if sources.is_empty() {
             return example.clone();
         }
@@ -111,8 +113,9 @@ impl<'a> Containers<'a> {
         let names = |leaf: &str| leaf.strip_prefix(&prefix).map(ToOwned::to_owned);
         let tensors = self.tensors.iter().filter_map(|tensor| names(&tensor.name)).collect();
         let entries = self.stock.model.entries().iter().filter_map(|entry| names(&entry.name)).collect();
-        let layers = self.layout.stages.layers_of(self.rank.pp);
-        let list = modules::rewrite(&sources, &self.stock.catalog.layout.stages, layers, &tensors, &entries);
+        let layers = self.layout.layers_at(self.place);
+        let experts = self.stock.experts_per_rank(self.layout);
+        let list = modules::rewrite(&sources, &source_layout.stages, layers, &tensors, &entries, experts);
         match example {
             Value::Object(object) => Value::Object(Arc::new(Object { items: list, ..Object::clone(object) })),
             _ => Value::Dict(list.into()),
@@ -120,9 +123,14 @@ impl<'a> Containers<'a> {
     }
 }
 
-/// The container at `path` in the model of a source file.
-fn at<'a>(file: &'a RankFile, path: &str) -> Option<&'a Value> {
-    let model = file.tree.get("model")?;
+/// The container at `path` in whichever part of the model in a source file has one.
+fn in_any<'a>(file: &'a RankFile, path: &str) -> Option<&'a Value> {
+    (0..file.chunks()).find_map(|chunk| at(file, chunk, path))
+}
+
+/// The container at `path` in a part of the model in a source file.
+fn at<'a>(file: &'a RankFile, chunk: u32, path: &str) -> Option<&'a Value> {
+    let model = file.model(chunk)?;
     let mut parts = path.split('/').filter(|part| !part.is_empty());
     parts.try_fold(model, |value, part| value.get(part)).filter(|value| value.items().is_some())
 }

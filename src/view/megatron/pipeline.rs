@@ -1,9 +1,12 @@
-//! Pipeline stages as Megatron writes them: first and last stage of another length, or a layout text; and as training flags.
+//! Pipeline stages as Megatron writes them: first and last rank of another length, or a layout text; and as training flags.
 //!
-//! Source: Megatron-LM's `arguments.py` and `pipeline_parallel_layer_layout.py`.
+//! Source: Megatron-LM's `arguments.py`, `transformer_block.py` and `pipeline_parallel_layer_layout.py`.
 
+use super::optimizer::Form;
 use crate::family::ArgRole;
-use crate::layout::{Layout, Stages};
+use crate::format::megatron::RNG_ENTRY;
+use crate::layout::{Experts, Layout, Place, Rank, StageText};
+use crate::value::Value;
 use crate::view::Stock;
 
 /// How Megatron can say a cut.
@@ -11,11 +14,11 @@ use crate::view::Stock;
 pub(super) enum Cut {
     /// Equal stages: nothing to say.
     Even,
-    /// Equal stages but for the first, the last, or both.
+    /// Equal ranks but for the first, the last, or both.
     Ends {
-        /// Layers of the first stage, where it must be said.
+        /// Layers of the first rank, where it must be said.
         first: Option<u32>,
-        /// Layers of the last stage, where it must be said.
+        /// Layers of the last rank, where it must be said.
         last: Option<u32>,
     },
     /// Anything else.
@@ -23,14 +26,19 @@ pub(super) enum Cut {
 }
 
 impl Cut {
-    /// The least that must be said for these stages.
-    pub(super) fn of(stages: &Stages) -> Self {
-        let layers = stages.layers();
+    /// The least that must be said for the stages of `layout`.
+    pub(super) fn of(layout: &Layout) -> Self {
+        let stages = layout.stages.layers();
+        // Numbers of layers alone say neither stages without layers nor virtual stages of one rank that differ.
+        let pp = layout.pp() as usize;
+        let first_turn = stages.get(..pp).unwrap_or(stages);
+        if stages.contains(&0) || stages.chunks(pp.max(1)).any(|turn| turn != first_turn) {
+            return Self::Custom;
+        }
+        let ranks = layers_per_rank(layout);
         let even = |part: &[u32]| part.windows(2).all(|pair| pair.first() == pair.last());
-        match layers {
-            // Stages without layers cannot be said by numbers of layers alone.
-            _ if layers.contains(&0) => Self::Custom,
-            _ if even(layers) => Self::Even,
+        match ranks.as_slice() {
+            ranks if even(ranks) => Self::Even,
             [first, rest @ ..] if even(rest) => Self::Ends { first: Some(*first), last: None },
             [rest @ .., last] if even(rest) => Self::Ends { first: None, last: Some(*last) },
             [first, middle @ .., last] if even(middle) => {
@@ -49,18 +57,26 @@ impl Cut {
     }
 }
 
-/// `Et*2|t*3|tL`: embedding, layers, loss, with `|` between stages.
-pub(super) fn layout_text(stages: &Stages) -> String {
-    let count = stages.layers().len();
-    let stage = |(index, layers): (usize, &u32)| {
-        let layers = match layers {
-            0 => String::new(),
-            1 => "t".to_owned(),
-            n => format!("t*{n}"),
-        };
-        format!("{}{layers}{}", if index == 0 { "E" } else { "" }, if index + 1 == count { "L" } else { "" })
+/// Layers that each pipeline rank holds, all its virtual stages together.
+pub(super) fn layers_per_rank(layout: &Layout) -> Vec<u32> {
+    let of_rank = |pp| {
+        let places = layout.places(Rank { pp, tp: 0, ep: 0 });
+        places.map(|place: Place| layout.layers_at(place).len()).sum::<usize>()
     };
-    stages.layers().iter().enumerate().map(stage).collect::<Vec<_>>().join("|")
+    (0..layout.pp()).map(|pp| u32::try_from(of_rank(pp)).unwrap_or(u32::MAX)).collect()
+}
+
+/// `Et*2|t*3|tL`: embedding, layers, loss, with `|` between stages.
+pub(super) fn layout_text(layout: &Layout, prediction_layers: u32) -> String {
+    StageText { stages: layout.stages.clone(), prediction_layers }.to_string()
+}
+
+/// Layers of each virtual stage, where `args` say virtual stages by that: their code knows no other way, or the source's run did so.
+pub(super) fn layers_per_virtual_stage(stock: &Stock, layout: &Layout) -> Option<u32> {
+    let by_number = stock.arg_of(ArgRole::VirtualStages).is_some();
+    let by_layers = stock.arg_of(ArgRole::LayersPerVirtualStage).is_some_and(Value::is_truthy);
+    let says_so = layout.vpp > 1 && layout.stages.is_even() && (by_layers || !by_number);
+    layout.stages.layers().first().copied().filter(|_| says_so)
 }
 
 /// The flags that a training run needs to load a view of this layout: sizes, stages, and what a view leaves out.
@@ -70,53 +86,87 @@ pub fn training_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
         format!("--tensor-model-parallel-size {}", layout.tp),
         format!("--pipeline-model-parallel-size {}", layout.pp()),
     ];
-    let encodes = |role: ArgRole| {
-        let fields = stock.args().and_then(|args| {
-            if let crate::value::Value::Object(o) = args { o.state.as_ref()?.items() } else { None }
-        });
-        fields
-            .unwrap_or_default()
-            .iter()
-            .any(|(key, _)| key.as_str().and_then(|name| stock.model.arg_role(name)) == Some(role))
-    };
-    // Only flags that this version of the training code has: it has a field of args for each of its flags.
-    let cut = Cut::of(&layout.stages);
-    if encodes(ArgRole::StagesText) && layout.pp() > 1 {
+    if let Some(Experts { ep, etp }) = layout.experts {
+        flags.push(format!("--expert-model-parallel-size {ep}"));
+        flags.push(format!("--expert-tensor-parallel-size {etp}"));
+        // Training refuses experts with tensor parallelism and without it.
+        flags.extend((layout.tp > 1).then(|| "--sequence-parallel".to_owned()));
+    }
+    flags.extend(stage_flags(stock, layout));
+    match stock.optimizer {
+        Some(Form::Distributed(_)) => flags.push("--use-distributed-optimizer".to_owned()),
+        Some(Form::Mixed | Form::Single) => {}
+        None => flags.push("--no-load-optim".to_owned()),
+    }
+    let has_rng = stock.catalog.ranks.iter().any(|file| file.tree.get(RNG_ENTRY).is_some());
+    if !(stock.with_rng && has_rng) {
+        flags.push("--no-load-rng".to_owned());
+    }
+    flags
+}
+
+/// Only flags that this version of the training code has: it has a field of args for each of its flags.
+fn stage_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
+    let has = |role: ArgRole| stock.arg_of(role).is_some();
+    let cut = Cut::of(layout);
+    let mut flags = Vec::new();
+    if has(ArgRole::StagesText) && layout.pp() > 1 && layout.vpp == 1 {
         flags.push("--pipeline-model-parallel-method block".to_owned());
         flags.push(format!("--pipeline-model-parallel-blocks {}", layout.stages));
-    } else if cut == Cut::Custom && encodes(ArgRole::StagesLayout) {
-        flags.push(format!("--pipeline-model-parallel-layout '{}'", layout_text(&layout.stages)));
-    } else {
-        let first = cut.first().filter(|_| encodes(ArgRole::FirstStage));
-        let last = cut.last().filter(|_| encodes(ArgRole::LastStage));
-        flags.extend(first.map(|n| format!("--decoder-first-pipeline-num-layers {n}")));
-        flags.extend(last.map(|n| format!("--decoder-last-pipeline-num-layers {n}")));
+        return flags;
     }
-    flags.extend(["--no-load-optim".to_owned(), "--no-load-rng".to_owned()]);
+    if cut == Cut::Custom && has(ArgRole::StagesLayout) {
+        flags.push(format!(
+            "--pipeline-model-parallel-layout '{}'",
+            layout_text(layout, stock.model.predictions())
+        ));
+        return flags;
+    }
+    let first = cut.first().filter(|_| has(ArgRole::FirstStage));
+    let last = cut.last().filter(|_| has(ArgRole::LastStage));
+    flags.extend(first.map(|n| format!("--decoder-first-pipeline-num-layers {n}")));
+    flags.extend(last.map(|n| format!("--decoder-last-pipeline-num-layers {n}")));
+    if let Some(layers) = layers_per_virtual_stage(stock, layout) {
+        flags.push(format!("--num-layers-per-virtual-pipeline-stage {layers}"));
+    } else if layout.vpp > 1 {
+        flags.push(format!("--num-virtual-stages-per-pipeline-rank {}", layout.vpp));
+    }
     flags
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::Stages;
 
-    fn cut(layers: &[u32]) -> Cut {
-        Cut::of(&Stages::new(layers.to_vec()).unwrap())
+    fn cut(vpp: u32, layers: &[u32]) -> Cut {
+        Cut::of(&Layout { vpp, ..Layout::dense(1, Stages::new(layers.to_vec()).unwrap()) })
     }
 
     #[test]
     fn the_least_is_said() {
-        assert_eq!(cut(&[4, 4]), Cut::Even);
-        assert_eq!(cut(&[8]), Cut::Even);
-        assert_eq!(cut(&[3, 5]), Cut::Ends { first: Some(3), last: None });
-        assert_eq!(cut(&[3, 5, 5]), Cut::Ends { first: Some(3), last: None });
-        assert_eq!(cut(&[5, 5, 3]), Cut::Ends { first: None, last: Some(3) });
-        assert_eq!(cut(&[1, 2, 2, 3]), Cut::Ends { first: Some(1), last: Some(3) });
-        assert_eq!(cut(&[1, 2, 3, 2]), Cut::Custom);
+        assert_eq!(cut(1, &[4, 4]), Cut::Even);
+        assert_eq!(cut(1, &[8]), Cut::Even);
+        assert_eq!(cut(1, &[3, 5]), Cut::Ends { first: Some(3), last: None });
+        assert_eq!(cut(1, &[3, 5, 5]), Cut::Ends { first: Some(3), last: None });
+        assert_eq!(cut(1, &[5, 5, 3]), Cut::Ends { first: None, last: Some(3) });
+        assert_eq!(cut(1, &[1, 2, 2, 3]), Cut::Ends { first: Some(1), last: Some(3) });
+        assert_eq!(cut(1, &[1, 2, 3, 2]), Cut::Custom);
+        assert_eq!(cut(1, &[0, 4]), Cut::Custom);
+    }
+
+    #[test]
+    fn ranks_are_what_megatron_counts_where_stages_are_virtual() {
+        assert_eq!(cut(2, &[2, 2, 2, 2]), Cut::Even);
+        assert_eq!(cut(2, &[1, 2, 1, 2]), Cut::Ends { first: Some(2), last: None });
+        assert_eq!(cut(2, &[1, 2, 2, 3, 1, 2, 2, 3]), Cut::Ends { first: Some(2), last: Some(6) });
+        // As many layers on each rank, but not in each of its turns.
+        assert_eq!(cut(2, &[1, 2, 2, 1]), Cut::Custom);
     }
 
     #[test]
     fn layout_texts_are_megatrons() {
-        assert_eq!(layout_text(&Stages::new(vec![1, 2, 3, 1]).unwrap()), "Et|t*2|t*3|tL");
+        let layout = Layout::dense(1, Stages::new(vec![1, 2, 3, 1]).unwrap());
+        assert_eq!(layout_text(&layout, 0), "Et|t*2|t*3|tL");
     }
 }

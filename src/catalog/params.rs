@@ -1,0 +1,36 @@
+//! A set of parameters: one state (the weights, the masters, a moment) of the whole model.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Param;
+
+/// Parameters by name, in the order they were met.
+#[derive(Debug, Clone, Default)]
+pub struct Params {
+    list: Vec<Param>,
+    by_name: HashMap<Arc<str>, usize>,
+}
+
+impl Params {
+    /// The parameter called `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Param> {
+        self.by_name.get(name).and_then(|index| self.list.get(*index))
+    }
+
+    /// All parameters, in the order they were met.
+    #[must_use]
+    pub fn all(&self) -> &[Param] {
+        &self.list
+    }
+
+    /// The parameter of `fresh`'s name: the one already there, or `fresh` itself. The caller compares the two.
+    pub fn get_or_insert(&mut self, fresh: Param) -> &mut Param {
+        let index = *self.by_name.entry(fresh.name.clone()).or_insert(self.list.len());
+        if index == self.list.len() {
+            self.list.push(fresh);
+        }
+        &mut self.list[index]
+    }
+}

@@ -1,0 +1,178 @@
+//! Adds the optimizer's state to the catalog: which of its tensors belongs to which parameter.
+//!
+//! Optimizer state has no names. Its parts are told by their place: parameter groups and flat buffers list the parameters of a rank in the
+//! order in which the model saves them. So everything is counted and measured here before it is believed.
+
+mod chain;
+mod elementwise;
+mod flat;
+mod slots;
+
+use std::sync::Arc;
+
+use super::SourceError;
+use super::build::{Builder, Known};
+use crate::catalog::{Encoding, MASTER, Optimizer, RankFile, State, StateOf};
+use crate::format::megatron::DISTRIBUTED_FILE;
+use crate::store::Store;
+use crate::tensor::Dtype;
+use crate::value::Value;
+
+use chain::{Chain, Form};
+use slots::{Slot, slots};
+
+/// One rank's optimizer and the parameters it is for.
+struct RankOptimizer<'a> {
+    file: &'a RankFile,
+    /// Its optimizers: one, or one for the dense part and one for the experts.
+    chains: Vec<Chain<'a>>,
+    /// The parameters of the rank, in their order.
+    slots: Vec<Slot<'a>>,
+}
+
+/// Reads the optimizer's state of all rank files into the catalog, where there is one.
+pub(super) fn read(
+    builder: &mut Builder<'_>,
+    files: &[RankFile],
+    known: &[Known<'_>],
+    store: &dyn Store,
+) -> Result<(), SourceError> {
+    let optimizer_of = |file: &RankFile| file.tree.get(ENTRY).cloned().unwrap_or(Value::None);
+    let values: Vec<Value> = files.iter().map(optimizer_of).collect();
+    let Some(first) = values.iter().position(|value| !matches!(value, Value::None)) else {
+        if files.iter().any(|file| file.buffers.is_some()) {
+            builder
+                .catalog
+                .left_out
+                .insert(format!("{DISTRIBUTED_FILE} (its rank files have no parameter groups)"));
+        }
+        return Ok(());
+    };
+    let mut ranks = Vec::with_capacity(files.len());
+    for (index, (file, value)) in files.iter().zip(&values).enumerate() {
+        if matches!(value, Value::None) {
+            let other = files.get(first).map_or("another rank file", |file| file.name.as_str());
+            return Err(wrong(&file.name, format!("it has no entry 'optimizer', which {other} has")));
+        }
+        let chains = chain::chains(value, &file.name)?;
+        let of_file = known.iter().filter(|known| known.file == index);
+        let slots = slots(builder, file, of_file, &chains)?;
+        ranks.push(RankOptimizer { file, chains, slots });
+    }
+    let form = common_form(&ranks)?;
+    let encoding = match form {
+        Form::Mixed => Encoding::Mixed,
+        Form::Single => Encoding::Single,
+        Form::Flat => Encoding::Distributed(flat::buffers(&ranks, builder)?),
+    };
+    let optimizer = Optimizer { encoding, states: Vec::new(), step: None, wrappers: Default::default() };
+    builder.catalog.optimizer = Some(optimizer);
+    for rank in &ranks {
+        match encoding {
+            Encoding::Mixed | Encoding::Single => elementwise::add(builder, rank)?,
+            Encoding::Distributed(buffers) => flat::add(builder, rank, buffers)?,
+        }
+    }
+    builder.state = None;
+    check_coverage(builder)?;
+    note_step(builder, &ranks, store)
+}
+
+/// Every state is there for every parameter that any state is there for, all of it.
+fn check_coverage(builder: &Builder<'_>) -> Result<(), SourceError> {
+    let Some(optimizer) = &builder.catalog.optimizer else { return Ok(()) };
+    let file = builder.catalog.ranks.first().map_or("", |file| file.name.as_str());
+    let of_masters = optimizer.elements().find(|(name, _)| ***name == *MASTER).map(|(_, params)| params);
+    for (state, params) in optimizer.elements() {
+        for param in params.all() {
+            param.check().map_err(|error| wrong(file, format!("{state} of {}: {error}", param.name)))?;
+        }
+        let lacks =
+            of_masters.and_then(|all| all.all().iter().find(|param| params.get(&param.name).is_none()));
+        if let Some(param) = lacks {
+            return Err(wrong(
+                file,
+                format!("there is no {state} for {}, which other parameters have", param.name),
+            ));
+        }
+    }
+    Ok(())
+}
+
+const ENTRY: &str = "optimizer";
+
+/// All ranks keep their state in the same form.
+fn common_form(ranks: &[RankOptimizer<'_>]) -> Result<Form, SourceError> {
+    let mut forms = ranks.iter().flat_map(|rank| rank.chains.iter().map(move |chain| (rank, chain.form)));
+    let Some((first, form)) = forms.next() else { return Ok(Form::Flat) };
+    match forms.find(|(_, other)| *other != form) {
+        None => Ok(form),
+        Some((rank, other)) => Err(wrong(
+            &rank.file.name,
+            format!("it is {}, but in {} it is {}", other.words(), first.file.name, form.words()),
+        )),
+    }
+}
+
+/// Notes how many steps were taken: kept with each parameter, or with each parameter group.
+fn note_step(
+    builder: &mut Builder<'_>,
+    ranks: &[RankOptimizer<'_>],
+    store: &dyn Store,
+) -> Result<(), SourceError> {
+    let Some(optimizer) = builder.catalog.optimizer.as_mut() else { return Ok(()) };
+    let step = match optimizer.state("step").map(|state| &state.of) {
+        Some(StateOf::Same(value)) => value.as_number(),
+        Some(StateOf::Scalar(params)) => {
+            let chunk = params.all().first().filter(|param| param.dtype == Dtype::Float32);
+            match chunk.and_then(|param| param.chunks().first()) {
+                Some(chunk) => {
+                    let mut bytes = [0; 4];
+                    store.read_exact_at(chunk.object, chunk.start, &mut bytes)?;
+                    Some(f64::from(f32::from_le_bytes(bytes)))
+                }
+                None => None,
+            }
+        }
+        Some(StateOf::Elements(_)) => None,
+        None => {
+            let groups = ranks.iter().flat_map(|rank| &rank.chains).flat_map(|chain| &chain.groups);
+            groups.filter_map(|group| group.fields.get("step")?.as_number()).next()
+        }
+    };
+    optimizer.step = step;
+    if let (Some(step), Some(rank)) = (step.filter(|step| !step.is_finite() || *step < 0.0), ranks.first()) {
+        return Err(wrong(&rank.file.name, format!("its step is {step}")));
+    }
+    Ok(())
+}
+
+/// The state called `name` as what parameters are added to. `None` where it is known as something else.
+fn select(builder: &mut Builder<'_>, name: &str, new: impl FnOnce() -> StateOf) -> Option<()> {
+    let optimizer = builder.catalog.optimizer.as_mut()?;
+    let new = new();
+    let index = match optimizer.states.iter().position(|state| &*state.name == name) {
+        Some(index) => index,
+        None => {
+            optimizer.states.push(State { name: Arc::from(name), of: new.clone() });
+            optimizer.states.len() - 1
+        }
+    };
+    let known = &optimizer.states.get(index)?.of;
+    builder.state = Some(index);
+    (std::mem::discriminant(known) == std::mem::discriminant(&new)).then_some(())
+}
+
+fn elements() -> StateOf {
+    StateOf::Elements(Default::default())
+}
+
+fn wrong(file: &str, what: String) -> SourceError {
+    SourceError::Optimizer { file: file.to_owned(), what }
+}
+
+/// The catalog's name of a state that a file calls `name`.
+fn canonical(name: &str) -> &str {
+    // The masters among the buffers of a distributed optimizer.
+    if name == "param" { MASTER } else { name }
+}

@@ -1,0 +1,90 @@
+//! The form of a rank's optimizer: one or several, their parameter groups, and where their state is.
+//!
+//! Source: `state_dict` of Megatron-LM's `Float16OptimizerWithFloat16Params`, `FP32Optimizer`, `DistributedOptimizer`, `ChainedOptimizer`.
+
+use super::super::SourceError;
+use super::wrong;
+use crate::format::megatron::GroupKind;
+use crate::value::Value;
+
+/// One optimizer of a rank.
+pub(super) struct Chain<'a> {
+    pub(super) form: Form,
+    /// Its parameter groups.
+    pub(super) groups: Vec<Group<'a>>,
+    /// The inner optimizer: what holds `param_groups` and `state`.
+    pub(super) inner: &'a Value,
+    /// The masters, a list for each group.
+    pub(super) masters: Option<&'a Value>,
+}
+
+/// A parameter group.
+pub(super) struct Group<'a> {
+    pub(super) kind: GroupKind,
+    /// Its fields.
+    pub(super) fields: &'a Value,
+}
+
+/// How state is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Masters and moments by parameter.
+    Mixed,
+    /// Moments by parameter, without masters.
+    Single,
+    /// In a file of its own.
+    Flat,
+}
+
+impl Form {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Mixed => "a mixed-precision optimizer",
+            Self::Single => "an optimizer without 32-bit masters",
+            Self::Flat => "a distributed optimizer",
+        }
+    }
+}
+
+/// The optimizers in the `optimizer` entry of a rank file.
+pub(super) fn chains<'a>(value: &'a Value, file: &str) -> Result<Vec<Chain<'a>>, SourceError> {
+    let parts = value.elements().unwrap_or(std::slice::from_ref(value));
+    let chains: Vec<Chain<'a>> = parts.iter().map(|part| chain(part, file)).collect::<Result<_, _>>()?;
+    for (index, one) in chains.iter().enumerate() {
+        let others = chains.iter().skip(index + 1).flat_map(|chain| &chain.groups);
+        let within = one.groups.iter().enumerate();
+        let twice = within.clone().any(|(at, group)| {
+            one.groups.iter().skip(at + 1).chain(others.clone()).any(|other| other.kind == group.kind)
+        });
+        if twice {
+            let what = "two of its parameter groups are of the same kind, so which parameters are in which is not known";
+            return Err(wrong(file, what.into()));
+        }
+    }
+    Ok(chains)
+}
+
+fn chain<'a>(value: &'a Value, file: &str) -> Result<Chain<'a>, SourceError> {
+    let inner = value.get("optimizer").unwrap_or(value);
+    let groups = inner.get("param_groups").and_then(Value::elements);
+    let Some(groups) = groups.filter(|_| value.items().is_some()) else {
+        let what = "it is of a kind that is not known: expected a dict with param_groups";
+        return Err(wrong(file, what.into()));
+    };
+    let groups = groups.iter().map(|fields| match GroupKind::of(fields) {
+        Ok(kind) => Ok(Group { kind, fields }),
+        Err(error) => Err(wrong(file, format!("it is of a kind that is not known: {error}"))),
+    });
+    let groups: Vec<Group<'a>> = groups.collect::<Result<_, _>>()?;
+    let masters = value.get("fp32_from_fp16_params").or_else(|| value.get("fp32_from_fp16"));
+    let has_state = inner.get("state").is_some();
+    let form = match (has_state, masters) {
+        (true, Some(_)) => Form::Mixed,
+        (true, None) => Form::Single,
+        (false, None) => Form::Flat,
+        (false, Some(_)) => {
+            return Err(wrong(file, "it has masters, but no state beside its param_groups".into()));
+        }
+    };
+    Ok(Chain { form, groups, inner, masters })
+}

@@ -1,0 +1,115 @@
+//! The parameters of a rank in the order in which its optimizer counts them.
+//!
+//! That is the order in which the model registers them, which is the order in which it saves them.
+
+use super::super::SourceError;
+use super::super::build::{Builder, Known, Stored};
+use super::chain::Chain;
+use super::wrong;
+use crate::catalog::{RankFile, Record};
+use crate::family::Numbers;
+use crate::format::megatron::GroupKind;
+use crate::layout::Place;
+use crate::tensor::{Dtype, Shape};
+use crate::value::{Storage, TensorRef};
+
+/// One parameter of a rank.
+pub(super) struct Slot<'a> {
+    pub(super) known: &'a Known<'a>,
+    /// Its weight.
+    pub(super) weight: &'a TensorRef,
+    /// The kind of parameter group that it is in.
+    pub(super) kind: GroupKind,
+    /// Numbers of its layer and expert in the model.
+    numbers: Numbers,
+    /// Whether it is an embedding that other stages have too.
+    pub(super) shared_embedding: bool,
+}
+
+/// The parameters of the rank in `file`, whose optimizers are `chains`.
+pub(super) fn slots<'a>(
+    builder: &Builder<'_>,
+    file: &RankFile,
+    known: impl Iterator<Item = &'a Known<'a>>,
+    chains: &[Chain<'_>],
+) -> Result<Vec<Slot<'a>>, SourceError> {
+    let layout = &builder.catalog.layout;
+    let any = |test: fn(&GroupKind) -> bool| {
+        chains.iter().flat_map(|chain| &chain.groups).any(|group| test(&group.kind))
+    };
+    let (any_expert, any_decoupled) = (any(|kind| kind.expert), any(|kind| kind.decoupled));
+    let mut slots = Vec::new();
+    for known in known {
+        let Some(weight) = known.leaf.value.tensor().filter(|_| known.entry.is_trained()) else { continue };
+        let name = &*known.entry.name;
+        let kind = GroupKind {
+            decays: GroupKind::decays(name, weight.shape.rank()),
+            decoupled: any_decoupled && known.entry.is_vocabulary(),
+            expert: any_expert && known.entry.is_expert(),
+        };
+        let place = Place { rank: file.rank, chunk: known.chunk };
+        let numbers = builder.in_model(known.numbers, place);
+        let shared_embedding = builder.model.shares_embedding(known.entry, layout);
+        slots.push(Slot { known, weight, kind, numbers, shared_embedding });
+    }
+    let has_group =
+        |slot: &&Slot<'_>| chains.iter().flat_map(|chain| &chain.groups).any(|group| group.kind == slot.kind);
+    match slots.iter().find(|slot| !has_group(slot)) {
+        None => Ok(slots),
+        Some(slot) => {
+            let decays = if slot.kind.decays { "with" } else { "without" };
+            let what = format!(
+                "there is no parameter group for {} (one {decays} weight decay)",
+                slot.known.leaf.path
+            );
+            Err(wrong(&file.name, what))
+        }
+    }
+}
+
+impl Slot<'_> {
+    /// Elements of the parameter on its rank. Weights lie in files, so the number fits.
+    pub(super) fn elements(&self) -> u64 {
+        self.weight.shape.elements().unwrap_or(u64::MAX)
+    }
+
+    /// Whether the weight has masters of its own.
+    pub(super) fn is_half(&self) -> bool {
+        matches!(self.weight.dtype, Dtype::Float16 | Dtype::Bfloat16)
+    }
+
+    /// Adds a tensor that stands for this parameter in the state that is selected.
+    pub(super) fn add(
+        &self,
+        builder: &mut Builder<'_>,
+        file: &RankFile,
+        within: (&str, &TensorRef, &Record),
+    ) -> Result<(), SourceError> {
+        let (name, tensor, record) = within;
+        let stored = Stored {
+            rank: file.rank,
+            file: name,
+            path: &self.known.leaf.path,
+            tensor,
+            storage: record.extent,
+        };
+        let added = if tensor.shape.rank() == 0 && self.weight.shape.rank() != 0 {
+            builder.scalar(&stored, self.known.entry, self.numbers)
+        } else {
+            builder.tensor(&stored, self.known.entry, self.numbers)
+        };
+        added.map_err(|error| SourceError::State(Box::new(error)))
+    }
+}
+
+/// The part of a flat buffer that is a parameter of this shape, `start` elements into the buffer.
+pub(super) fn part_of(buffer: &TensorRef, start: u64, shape: &Shape) -> Option<TensorRef> {
+    Some(TensorRef {
+        dtype: buffer.dtype,
+        shape: shape.clone(),
+        strides: shape.contiguous_strides()?,
+        offset: buffer.offset.checked_add(start)?,
+        storage: Storage::clone(&buffer.storage),
+        requires_grad: false,
+    })
+}

@@ -1,0 +1,181 @@
+//! What the storages of a file hold, and the file as a zip archive of them.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::extent::Extent;
+use crate::format::{torch, zip};
+use crate::plan::{Builder, Stripe, Target, gather};
+use crate::tensor::{Dtype, Shape};
+use crate::value::{Storage, TensorRef, Value};
+use crate::view::{PlacedTensor, PlannedFile, ViewError};
+
+/// The storages of a file, by the key its tree refers to them with.
+#[derive(Default)]
+pub(super) struct Contents<'a> {
+    by_key: HashMap<Arc<str>, Content<'a>>,
+}
+
+/// The bytes of one storage.
+enum Content<'a> {
+    /// A tensor.
+    Tensor(Named<'a>),
+    /// Tensors one after the other, each at its first element, with zeros between them.
+    Flat(Vec<(u64, Named<'a>)>),
+    /// A storage of the source, as it is.
+    Carried(Extent),
+    /// These bytes.
+    Bytes(Vec<u8>),
+}
+
+/// A tensor and the name it is listed under.
+struct Named<'a> {
+    name: Arc<str>,
+    target: &'a Target<'a>,
+}
+
+impl<'a> Contents<'a> {
+    /// The value that stands for a tensor in the tree. `name` is its own within the file.
+    pub(super) fn tensor(&mut self, name: &str, target: &'a Target<'a>) -> Value {
+        let key: Arc<str> = format!("tensor {name}").into();
+        self.by_key.insert(key.clone(), Content::Tensor(Named { name: name.into(), target }));
+        reference(key, target.dtype, target.shape.clone())
+    }
+
+    /// The value that stands for a row of `len` elements with these tensors at these first elements, in order.
+    pub(super) fn flat(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        len: u64,
+        parts: Vec<(u64, Arc<str>, &'a Target<'a>)>,
+    ) -> Value {
+        let key: Arc<str> = format!("flat {name}").into();
+        let parts = parts.into_iter().map(|(start, name, target)| (start, Named { name, target })).collect();
+        self.by_key.insert(key.clone(), Content::Flat(parts));
+        reference(key, dtype, Shape(vec![len]))
+    }
+
+    /// The value that stands for a tensor of these bytes. `name` is its own within the file.
+    pub(super) fn bytes(&mut self, name: &str, dtype: Dtype, shape: Shape, bytes: Vec<u8>) -> Value {
+        let key: Arc<str> = format!("bytes {name}").into();
+        self.by_key.insert(key.clone(), Content::Bytes(bytes));
+        reference(key, dtype, shape)
+    }
+
+    /// Takes over a storage of the source.
+    pub(super) fn carry(&mut self, key: Arc<str>, extent: Extent) {
+        self.by_key.insert(key, Content::Carried(extent));
+    }
+
+    /// The file: pickle and storages as records of a zip archive named as `file` is: torch begins their names with its stem.
+    /// `source` is the name of the file that it takes values from.
+    pub(super) fn lay_out(
+        &self,
+        tree: &Value,
+        file_name: &str,
+        source: &str,
+    ) -> Result<PlannedFile, ViewError> {
+        let encoded = torch::encode_pickle(tree)
+            .map_err(|error| ViewError::Pickle { file: source.to_owned(), source: error })?;
+        let sizes: Vec<u64> = encoded.storages.iter().map(|storage| storage.bytes).collect();
+        let records = torch::records(encoded.pickle.len() as u64, &sizes);
+        let specs: Vec<_> = records.iter().map(|record| record.spec.clone()).collect();
+        let mut file =
+            FileBuilder { builder: Builder::new(), at: vec![0..0; records.len()], tensors: Vec::new() };
+        for piece in zip::Layout::new(file_name.trim_end_matches(".pt"), &specs)?.pieces {
+            match piece {
+                zip::Piece::Bytes(bytes) => file.builder.literal(bytes),
+                zip::Piece::Crc(index) => file.builder.crc32(file.at.get(index).cloned().unwrap_or(0..0)),
+                zip::Piece::Record(index) => {
+                    let Some(record) = records.get(index) else { continue };
+                    let start = file.builder.position();
+                    match &record.content {
+                        torch::Content::Pickle => file.builder.literal(encoded.pickle.as_slice()),
+                        torch::Content::Bytes(bytes) => file.builder.literal(bytes.as_slice()),
+                        torch::Content::Storage(number) => {
+                            self.storage(encoded.storages.get(*number), source, &mut file)?;
+                        }
+                    }
+                    let end = file.builder.position();
+                    // Every later offset counts on it.
+                    let (planned, wanted) = (end - start, record.spec.size);
+                    if planned != wanted {
+                        return Err(ViewError::RecordSize {
+                            record: record.spec.name.clone(),
+                            wanted,
+                            planned,
+                        });
+                    }
+                    if let Some(range) = file.at.get_mut(index) {
+                        *range = start..end;
+                    }
+                }
+            }
+        }
+        Ok(PlannedFile { plan: file.builder.finish(), tensors: file.tensors })
+    }
+
+    fn storage(
+        &self,
+        storage: Option<&Storage>,
+        source: &str,
+        file: &mut FileBuilder,
+    ) -> Result<(), ViewError> {
+        let Some(content) = storage.and_then(|storage| self.by_key.get(&storage.key)) else {
+            let key = storage.map_or_else(String::new, |storage| storage.key.to_string());
+            return Err(ViewError::Storage { file: source.to_owned(), key });
+        };
+        match content {
+            Content::Bytes(bytes) if bytes.is_empty() => {}
+            Content::Bytes(bytes) => file.builder.literal(bytes.as_slice()),
+            Content::Carried(extent) => {
+                file.builder.stripe(Stripe::contiguous(extent.object, extent.offset, extent.len));
+            }
+            Content::Tensor(named) => file.tensor(named)?,
+            Content::Flat(parts) => {
+                let start = file.builder.position();
+                for (first, named) in parts {
+                    // Starts ascend, and every part ends before the next one starts; the record's size is checked at the end.
+                    let at = start + first * named.target.dtype.size();
+                    file.builder.zero(at.saturating_sub(file.builder.position()));
+                    file.tensor(named)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A contiguous tensor that is all of its storage. Sizes were computed from files of at most 2^63 bytes, so they fit.
+fn reference(key: Arc<str>, dtype: Dtype, shape: Shape) -> Value {
+    let bytes = shape.bytes(dtype).unwrap_or(u64::MAX);
+    let strides = shape.contiguous_strides().unwrap_or_default();
+    let storage = Storage { key, bytes };
+    Value::Tensor(Arc::new(TensorRef { dtype, shape, strides, offset: 0, storage, requires_grad: false }))
+}
+
+struct FileBuilder {
+    builder: Builder,
+    /// Bytes of the file that each record is.
+    at: Vec<Range<u64>>,
+    tensors: Vec<PlacedTensor>,
+}
+
+impl FileBuilder {
+    fn tensor(&mut self, named: &Named<'_>) -> Result<(), ViewError> {
+        let Named { name, target } = named;
+        let start = self.builder.position();
+        self.builder.cut();
+        gather(target, &mut self.builder)
+            .map_err(|source| ViewError::Gather { tensor: name.to_string(), source })?;
+        self.tensors.push(PlacedTensor {
+            name: name.clone(),
+            dtype: target.dtype,
+            shape: target.shape.clone(),
+            bytes: start..self.builder.position(),
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! The optimizer's state of one rank of a view: the entry in its rank file, and the file with the buffers of a distributed optimizer.
+//!
+//! Everything is made anew from the target's parameters; the source gives what does not depend on the layout: settings of the parameter
+//! groups, the loss scale, how things are wrapped. Not here: the values (`plan`), how a source's state is understood (`source`).
+
+mod buffers;
+mod elementwise;
+pub(in crate::view) mod form;
+mod groups;
+mod order;
+mod slots;
+
+use super::carried::Carried;
+use super::contents::Contents;
+use crate::catalog::RankFile;
+use crate::layout::{Layout, Place, Rank};
+use crate::value::Value;
+use crate::view::{Stock, ViewError};
+
+pub use form::Form;
+use groups::Group;
+pub(in crate::view) use order::check_order;
+use slots::Slot;
+
+/// The optimizer's state of one rank.
+pub(super) struct RankOptimizer<'s> {
+    stock: &'s Stock,
+    form: Form,
+    rank: Rank,
+    layout: &'s Layout,
+    /// The rank's parameters, in their order.
+    slots: Vec<Slot<'s>>,
+    /// The source rank that settings are taken from.
+    source: &'s RankFile,
+    /// Its optimizers: one, or one for the dense part and one for the experts.
+    chains: Vec<Chain<'s>>,
+}
+
+/// One optimizer of a rank.
+struct Chain<'s> {
+    /// The source's optimizer that it is like.
+    template: &'s Value,
+    groups: Vec<Group<'s>>,
+}
+
+impl<'s> RankOptimizer<'s> {
+    /// The state of `rank`; `None` where the view shows none.
+    pub(super) fn new(stock: &'s Stock, layout: &'s Layout, rank: Rank) -> Result<Option<Self>, ViewError> {
+        let Some(form) = stock.optimizer else { return Ok(None) };
+        let source = stock.nearest(rank, layout)?;
+        let slots = slots::slots(stock, layout, rank)?;
+        let chains = groups::chains(stock, layout, source, &slots)?;
+        Ok(Some(Self { stock, form, rank, layout, slots, source, chains }))
+    }
+
+    /// Whether it has a file of its own beside the rank file.
+    pub(super) fn has_buffers(&self) -> bool {
+        matches!(self.form, Form::Distributed(_))
+    }
+
+    /// The entry `optimizer` of the rank file.
+    pub(super) fn entry<'a>(&'a self, contents: &mut Contents<'a>) -> Value {
+        let chains: Vec<Value> = self.chains.iter().map(|chain| self.chain(chain, contents)).collect();
+        one_or_list(chains)
+    }
+
+    /// One optimizer: the source's, with its state and parameter groups replaced.
+    fn chain<'a>(&'a self, chain: &'a Chain<'s>, contents: &mut Contents<'a>) -> Value {
+        let (inner_source, is_nested) = inner_of(chain.template);
+        let inner = self.inner(chain, inner_source, contents);
+        if self.form == Form::Single {
+            return inner;
+        }
+        let mut entries = vec![(Value::str(INNER), inner)];
+        if is_nested {
+            let mut carried = Carried::new(self.source, contents);
+            let others =
+                chain.template.items().unwrap_or_default().iter().filter(|(key, _)| {
+                    !key.as_str().is_some_and(|key| key == INNER || MASTERS.contains(&key))
+                });
+            entries.extend(others.map(|(key, value)| (key.clone(), carried.value(value))));
+        }
+        if self.form == Form::Mixed {
+            let masters = elementwise::masters(self, chain, contents);
+            entries.push((Value::str(MASTERS.first().unwrap_or(&"")), masters));
+        }
+        Value::Dict(entries.into())
+    }
+
+    /// What torch's own optimizer saves: state and parameter groups.
+    fn inner<'a>(&'a self, chain: &'a Chain<'s>, source: &Value, contents: &mut Contents<'a>) -> Value {
+        let keeps_state = !self.has_buffers();
+        let steps = groups::Steps::of(self.stock, self.source, keeps_state);
+        let mut entries = Vec::new();
+        if keeps_state {
+            let state = elementwise::state(self, chain, &steps, contents);
+            entries.push((Value::str(STATE), state));
+        }
+        for (key, value) in source.items().unwrap_or_default() {
+            match key.as_str() {
+                Some(STATE) => {}
+                Some(GROUPS) => {
+                    entries.push((key.clone(), groups::list(self, chain, &steps)));
+                }
+                _ => entries.push((key.clone(), Carried::new(self.source, contents).value(value))),
+            }
+        }
+        Value::Dict(entries.into())
+    }
+
+    /// The tree of the file with the buffers.
+    pub(super) fn buffers<'a>(&'a self, contents: &mut Contents<'a>) -> Value {
+        let Form::Distributed(kept) = self.form else { return Value::None };
+        // Of several optimizers, a rank saves those whose first replica it is.
+        let args = self.stock.args().unwrap_or(&Value::None);
+        let processes = self.stock.model.processes(args, self.layout).enlarged();
+        let (dense, experts) = processes.is_first_replica(self.rank);
+        let parts = self.chains.iter().enumerate().map(|(index, chain)| {
+            let is_saved = self.chains.len() == 1 || if index == 0 { dense } else { experts };
+            if is_saved { buffers::part(self, chain, kept, contents) } else { Value::None }
+        });
+        one_or_list(parts.collect())
+    }
+
+    /// The parameters in a group, in their order.
+    fn members<'a>(&'a self, group: &Group<'_>) -> impl Iterator<Item = &'a Slot<'s>> {
+        let kind = group.kind;
+        self.slots.iter().filter(move |slot| slot.kind == kind)
+    }
+
+    fn place(&self, chunk: u32) -> Place {
+        Place { rank: self.rank, chunk }
+    }
+}
+
+const INNER: &str = "optimizer";
+const STATE: &str = "state";
+const GROUPS: &str = "param_groups";
+const MASTERS: &[&str] = &["fp32_from_fp16_params", "fp32_from_fp16"];
+
+/// What torch's own optimizer saved, and whether that is within something else.
+fn inner_of(optimizer: &Value) -> (&Value, bool) {
+    optimizer.get(INNER).map_or((optimizer, false), |inner| (inner, true))
+}
+
+fn one_or_list(mut values: Vec<Value>) -> Value {
+    if values.len() == 1 { values.pop().unwrap_or(Value::None) } else { Value::List(values.into()) }
+}

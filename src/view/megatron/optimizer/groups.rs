@@ -1,0 +1,195 @@
+//! Parameter groups of a rank of a view: the source's settings, the target's parameters.
+
+use super::slots::Slot;
+use super::{Chain, GROUPS, RankOptimizer, inner_of};
+use crate::catalog::RankFile;
+use crate::family::Entry;
+use crate::format::megatron::GroupKind;
+use crate::layout::Layout;
+use crate::value::Value;
+use crate::view::{Stock, ViewError};
+
+/// A parameter group.
+pub(super) struct Group<'s> {
+    pub(super) kind: GroupKind,
+    /// Its fields in the source.
+    fields: &'s Value,
+}
+
+/// Where the number of steps is kept.
+pub(super) struct Steps {
+    /// With each parameter, as torch's own Adam does: the number, where the source kept it with its groups.
+    pub(super) with_parameters: Option<f64>,
+    /// With each group: the number, wherever the source kept it.
+    with_groups: Option<Value>,
+}
+
+impl Steps {
+    /// For a view that keeps states parameter by parameter (`elementwise`) or in buffers.
+    pub(super) fn of(stock: &Stock, source: &RankFile, elementwise: bool) -> Self {
+        let optimizer = stock.catalog.optimizer.as_ref();
+        let with_each = optimizer.and_then(|optimizer| optimizer.state(STEP)).is_some();
+        // One number in the whole run. A rank that had nothing to step does not say it, so any may.
+        let templates = templates(stock, source);
+        let groups = templates.iter().flat_map(|(_, groups)| groups);
+        let in_groups = groups.filter_map(|(_, fields)| fields.get(STEP)).next();
+        // A distributed optimizer of torch's own Adam notes the step as a float in its groups; others count with an int in them always.
+        match (elementwise, with_each, in_groups) {
+            (true, false, Some(Value::Float(step))) => {
+                Self { with_parameters: Some(*step), with_groups: None }
+            }
+            (false, true, _) => {
+                let step = optimizer.and_then(|optimizer| optimizer.step);
+                Self { with_parameters: None, with_groups: step.map(Value::Float) }
+            }
+            (_, _, in_groups) => Self { with_parameters: None, with_groups: in_groups.cloned() },
+        }
+    }
+
+    /// The number in a group: one that counts does so when it has parameters, and a distributed optimizer then tells all its groups.
+    fn in_group(&self, has_parameters: bool) -> Option<&Value> {
+        self.with_groups.as_ref().filter(|step| has_parameters || matches!(step, Value::Float(_)))
+    }
+}
+
+pub(super) const STEP: &str = "step";
+const PARAMS: &str = "params";
+const EXPERT: &str = "is_expert_parallel";
+
+/// The optimizers of a rank: one, or one for the dense part and one for the experts.
+pub(super) fn chains<'s>(
+    stock: &'s Stock,
+    layout: &Layout,
+    source: &'s RankFile,
+    slots: &[Slot<'s>],
+) -> Result<Vec<Chain<'s>>, ViewError> {
+    let sources = templates(stock, source);
+    let mut chains = Vec::new();
+    let kinds: &[bool] = if has_expert_optimizer(stock, layout) { &[false, true] } else { &[false] };
+    for expert in kinds {
+        // Where the source does not tell experts apart, theirs is like the dense one.
+        let of_kind = |kind: GroupKind| kind.expert == *expert;
+        let own = sources.iter().find(|(_, groups)| groups.iter().any(|(kind, _)| of_kind(*kind)));
+        let Some((template, groups)) = own.or_else(|| sources.first()) else { continue };
+        let groups = groups
+            .iter()
+            .map(|(kind, fields)| Group { kind: GroupKind { expert: *expert, ..*kind }, fields });
+        let mut groups: Vec<Group<'s>> = groups.collect();
+        groups.dedup_by_key(|group| group.kind);
+        // A group without parameters is saved only by versions that keep groups alike on all ranks.
+        let keeps_empty = groups.iter().any(|group| group.fields.get("default_config").is_some());
+        groups.retain(|group| {
+            slots.iter().any(|slot| slot.kind == group.kind)
+                || (keeps_empty && (!expert || exists(stock, layout, group.kind)))
+        });
+        chains.push(Chain { template, groups });
+    }
+    let lost = slots
+        .iter()
+        .find(|slot| !chains.iter().flat_map(|chain| &chain.groups).any(|group| group.kind == slot.kind));
+    match lost {
+        None => Ok(chains),
+        Some(slot) => Err(ViewError::NoGroup { tensor: slot.name.to_string(), file: source.name.clone() }),
+    }
+}
+
+/// The optimizers of a source rank with their groups; where it lacks a kind of group, one of another rank stands in.
+fn templates<'s>(stock: &'s Stock, source: &'s RankFile) -> Vec<(&'s Value, Vec<(GroupKind, &'s Value)>)> {
+    let mut templates: Vec<(&Value, Vec<(GroupKind, &Value)>)> = Vec::new();
+    for file in std::iter::once(source).chain(&stock.catalog.ranks) {
+        let Some(value) = file.tree.get(super::INNER) else { continue };
+        let optimizers = value.elements().unwrap_or(std::slice::from_ref(value));
+        for (index, optimizer) in optimizers.iter().enumerate() {
+            let groups = inner_of(optimizer).0.get(GROUPS).and_then(Value::elements).unwrap_or_default();
+            let groups = groups.iter().filter_map(|fields| Some((GroupKind::of(fields).ok()?, fields)));
+            match templates.get_mut(index) {
+                Some((_, known)) => {
+                    for (kind, fields) in groups {
+                        if !known.iter().any(|(other, _)| *other == kind) {
+                            known.push((kind, fields));
+                        }
+                    }
+                }
+                None => templates.push((optimizer, groups.collect())),
+            }
+        }
+    }
+    templates
+}
+
+/// Whether any rank of the layout has parameters of this kind.
+fn exists(stock: &Stock, layout: &Layout, kind: GroupKind) -> bool {
+    let is_of_kind = |entry: &Entry| {
+        let rank = entry.holds.first().map_or(0, |holding| holding.dimensions.len());
+        entry.is_trained()
+            && stock.catalog.spellings.contains_key(&entry.name)
+            && GroupKind::decays(&entry.name, rank) == kind.decays
+            && (entry.is_expert() && has_expert_optimizer(stock, layout)) == kind.expert
+    };
+    stock.model.entries().iter().any(is_of_kind)
+}
+
+/// Whether experts have an optimizer of their own. A layout that shares them out as the source does is like the source.
+pub(super) fn has_expert_optimizer(stock: &Stock, layout: &Layout) -> bool {
+    let source = &stock.catalog.layout;
+    if (layout.tp, layout.experts) == (source.tp, source.experts) {
+        return has_group(stock, |kind| kind.expert);
+    }
+    stock.args().is_some_and(|args| stock.model.optimizes_experts_apart(args, layout))
+}
+
+/// Whether embedding and head have a learning rate of their own.
+pub(super) fn has_decoupled(stock: &Stock) -> bool {
+    has_group(stock, |kind| kind.decoupled)
+}
+
+fn has_group(stock: &Stock, test: fn(&GroupKind) -> bool) -> bool {
+    let first = stock.catalog.ranks.first();
+    first.is_some_and(|file| {
+        templates(stock, file).iter().flat_map(|(_, groups)| groups).any(|(kind, _)| test(kind))
+    })
+}
+
+/// The parameter groups of one optimizer, numbering its parameters group by group.
+pub(super) fn list(rank: &RankOptimizer<'_>, chain: &Chain<'_>, steps: &Steps) -> Value {
+    let mut next = 0i64;
+    let counts = chain.groups.iter().map(|group| rank.members(group).count());
+    let counts: Vec<usize> = counts.collect();
+    let has_any = counts.iter().any(|count| *count > 0);
+    let groups = chain.groups.iter().zip(counts).map(|(group, count)| {
+        let numbers = (!rank.has_buffers()).then(|| {
+            let first = next;
+            next += i64::try_from(count).unwrap_or(i64::MAX);
+            Value::List((first..next).map(Value::Int).collect())
+        });
+        let step = steps.in_group(if rank.has_buffers() { has_any } else { count > 0 });
+        fields(group, numbers, step)
+    });
+    Value::List(groups.collect())
+}
+
+fn fields(group: &Group<'_>, mut numbers: Option<Value>, mut step: Option<&Value>) -> Value {
+    let mut fields: Vec<(Value, Value)> = Vec::new();
+    for (key, value) in group.fields.items().unwrap_or_default() {
+        let value = match key.as_str() {
+            Some(PARAMS) => match numbers.take() {
+                Some(numbers) => numbers,
+                None => continue,
+            },
+            Some(STEP) => match step.take() {
+                Some(step) => step.clone(),
+                None => continue,
+            },
+            Some(EXPERT) => Value::Bool(group.kind.expert),
+            _ => value.clone(),
+        };
+        fields.push((key.clone(), value));
+    }
+    // Before the parameters, which torch puts last.
+    let end = fields
+        .len()
+        .saturating_sub(usize::from(fields.last().is_some_and(|(key, _)| key.as_str() == Some(PARAMS))));
+    fields.splice(end..end, step.map(|step| (Value::str(STEP), step.clone())));
+    fields.extend(numbers.map(|numbers| (Value::str(PARAMS), numbers)));
+    Value::Dict(fields.into())
+}

@@ -1,0 +1,276 @@
+//! Optimizer state in any layout and encoding: views of synthetic checkpoints against the naive answer.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use ckpt_fs::tensor::Dtype;
+use ckpt_fs::view::{Choices, OptimizerChoice, VocabularyFill};
+use common::manifest::{first_difference, tree};
+use common::naive::{Config, Cut, Fill, Kind};
+use common::optimizer::{Encoding, RankFiles, Steps, Trained};
+use common::run::View;
+use common::{open_pt, pt};
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+fn choices(encoding: Encoding, fill: Fill) -> Choices {
+    Choices {
+        optimizer: match encoding {
+            Encoding::Mixed => OptimizerChoice::Mixed,
+            Encoding::Distributed => OptimizerChoice::Distributed,
+        },
+        fill: if fill == Fill::Zero { VocabularyFill::Zero } else { VocabularyFill::LastRow },
+        ..Choices::default()
+    }
+}
+
+/// Files of a view, by their paths.
+fn view(root: &Path, cut: &Cut, encoding: Encoding, fill: Fill) -> HashMap<String, Vec<u8>> {
+    View::choosing(root, cut, &choices(encoding, fill)).unwrap().files().into_iter().collect()
+}
+
+/// Every entry of a rank file that holds tensors, with their digests.
+fn entries(bytes: &[u8]) -> Vec<Json> {
+    let (value, storages) = open_pt(bytes);
+    let names = ["model", "optimizer", "opt_param_scheduler", "rng_state"];
+    names.iter().map(|name| value.get(name).map_or(Json::Null, |v| tree(v, &storages))).collect()
+}
+
+/// The tree of a file with flat buffers.
+fn whole(bytes: &[u8]) -> Json {
+    let (value, storages) = open_pt(bytes);
+    tree(&value, &storages)
+}
+
+/// Holds a view against the files that it is to have. Random-number state is another test's business.
+fn check(found: &HashMap<String, Vec<u8>>, wanted: &[RankFiles], what: &str) {
+    let mut files = 1;
+    for rank in wanted {
+        let path = |name: &str| format!("iter_0000100/{}/{name}", rank.dir);
+        let (found_entries, bytes) =
+            (entries(&found[&path("model_optim_rng.pt")]), pt(&rank.model.0, &rank.model.1));
+        for (found, wanted) in found_entries.iter().zip(entries(&bytes)).take(3) {
+            assert_eq!(first_difference(found, &wanted, ""), None, "{what}: {}", rank.dir);
+        }
+        files += 1;
+        if let Some((tree, storages)) = &rank.buffers {
+            let found = &found[&path("distrib_optim.pt")];
+            let differs = first_difference(&whole(found), &whole(&pt(tree, storages)), "");
+            assert_eq!(differs, None, "{what}: {}: buffers", rank.dir);
+            files += 1;
+        }
+    }
+    assert_eq!(found.len(), files, "{what}: files");
+}
+
+/// Checks views of the run in these layouts, in both encodings.
+fn check_all(run: &Trained, targets: &[Cut], fill: Fill) {
+    let dir = tempfile::tempdir().unwrap();
+    run.write(dir.path());
+    for target in targets.iter().chain([&run.cut]) {
+        for encoding in [Encoding::Mixed, Encoding::Distributed] {
+            let wanted = run.retold(target, encoding).shown(run.cut.tp, fill);
+            check(&view(dir.path(), target, encoding, fill), &wanted, &format!("{run:?} as {target:?}"));
+        }
+    }
+}
+
+fn lay(root: &Path, files: &HashMap<String, Vec<u8>>) {
+    for (path, bytes) in files {
+        fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        fs::write(root.join(path), bytes).unwrap();
+    }
+}
+
+/// The view in one layout and encoding, written, seen in the first ones again.
+fn there_and_back(run: &Trained, through: &Cut, encoding: Encoding) {
+    let dir = tempfile::tempdir().unwrap();
+    run.write(&dir.path().join("src"));
+    lay(&dir.path().join("there"), &view(&dir.path().join("src"), through, encoding, Fill::Zero));
+    let back = view(&dir.path().join("there"), &run.cut, run.encoding, Fill::Zero);
+    check(&back, &run.shown(run.cut.tp, Fill::Zero), &format!("{run:?} through {through:?} {encoding:?}"));
+}
+
+fn pick<T: Clone>(list: &[T], index: usize) -> T {
+    list[index % list.len()].clone()
+}
+
+/// Stages of `layers` layers, as a list of ends makes them.
+fn stages(layers: u32, ends: &[u32]) -> Vec<u32> {
+    let mut ends: Vec<u32> = ends.iter().map(|end| 1 + end % layers).filter(|end| *end < layers).collect();
+    ends.extend([0, layers]);
+    ends.sort_unstable();
+    ends.dedup();
+    ends.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+prop_compose! {
+    /// A run, another layout, and what new rows of the vocabulary hold.
+    fn any_case()(
+        kind in 0usize..4, tps in (0usize..3, 0usize..3), heads in 1u64..3, fewer_groups in any::<bool>(),
+        head in 1u64..4, ffn in 1u64..5, layers in 1u32..5, hidden in 1u64..30, vocab in (1u64..60, 1u64..7),
+        ends in (prop::collection::vec(0u32..5, 0..3), prop::collection::vec(0u32..5, 0..3)),
+        flags in any::<[bool; 8]>(), dtype in 0usize..3, positions in prop::option::of(1u64..4), full in 0usize..4,
+        encoding in any::<bool>(), step in prop::option::of(0u16..2000), replicas in 1u64..6,
+        bucket in prop::option::of(1u64..2000), last_row in any::<bool>(),
+    ) -> (Trained, Cut, Fill) {
+        let kind = pick(&[Kind::Core, Kind::CoreTe, Kind::Legacy, Kind::LegacyNewNorms], kind);
+        let heads = heads * 4;
+        let config = Config {
+            kind, layers, hidden, heads, groups: if fewer_groups { 4 } else { heads }, head, ffn: ffn * 4, vocab: vocab.0,
+            multiple: vocab.1, vocab_in_args: true, dtype: pick(&[Dtype::Bfloat16, Dtype::Float16, Dtype::Float32], dtype),
+            gated: flags[0], bias: flags[1], norm_bias: flags[2], qk_norm: flags[3] && kind.is_core(), tied: flags[4],
+            positions, moe: None, mla: None, predictions: 0, salt: 0,
+        };
+        let fulls = [None, None, Some("norm"), Some("fc2")];
+        let run = Trained {
+            cut: Cut::new(pick(&[1, 2, 4], tps.0), &stages(layers, &ends.0)),
+            encoding: if encoding { Encoding::Distributed } else { Encoding::Mixed },
+            steps: step.map_or(Steps::InGroups(77), |step| Steps::WithParameters(step.into())),
+            scaler: flags[5] && config.dtype != Dtype::Float32,
+            full: pick(&fulls, full),
+            replicas,
+            bucket: bucket.filter(|_| kind.is_core()),
+            in_buffers: encoding && flags[6] && kind.is_core(),
+            config,
+        };
+        let target = Cut::new(pick(&[1, 2, 4], tps.1), &stages(layers, &ends.1));
+        (run, target, if last_row { Fill::LastRow } else { Fill::Zero })
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_state_in_any_layout_and_encoding_is_the_naive_answer((run, target, fill) in any_case()) {
+        check_all(&run, &[target], fill);
+    }
+
+    #[test]
+    fn there_and_back_is_the_identity((run, through, _) in any_case(), encoding in any::<bool>()) {
+        // Rows that a layout has no room for do not come back.
+        prop_assume!(run.config.padded(through.tp) >= run.config.padded(run.cut.tp));
+        let encoding = if encoding { Encoding::Distributed } else { Encoding::Mixed };
+        there_and_back(&run, &through, encoding);
+    }
+
+    #[test]
+    fn any_piece_of_a_file_with_buffers_is_a_piece_of_the_whole(
+        (run, target, fill) in any_case(), pieces in prop::collection::vec((0u64..1_000_000, 0usize..3000), 20),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        run.write(dir.path());
+        let view = View::choosing(dir.path(), &target, &choices(Encoding::Distributed, fill)).unwrap();
+        for (path, bytes) in view.files().iter().filter(|(path, _)| path.ends_with("distrib_optim.pt")).take(2) {
+            for (offset, len) in &pieces {
+                let start = offset % bytes.len() as u64;
+                let end = bytes.len().min(start as usize + len);
+                prop_assert_eq!(&view.piece(path, start, *len)[..], &bytes[start as usize..end]);
+            }
+        }
+    }
+}
+
+/// Megatron-core with sizes that are no multiples of 64, tied embeddings, buckets of a few parameters each.
+fn with_buckets() -> Trained {
+    let config = Config {
+        hidden: 20,
+        ffn: 36,
+        head: 5,
+        vocab: 50,
+        multiple: 2,
+        tied: true,
+        bias: true,
+        dtype: Dtype::Bfloat16,
+        ..Config::default()
+    };
+    Trained {
+        config,
+        cut: Cut::new(1, &[1, 3]),
+        encoding: Encoding::Distributed,
+        bucket: Some(1000),
+        replicas: 3,
+        in_buffers: true,
+        steps: Steps::WithParameters(2.0),
+        ..Trained::default()
+    }
+}
+
+/// Legacy GPT, whose buffers have no gaps and a tail that shares them out among replicas.
+fn with_a_tail() -> Trained {
+    let config = Config {
+        kind: Kind::Legacy,
+        groups: 4,
+        hidden: 7,
+        tied: true,
+        bias: true,
+        norm_bias: true,
+        positions: Some(3),
+        dtype: Dtype::Bfloat16,
+        ..Config::default()
+    };
+    Trained { config, encoding: Encoding::Distributed, replicas: 5, scaler: true, ..Trained::default() }
+}
+
+#[test]
+fn buckets_and_shared_embeddings() {
+    let targets = [Cut::new(1, &[4]), Cut::new(2, &[2, 2]), Cut::new(2, &[4]), Cut::new(1, &[1, 1, 2])];
+    check_all(&with_buckets(), &targets, Fill::Zero);
+    check_all(&Trained { bucket: None, ..with_buckets() }, &targets, Fill::Zero);
+}
+
+#[test]
+fn the_tail_of_a_buffer_is_in_no_view() {
+    let run = with_a_tail();
+    let dir = tempfile::tempdir().unwrap();
+    run.write(dir.path());
+    // As it is stored there are tails, and what is in them is told from numbers.
+    let source = fs::read(dir.path().join("iter_0000100/mp_rank_00_000/distrib_optim.pt")).unwrap();
+    assert!(source.windows(4).any(|bytes| bytes == [0xEE; 4]));
+    let targets = [Cut::new(1, &[4]), Cut::new(4, &[1, 2, 1]), Cut::new(2, &[2, 2])];
+    check_all(&run, &targets, Fill::Zero);
+    for target in &targets {
+        for bytes in view(dir.path(), target, Encoding::Distributed, Fill::Zero).values() {
+            assert!(!bytes.windows(4).any(|bytes| bytes == [0xEE; 4]));
+        }
+    }
+}
+
+#[test]
+fn weights_of_two_widths_have_buffers_of_their_own() {
+    for full in ["norm", "fc2"] {
+        let run = Trained { full: Some(full), ..with_buckets() };
+        check_all(&run, &[Cut::new(2, &[2, 2]), Cut::new(1, &[4])], Fill::Zero);
+    }
+}
+
+#[test]
+fn rows_of_the_vocabulary_that_nobody_trained() {
+    // At TP 4 the last two ranks hold nothing but padding. Their parameters still have a step.
+    let config = Config { vocab: 1, multiple: 1, dtype: Dtype::Bfloat16, ..Config::default() };
+    let run =
+        Trained { config, cut: Cut::new(1, &[4]), steps: Steps::WithParameters(9.0), ..Trained::default() };
+    for fill in [Fill::Zero, Fill::LastRow] {
+        check_all(&run, &[Cut::new(4, &[4]), Cut::new(2, &[1, 3])], fill);
+    }
+    // And what a smaller padding has no room for is gone.
+    let run = Trained { cut: Cut::new(4, &[2, 2]), ..run };
+    check_all(&run, &[Cut::new(1, &[4]), Cut::new(2, &[1, 3])], Fill::LastRow);
+}
+
+#[test]
+fn ranks_without_queries_still_have_the_step() {
+    // Two groups of six heads: at TP 12 some ranks hold keys or values alone.
+    let config =
+        Config { heads: 12, groups: 2, head: 3, ffn: 12, dtype: Dtype::Bfloat16, ..Config::default() };
+    let run =
+        Trained { config, cut: Cut::new(1, &[4]), steps: Steps::WithParameters(3.0), ..Trained::default() };
+    check_all(&run, &[Cut::new(12, &[4]), Cut::new(4, &[2, 2])], Fill::Zero);
+    check_all(&Trained { cut: Cut::new(12, &[4]), ..run }, &[Cut::new(2, &[4])], Fill::Zero);
+}
