@@ -71,9 +71,11 @@ pub enum What {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.parameter;
+        // Whoever compares with a copy of the weights alone can say so.
+        let advice = if **name == *OPTIMIZER { " (--optimizer none compares the weights alone)" } else { "" };
         match &self.what {
-            What::OnlyInFirst => write!(f, "{name} is only in the first checkpoint"),
-            What::OnlyInSecond => write!(f, "{name} is only in the second checkpoint"),
+            What::OnlyInFirst => write!(f, "{name} is only in the first checkpoint{advice}"),
+            What::OnlyInSecond => write!(f, "{name} is only in the second checkpoint{advice}"),
             What::Kind { first, second } => {
                 write!(f, "{name} is {first} in the first checkpoint, {second} in the second")
             }

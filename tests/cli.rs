@@ -573,3 +573,52 @@ fn a_materialized_copy_of_the_same_layout_is_the_source() {
         assert_eq!(fields(&a.tree), fields(&b.tree));
     }
 }
+
+#[test]
+fn every_command_knows_the_optimizers_state() {
+    let here = Here::new();
+    let trained = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/mcore-tiny/tied/tp1pp1_plain");
+    let inspected = ckpt!("inspect", &trained, "--json").ok().json();
+    assert_eq!(inspected["optimizer"]["encoding"], "mixed");
+    assert_eq!(inspected["optimizer"]["step"], 2.0);
+    assert_eq!(inspected["optimizer"]["states"], serde_json::json!(["master", "exp_avg", "exp_avg_sq"]));
+    let table = ckpt!("inspect", &trained, "--tp", "2", "--optimizer", "distributed").ok().out;
+    assert!(
+        table.contains("mixed precision, 3 states") && table.contains("--use-distributed-optimizer"),
+        "{table}"
+    );
+    let table = ckpt!("inspect", &trained, "--optimizer", "none").ok().out;
+    assert!(
+        table.contains("--no-load-optim") && table.contains("optimizer state (--optimizer none)"),
+        "{table}"
+    );
+
+    let files = |flags: &[&str]| {
+        let mut all: Vec<PathBuf> = vec!["ls".into(), trained.clone(), "--pp".into(), "2".into()];
+        all.extend(flags.iter().map(PathBuf::from));
+        program(&all).ok().out
+    };
+    assert!(!files(&[]).contains("distrib_optim.pt"));
+    assert_eq!(files(&["--optimizer", "distributed"]).matches("distrib_optim.pt").count(), 2);
+    assert!(files(&["--tensors"]).contains("optimizer/exp_avg_sq/decoder.layers.0.mlp.linear_fc1.weight"));
+
+    ckpt!("materialize", &trained, here.path("tp2pp2"), "--optimizer", "distributed").ok();
+    ckpt!("materialize", &trained, here.path("bare"), "--optimizer", "none", "--rng", "omit").ok();
+    let same = ckpt!("verify", &trained, here.path("tp2pp2")).ok().out;
+    assert!(same.contains("and 3 states of the optimizer"), "{same}");
+    let report = ckpt!("verify", &trained, here.path("bare"));
+    assert_eq!(report.code, 1);
+    assert!(report.out.contains("only in the first checkpoint (--optimizer none"), "{}", report.out);
+    ckpt!("verify", &trained, here.path("bare"), "--optimizer", "none").ok();
+
+    let lines =
+        |path: &Path| ckpt!("digest", path).ok().out.lines().map(ToOwned::to_owned).collect::<Vec<_>>();
+    let digests = |path: &Path| {
+        lines(path).iter().map(|line| line.split_once(' ').unwrap().0.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(digests(&trained), digests(&here.path("tp2pp2")));
+    assert_eq!(digests(&trained)[..1], digests(&here.path("bare")));
+    assert!(lines(&trained)[1].ends_with("(optimizer)"));
+    ckpt!("materialize", here.path("bare"), here.path("x"), "--optimizer", "mixed")
+        .refused(4, &["no optimizer state"]);
+}
