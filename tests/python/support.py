@@ -257,6 +257,7 @@ def layout_flags(wanted):
     tp, pp, layers = manifest.layout(wanted)
     experts = manifest.experts(wanted)
     more = ["--ep", experts[0], "--etp", experts[1]] if experts else []
+    more += ["--vpp", len(layers) // pp]
     return ["--tp", tp, "--pp", pp, "--pp-layers", ",".join(map(str, layers)), *more]
 
 
@@ -266,7 +267,8 @@ def layout_name(wanted):
     cut = "" if len(set(layers)) == 1 else "@" + ",".join(map(str, layers))
     experts = manifest.experts(wanted)
     more = "" if not experts else f"ep{experts[0]}" if experts[1] == tp else "ep{}etp{}".format(*experts)
-    return f"tp{tp}pp{pp}{more}{cut}"
+    turns = "" if len(layers) == pp else f"vpp{len(layers) // pp}"
+    return f"tp{tp}pp{pp}{turns}{more}{cut}"
 
 
 def same_files(left, right):
