@@ -80,7 +80,9 @@ pub enum LayoutError {
         stages: Stages,
     },
     /// More stages than layers.
-    #[error("{pp} pipeline stages are too many for {layers} layers; possible: 1 to {layers}")]
+    #[error(
+        "{pp} pipeline stages, virtual ones counted, are too many for {layers} layers; possible: 1 to {layers}"
+    )]
     TooManyStages {
         /// Layers of the model.
         layers: u32,
@@ -98,7 +100,9 @@ pub enum LayoutError {
         layers: u32,
     },
     /// Stages that do not share out among the pipeline ranks.
-    #[error("{count} stages do not share out among {pp} pipeline ranks with {vpp} virtual stages each")]
+    #[error(
+        "{count} stages do not share out among {pp} pipeline ranks with {vpp} virtual stages each; the number of stages must be a multiple of the pipeline-parallel size"
+    )]
     NotVirtual {
         /// Stages in all.
         count: u32,
@@ -135,7 +139,10 @@ pub enum LayoutError {
         experts: u64,
     },
     /// Experts cut in a way that Megatron's legacy files cannot hold: two processes would write the same file.
-    #[error("the expert-tensor-parallel size {etp} must divide the tensor-parallel size {tp} in this format")]
+    #[error(
+        "the expert-tensor-parallel size {etp} must divide the tensor-parallel size {tp} in this format; possible: {}",
+        divisors((*.tp).into())
+    )]
     ExpertCut {
         /// Expert-tensor-parallel size asked for.
         etp: u32,

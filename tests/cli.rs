@@ -620,5 +620,25 @@ fn every_command_knows_the_optimizers_state() {
     assert_eq!(digests(&trained)[..1], digests(&here.path("bare")));
     assert!(lines(&trained)[1].ends_with("(optimizer)"));
     ckpt!("materialize", here.path("bare"), here.path("x"), "--optimizer", "mixed")
-        .refused(4, &["no optimizer state"]);
+        .refused(2, &["no optimizer state"]);
+}
+
+#[test]
+fn a_mount_does_not_hide_another_checkpoint() {
+    let here = tp2pp2();
+    ckpt!("materialize", here.path("src"), here.path("other"), "--tp", "1").ok();
+    let point = here.path("other");
+    ckpt!("mount", here.path("src"), &point).refused(7, &["other", "a checkpoint lies in it"]);
+    assert!(point.join("latest_checkpointed_iteration.txt").is_file());
+}
+
+#[test]
+fn missing_rank_files_are_said_before_what_an_optimizer_lacks() {
+    let here = Here::new();
+    let trained = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/mcore-tiny/tied/tp1pp1_plain");
+    let src = here.path("src");
+    ckpt!("materialize", &trained, &src, "--tp", "2", "--optimizer", "distributed").ok();
+    fs::remove_dir_all(src.join("iter_0000002/mp_rank_01")).unwrap();
+    let said = ckpt!("inspect", &src).refused(3, &["missing: mp_rank_01/model_optim_rng.pt"]);
+    assert!(!said.err.contains("--optimizer"), "{}", said.err);
 }

@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Compare two checkpoints in any two layouts bit for bit, or check one for consistency
     Verify(VerifyArgs),
-    /// Print a fingerprint of the weights that does not depend on the layout
+    /// Print fingerprints of the weights and of the optimizer that do not depend on the layout
     Digest(DigestArgs),
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum OptimizerArg {
     Mixed,
     /// Distributed: flat buffers, in distrib_optim.pt
     Distributed,
-    /// Not at all, whatever it is (load with --no-load-optim)
+    /// Not at all, whatever it is, and without its learning-rate schedule (load with --no-load-optim)
     None,
 }
 
@@ -229,7 +229,8 @@ pub(crate) struct MaterializeArgs {
     #[command(flatten)]
     pub(crate) from: SourceArgs,
 
-    /// Replace the destination if it is not empty
+    /// Replace what a former run wrote: the same files, and for a whole checkpoint its rank files in another layout. Anything else in the
+    /// way is named and kept
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
 
@@ -295,7 +296,7 @@ pub(crate) struct VerifyArgs {
     /// A checkpoint
     pub(crate) first: PathBuf,
 
-    /// Another, in any layout; without it the first is checked in itself: replicas, tied copies, checksums of the weights, missing files
+    /// Another, in any layout; without it the first is checked in itself: replicas, tied copies, checksums, missing files
     pub(crate) second: Option<PathBuf>,
 
     #[command(flatten)]

@@ -64,6 +64,8 @@ pub(crate) enum CliError {
     Unmount(#[from] UnmountError),
     #[error("{point}: the source lies in it and would be hidden by the mount; mount somewhere else")]
     HidesSource { point: String },
+    #[error("{point}: a checkpoint lies in it and would be hidden by the mount; mount somewhere else")]
+    HidesCheckpoint { point: String },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("cannot {what}: {source}")]
@@ -104,7 +106,7 @@ impl CliError {
                 | MountError::AlreadyMounted { .. }
                 | MountError::Io { .. } => Exit::MountPoint,
             },
-            Self::Unmount(_) | Self::HidesSource { .. } => Exit::MountPoint,
+            Self::Unmount(_) | Self::HidesSource { .. } | Self::HidesCheckpoint { .. } => Exit::MountPoint,
             Self::Output(_) | Self::System { .. } => Exit::Runtime,
         }
     }
@@ -143,10 +145,10 @@ fn view_exit(error: &ViewError) -> Exit {
         // It is the layout that cannot be had without the number.
         ViewError::Vocabulary(_) => Exit::Layout,
         // What was asked for is not to be had of this source.
-        ViewError::NoOptimizer
-        | ViewError::NotForBuffers { .. }
-        | ViewError::UnknownBuffers { .. }
-        | ViewError::Copies { .. } => Exit::Unsupported,
+        ViewError::NoOptimizer => Exit::Usage,
+        ViewError::NotForBuffers { .. } | ViewError::UnknownBuffers { .. } | ViewError::Copies { .. } => {
+            Exit::Unsupported
+        }
         ViewError::Gather { .. }
         | ViewError::Order { .. }
         | ViewError::NoGroup { .. }

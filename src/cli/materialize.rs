@@ -31,6 +31,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     let result = job.run(&sources, &hooks);
     bar.finish_and_clear();
     result?;
+    opened.say_how_experts_are_cut(&spec, view.layout());
     opened.say_what_is_left_out(Some(view.layout()));
     Ok(Exit::Success)
 }

@@ -1,7 +1,9 @@
 //! `ckpt-fs mount`: checks everything while it can still say so, then serves in the background.
 
+use std::fs;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::args::{CrcChoice, IoChoice, MountArgs};
@@ -67,8 +69,8 @@ fn block_signals() -> Result<Signals, CliError> {
 fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -> Result<Mounted, CliError> {
     let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
     refuse_to_hide_the_source(args, &opened)?;
-    let shape = match spec {
-        Some(spec) => Shape::One(opened.stock.layout(&spec)?),
+    let shape = match &spec {
+        Some(spec) => Shape::One(opened.stock.layout(spec)?),
         None => Shape::Many,
     };
     let settings = Settings {
@@ -85,6 +87,9 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     };
     let views = Views::new(opened.stock.clone(), opened.reader.clone(), &shape, settings)?;
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
+    if let (Some(spec), Shape::One(layout)) = (&spec, &shape) {
+        opened.say_how_experts_are_cut(spec, layout);
+    }
     opened.say_what_is_left_out(if let Shape::One(layout) = &shape { Some(layout) } else { None });
     say_what_is_mounted(&args.mountpoint, &shape, &opened);
     Ok(mounted)
@@ -97,11 +102,24 @@ fn refuse_to_hide_the_source(args: &MountArgs, opened: &Opened) -> Result<(), Cl
     if opened.source.places().iter().any(|place| place.starts_with(&point)) {
         return Err(CliError::HidesSource { point: args.mountpoint.display().to_string() });
     }
+    if is_checkpoint(&point) {
+        return Err(CliError::HidesCheckpoint { point: args.mountpoint.display().to_string() });
+    }
     Ok(())
 }
 
+/// The file at the root of every checkpoint that a run writes.
+const TRACKER: &str = "latest_checkpointed_iteration.txt";
+
+/// Whether a checkpoint lies in the directory, and is not shown there by a mount: source and mount point are easily swapped.
+fn is_checkpoint(point: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+    let is_mount = point.parent().is_some_and(|parent| device(parent) != device(point));
+    !is_mount && point.join(TRACKER).is_file()
+}
+
 /// In a terminal: which of the two kinds of mount this is.
-fn say_what_is_mounted(point: &std::path::Path, shape: &Shape, opened: &Opened) {
+fn say_what_is_mounted(point: &Path, shape: &Shape, opened: &Opened) {
     if !std::io::stderr().is_terminal() {
         return;
     }

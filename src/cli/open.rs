@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::args::{LayoutArgs, OptimizerArg, RngArg, SourceArgs, VocabFill};
 use super::error::CliError;
 use crate::family::Family;
-use crate::layout::Layout;
+use crate::layout::{Layout, LayoutSpec};
 use crate::reader::Reader;
 use crate::source::{Options, Source, open};
 use crate::store::{FileStore, Store};
@@ -39,6 +39,16 @@ impl Opened {
             .flat_map(|file| std::iter::once(file.object).chain(file.buffers.iter().map(|file| file.object)))
             .filter_map(|object| self.reader.store().modified(object).ok());
         times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Experts follow `--tp` as in Megatron, which not everybody who says `--tp` thinks of.
+    pub(super) fn say_how_experts_are_cut(&self, asked: &LayoutSpec, layout: &Layout) {
+        let (before, now) = (self.source.catalog.layout.etp(), layout.etp());
+        if layout.experts.is_some() && asked.etp.is_none() && before != now {
+            eprintln!(
+                "ckpt-fs: note: experts are cut {now} ways here, as many as the rest, and {before} in the source (--etp {before} keeps that)"
+            );
+        }
     }
 
     /// What views of this source leave out or cannot have exactly, said once on standard error.

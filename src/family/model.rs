@@ -214,7 +214,8 @@ impl Model {
         let refused = file.refuse.iter().map(|rule| &rule.arg);
         let vocabulary = file.vocabulary.true_size.iter().chain([&file.vocabulary.multiple]);
         let layout =
-            file.args.iter().filter(|(_, role)| !matches!(role, ArgRole::Rank)).map(|(field, _)| field);
+            // How an optimizer keeps its state shows in the state itself.
+            file.args.iter().filter(|(_, role)| !matches!(role, ArgRole::Rank | ArgRole::DistributedOptimizer)).map(|(field, _)| field);
         let experts = file.experts.iter().flat_map(|file| [&file.count, &file.layers, &file.ffn]);
         let predictions = file.predictions.iter().flat_map(|file| [&file.count, &file.one_if]);
         let copies = file.copies.iter().flat_map(|file| [&file.arg, &file.known_with]);

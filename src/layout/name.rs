@@ -127,13 +127,16 @@ impl LayoutSpec {
         }
         // Virtual stages alone are for the source's pipeline ranks.
         let pp = self.pp.or_else(|| (self.stages.is_none() && !keeps).then(|| source.pp()));
-        let stages = self.stages(source, pp, vpp, tp)?;
+        // With one pipeline rank there is nothing to take turns with.
+        if vpp > 1 && pp == Some(1) {
+            return Err(LayoutError::VirtualAlone { vpp });
+        }
+        let stages = self.stages(source, pp, vpp, (tp, experts))?;
         if stages.count() % vpp != 0 {
             let count = stages.count();
             return Err(LayoutError::NotVirtual { count, pp: pp.unwrap_or(count / vpp), vpp });
         }
         let layout = Layout { tp, stages, vpp, experts };
-        // With one pipeline rank there is nothing to take turns with.
         if vpp > 1 && layout.pp() == 1 {
             return Err(LayoutError::VirtualAlone { vpp });
         }
@@ -156,7 +159,13 @@ impl LayoutSpec {
         }
     }
 
-    fn stages(&self, source: &Layout, pp: Option<u32>, vpp: u32, tp: u32) -> Result<Stages, LayoutError> {
+    fn stages(
+        &self,
+        source: &Layout,
+        pp: Option<u32>,
+        vpp: u32,
+        (tp, experts): (u32, Option<Experts>),
+    ) -> Result<Stages, LayoutError> {
         let layers = u32::try_from(source.stages.total()).unwrap_or(u32::MAX);
         let count = pp.map(|pp| pp.saturating_mul(vpp));
         match (&self.stages, count) {
@@ -172,7 +181,7 @@ impl LayoutSpec {
             }
             (None, Some(count)) => Stages::even(layers, count).ok_or_else(|| {
                 let stages = Stages::nearly_even(layers, count);
-                let proposal = Layout { tp, stages: stages.clone(), vpp, experts: None }.to_string();
+                let proposal = Layout { tp, stages: stages.clone(), vpp, experts }.to_string();
                 LayoutError::Uneven { layers, pp: count, proposal, stages }
             }),
             (None, None) => Ok(source.stages.clone()),
@@ -221,7 +230,9 @@ fn check_cut(
         return Err(LayoutError::WrongCount { pp, stages: stages.clone(), count: stages.layers().len() });
     }
     if !may_be_empty && stages.layers().contains(&0) {
-        return Err(LayoutError::Zero { what: "the number of layers on each stage" });
+        return Err(LayoutError::Zero {
+            what: "the number of layers on each stage (--pp-layout can say stages without layers)",
+        });
     }
     let sum = stages.total();
     if sum != u64::from(layers) {

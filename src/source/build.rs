@@ -54,8 +54,9 @@ pub(super) fn catalog(
             builder.leaf(file, known)?;
         }
     }
-    optimizer::read(&mut builder, &files, &known, store)?;
+    // What the weights lack, the optimizer lacks too: the weights say it better.
     complete::check(&builder.catalog, model, missing)?;
+    optimizer::read(&mut builder, &files, &known, store)?;
     Ok(builder.catalog)
 }
 

@@ -127,6 +127,7 @@ impl Views {
             TreeError::NotFound
         })?;
         if layout.to_string() != name {
+            (self.settings.log)(&format!("{name}: this layout is called {layout} here"));
             return Err(TreeError::NotFound);
         }
         self.add(&layout, Some(name)).map_err(|error| {

@@ -98,7 +98,7 @@ pub enum ViewError {
     #[error(transparent)]
     Zip(#[from] ZipError),
     /// An encoding of the optimizer's state asked for where there is none.
-    #[error("the source has no optimizer state that could be shown in another form")]
+    #[error("the source has no optimizer state that could be shown in another form; leave out --optimizer")]
     NoOptimizer,
     /// A state that flat buffers cannot hold.
     #[error(
