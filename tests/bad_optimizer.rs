@@ -16,7 +16,7 @@ use common::naive::{Config, Cut, Kind};
 use common::optimizer::{Encoding, RankFiles, Steps, Trained, write};
 use common::run::View;
 use common::source::ITERATION;
-use common::{Array, Keep, Storages, dict, global, pt_of, tuple};
+use common::{Array, Keep, Storages, dict, global, open_pt, pt_of, tuple};
 use tempfile::TempDir;
 
 /// Files of a small run, to be spoilt.
@@ -198,6 +198,36 @@ fn a_momentum_is_a_state_like_any_other() {
     let good = bad.write();
     good.works(OptimizerChoice::Keep);
     good.works(OptimizerChoice::Distributed);
+}
+
+#[test]
+fn an_optimizer_that_has_not_stepped_yet_has_masters_alone() {
+    let none = |_: &Value, _: &mut Storages| Some(dict(vec![]));
+    let good = Bad::mixed().models(STATE, none).write();
+    good.works(OptimizerChoice::Keep);
+    for (path, bytes) in good.view(OptimizerChoice::Keep).unwrap().files() {
+        if path.ends_with(MODEL) {
+            let optimizer = open_pt(&bytes).0.get("optimizer").unwrap().clone();
+            assert!(optimizer.get("optimizer").unwrap().get("state").unwrap().items().unwrap().is_empty());
+            assert!(optimizer.get("fp32_from_fp16_params").unwrap().holds_tensor());
+        }
+    }
+    // Where only some ranks have none, theirs were lost.
+    Bad::mixed().model(STATE, none).write().refused(&["exp_avg"]);
+}
+
+#[test]
+fn steps_and_settings_that_are_tensors() {
+    // Optimizers that run in CUDA graphs count in a tensor in each group.
+    let one = |_: &Value, storages: &mut Storages| Some(f32s(&[1], storages));
+    for bad in [Bad::mixed(), Bad::coalesced()] {
+        let mut bad = bad.models(&format!("{GROUPS}/0/step"), one).models(&format!("{GROUPS}/1/step"), one);
+        bad = bad.models(&format!("{GROUPS}/0/lr"), one);
+        let good = bad.write();
+        good.works(OptimizerChoice::Keep);
+        good.works(OptimizerChoice::Mixed);
+        good.works(OptimizerChoice::Distributed);
+    }
 }
 
 // Files.

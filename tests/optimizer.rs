@@ -136,6 +136,7 @@ prop_compose! {
             full: pick(&fulls, full),
             replicas,
             bucket: bucket.filter(|_| kind.is_core()),
+            first_come: flags[7] && kind.is_core(),
             in_buffers: encoding && flags[6] && kind.is_core(),
             config,
         };
@@ -273,4 +274,13 @@ fn ranks_without_queries_still_have_the_step() {
         Trained { config, cut: Cut::new(1, &[4]), steps: Steps::WithParameters(3.0), ..Trained::default() };
     check_all(&run, &[Cut::new(12, &[4]), Cut::new(4, &[2, 2])], Fill::Zero);
     check_all(&Trained { cut: Cut::new(12, &[4]), ..run }, &[Cut::new(2, &[4])], Fill::Zero);
+}
+
+#[test]
+fn groups_in_the_order_in_which_a_ranks_parameters_come_upon_them() {
+    // The first stage begins with the embedding, the others with a norm, whose weights do not decay.
+    for cut in [Cut::new(1, &[4]), Cut::new(2, &[2, 2])] {
+        let run = Trained { first_come: true, cut, ..Trained::default() };
+        check_all(&run, &[Cut::new(1, &[4]), Cut::new(1, &[1, 2, 1]), Cut::new(2, &[3, 1])], Fill::Zero);
+    }
 }

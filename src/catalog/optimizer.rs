@@ -22,6 +22,8 @@ pub struct Optimizer {
     pub step: Option<f64>,
     /// How masters are wrapped (a tensor with Python attributes), by the family's name of the tensor.
     pub wrappers: HashMap<Arc<str>, Value>,
+    /// Whether ranks save parameter groups without parameters.
+    pub keeps_empty_groups: bool,
 }
 
 /// How optimizer state is stored.

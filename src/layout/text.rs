@@ -90,7 +90,8 @@ fn replace(text: &str, unroll: fn(&str) -> Option<(&str, usize, &str)>) -> Resul
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         if let Some((what, times, after)) = unroll(rest) {
-            if what.len().saturating_mul(times) > LONGEST {
+            // All of them together: a text of many short multiplications is as long.
+            if what.len().saturating_mul(times).saturating_add(out.len()) > LONGEST {
                 return Err("it has more stages and layers than any model".into());
             }
             out.push_str(&what.repeat(times));
@@ -188,6 +189,7 @@ mod tests {
             ("|Et|L", "must begin with E"),
             ("EtmtL", "before multi-token"),
             ("Et*99999999999999999999L", "than any model"),
+            ("E(t*65000|)*7000L", "than any model"),
         ] {
             let error = layers(bad).unwrap_err();
             assert!(error.contains(word), "{bad}: {error}");

@@ -18,7 +18,7 @@ use crate::store::Store;
 use crate::tensor::Dtype;
 use crate::value::Value;
 
-use chain::{Chain, Form};
+use chain::{Chain, Form, Group};
 use slots::{Slot, slots};
 
 /// One rank's optimizer and the parameters it is for.
@@ -48,15 +48,18 @@ pub(super) fn read(
         }
         return Ok(());
     };
+    let mut of_files = vec![Vec::new(); files.len()];
+    for known in known {
+        of_files.get_mut(known.file).into_iter().for_each(|of_file: &mut Vec<_>| of_file.push(known));
+    }
     let mut ranks = Vec::with_capacity(files.len());
-    for (index, (file, value)) in files.iter().zip(&values).enumerate() {
+    for ((file, value), of_file) in files.iter().zip(&values).zip(of_files) {
         if matches!(value, Value::None) {
             let other = files.get(first).map_or("another rank file", |file| file.name.as_str());
             return Err(wrong(&file.name, format!("it has no entry 'optimizer', which {other} has")));
         }
         let chains = chain::chains(value, &file.name)?;
-        let of_file = known.iter().filter(|known| known.file == index);
-        let slots = slots(builder, file, of_file, &chains)?;
+        let slots = slots(builder, file, of_file.into_iter(), &chains)?;
         ranks.push(RankOptimizer { file, chains, slots });
     }
     let form = common_form(&ranks)?;
@@ -65,7 +68,13 @@ pub(super) fn read(
         Form::Single => Encoding::Single,
         Form::Flat => Encoding::Distributed(flat::buffers(&ranks, builder)?),
     };
-    let optimizer = Optimizer { encoding, states: Vec::new(), step: None, wrappers: Default::default() };
+    let optimizer = Optimizer {
+        encoding,
+        states: Vec::new(),
+        step: None,
+        wrappers: Default::default(),
+        keeps_empty_groups: groups_of(&ranks).any(|(rank, group)| is_kept_empty(rank, group)),
+    };
     builder.catalog.optimizer = Some(optimizer);
     for rank in &ranks {
         match encoding {
@@ -76,6 +85,20 @@ pub(super) fn read(
     builder.state = None;
     check_coverage(builder)?;
     note_step(builder, &ranks, store)
+}
+
+/// Every parameter group, with its rank.
+fn groups_of<'r, 'a>(
+    ranks: &'r [RankOptimizer<'a>],
+) -> impl Iterator<Item = (&'r RankOptimizer<'a>, &'r Group<'a>)> {
+    ranks.iter().flat_map(|rank| {
+        rank.chains.iter().flat_map(move |chain| chain.groups.iter().map(move |group| (rank, group)))
+    })
+}
+
+/// Whether the group shows that groups without parameters are saved: it is one, or it has a field of the versions that do so.
+fn is_kept_empty(rank: &RankOptimizer<'_>, group: &Group<'_>) -> bool {
+    group.fields.get("default_config").is_some() || !rank.slots.iter().any(|slot| slot.kind == group.kind)
 }
 
 /// Every state is there for every parameter that any state is there for, all of it.

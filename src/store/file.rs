@@ -137,7 +137,10 @@ impl Source {
 
     fn fill(&self, runs: &[Run], out: &mut [u8]) -> Result<(), StoreError> {
         let is_short = |run: &&Run| run.len < LONG_RUN;
-        let mapping = if runs.iter().any(|run| is_short(&run)) { self.mapping() } else { None };
+        // A single run is read. For a mapped page the kernel reads many around it, which for a header here and there, as when a source is
+        // opened, is far more than anybody asked for.
+        let maps = runs.len() > 1 && runs.iter().any(|run| is_short(&run));
+        let mapping = if maps { self.mapping() } else { None };
         if let Some(mapping) = mapping {
             let pieces = runs.iter().filter(is_short);
             let pieces = pieces.map(|run| Piece { from: run.from, to: run.to, len: run.len });

@@ -1,14 +1,16 @@
 //! Everything a view is made of: what the source holds, what its family says of it, and the user's choices.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::megatron::optimizer::{Form, check_order, form};
+use super::megatron::optimizer::{Form, check_order, form, group_kinds};
 use super::{ViewError, VocabularyFill};
 use crate::catalog::{Catalog, Param, RankFile};
 use crate::family::{
     ArgRole, Arrangement, Copies, CutBy, Entry, Holding, Limit, Model, Numbers, Padding, VOCABULARY,
     Vocabulary, check_limits, possible_sizes,
 };
+use crate::format::megatron::GroupKind;
 use crate::layout::{Experts, Layout, LayoutError, LayoutSpec};
 use crate::value::Value;
 
@@ -66,6 +68,8 @@ pub struct Stock {
     vocabulary: Option<Vocabulary>,
     limits: Vec<Limit>,
     expert_limits: Vec<Limit>,
+    /// Kinds of parameter groups that any rank of the source has.
+    pub(super) group_kinds: BTreeSet<GroupKind>,
 }
 
 impl Stock {
@@ -83,6 +87,7 @@ impl Stock {
             vocabulary: None,
             limits: Vec::new(),
             expert_limits: Vec::new(),
+            group_kinds: BTreeSet::new(),
         };
         let rows = stock.dimensions().find(|(name, _)| *name == VOCABULARY).map(|(_, size)| size);
         if let (Some(rows), Some(args)) = (rows, stock.args()) {
@@ -96,6 +101,7 @@ impl Stock {
         stock.expert_limits = stock.find_limits(CutBy::Etp);
         stock.optimizer = form::choose(&stock, choices.optimizer)?;
         if stock.optimizer.is_some() {
+            stock.group_kinds = group_kinds(&stock.catalog);
             check_order(&stock)?;
         }
         Ok(stock)

@@ -30,6 +30,8 @@ pub struct Trained {
     pub bucket: Option<u64>,
     /// The model's tensors lie in the buffers that the optimizer works with.
     pub in_buffers: bool,
+    /// Groups stand in the order in which a rank's parameters come upon them, as megatron-core 0.6 to 0.15 lists them.
+    pub first_come: bool,
 }
 
 /// How state is kept.
@@ -87,6 +89,7 @@ impl Default for Trained {
             replicas: 1,
             bucket: None,
             in_buffers: false,
+            first_come: false,
         }
     }
 }
@@ -184,7 +187,10 @@ impl Trained {
 
     /// `optimizer`, of a rank.
     fn optimizer(&self, members: &[Member], storages: &mut Storages) -> Value {
-        let groups = groups(members);
+        let mut groups = groups(members);
+        if self.first_come {
+            groups.sort_by_key(|group| group[0].decays != members[0].decays);
+        }
         let is_half = |member: &&&Member| member.weight.dtype != Dtype::Float32;
         let mut inner = Vec::new();
         if self.encoding == Encoding::Mixed {
@@ -238,6 +244,10 @@ impl Trained {
                 ("betas".to_owned(), tuple(vec![Value::Float(0.9), Value::Float(0.95)])),
                 ("weight_decay".to_owned(), Value::Float(0.1 * decay)),
             ];
+            if self.first_come {
+                fields.push(("is_expert_parallel".to_owned(), Value::Bool(false)));
+                fields.push(("is_decoupled_lr".to_owned(), Value::Bool(false)));
+            }
             match (self.steps, self.encoding) {
                 (Steps::InGroups(step), _) => fields.push(("step".to_owned(), Value::Int(step))),
                 (Steps::WithParameters(step), Encoding::Distributed) => {

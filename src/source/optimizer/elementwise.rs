@@ -20,6 +20,10 @@ pub(super) fn add(builder: &mut Builder<'_>, rank: &RankOptimizer<'_>) -> Result
             let numbers = numbers(group, index, members.len(), rank.file)?;
             masters(builder, rank.file, chain, index, &members)?;
             for (slot, number) in members.iter().zip(numbers) {
+                // Before its first step, or where all steps were skipped, an optimizer has masters and nothing else.
+                if states.is_empty() {
+                    break;
+                }
                 let Some(state) = states.get(&number) else {
                     let what =
                         format!("there is no state {number}, which is that of {}", slot.known.leaf.path);

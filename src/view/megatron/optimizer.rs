@@ -19,6 +19,7 @@ use crate::view::{Stock, ViewError};
 
 pub use form::Form;
 use groups::Group;
+pub(in crate::view) use groups::group_kinds;
 pub(in crate::view) use order::check_order;
 use slots::Slot;
 
@@ -40,6 +41,8 @@ pub(super) struct RankOptimizer<'s> {
 struct Chain<'s> {
     /// The source's optimizer that it is like.
     template: &'s Value,
+    /// The rank file that has it.
+    file: &'s RankFile,
     groups: Vec<Group<'s>>,
 }
 
@@ -73,7 +76,7 @@ impl<'s> RankOptimizer<'s> {
         }
         let mut entries = vec![(Value::str(INNER), inner)];
         if is_nested {
-            let mut carried = Carried::new(self.source, contents);
+            let mut carried = Carried::new(chain.file, contents);
             let others =
                 chain.template.items().unwrap_or_default().iter().filter(|(key, _)| {
                     !key.as_str().is_some_and(|key| key == INNER || MASTERS.contains(&key))
@@ -88,7 +91,7 @@ impl<'s> RankOptimizer<'s> {
     }
 
     /// What torch's own optimizer saves: state and parameter groups.
-    fn inner<'a>(&'a self, chain: &'a Chain<'s>, source: &Value, contents: &mut Contents<'a>) -> Value {
+    fn inner<'a>(&'a self, chain: &'a Chain<'s>, source: &'s Value, contents: &mut Contents<'a>) -> Value {
         let keeps_state = !self.has_buffers();
         let steps = groups::Steps::of(self.stock, self.source, keeps_state);
         let mut entries = Vec::new();
@@ -100,9 +103,9 @@ impl<'s> RankOptimizer<'s> {
             match key.as_str() {
                 Some(STATE) => {}
                 Some(GROUPS) => {
-                    entries.push((key.clone(), groups::list(self, chain, &steps)));
+                    entries.push((key.clone(), groups::list(self, chain, &steps, contents)));
                 }
-                _ => entries.push((key.clone(), Carried::new(self.source, contents).value(value))),
+                _ => entries.push((key.clone(), Carried::new(chain.file, contents).value(value))),
             }
         }
         Value::Dict(entries.into())

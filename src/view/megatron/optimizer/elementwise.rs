@@ -14,7 +14,7 @@ use crate::view::megatron::contents::Contents;
 pub(super) fn state<'a>(
     rank: &'a RankOptimizer<'_>,
     chain: &Chain<'_>,
-    steps: &Steps,
+    steps: &Steps<'_>,
     contents: &mut Contents<'a>,
 ) -> Value {
     let members = chain.groups.iter().flat_map(|group| rank.members(group));
@@ -37,7 +37,9 @@ pub(super) fn state<'a>(
         }
         (Value::Int(number), Value::Dict(entries.into()))
     });
-    Value::Dict(states.collect())
+    // What has no state is not listed.
+    let is_known = |(_, state): &(Value, Value)| state.items().is_some_and(|entries| !entries.is_empty());
+    Value::Dict(states.filter(is_known).collect())
 }
 
 /// The masters of the weights that have some, a list for each group.

@@ -1,54 +1,78 @@
 //! Parameter groups of a rank of a view: the source's settings, the target's parameters.
 
+use std::collections::BTreeSet;
+
 use super::slots::Slot;
 use super::{Chain, GROUPS, RankOptimizer, inner_of};
-use crate::catalog::RankFile;
+use crate::catalog::{Catalog, RankFile};
 use crate::family::Entry;
 use crate::format::megatron::GroupKind;
 use crate::layout::Layout;
 use crate::value::Value;
+use crate::view::megatron::carried::Carried;
+use crate::view::megatron::contents::Contents;
 use crate::view::{Stock, ViewError};
 
 /// A parameter group.
 pub(super) struct Group<'s> {
     pub(super) kind: GroupKind,
-    /// Its fields in the source.
-    fields: &'s Value,
+    fields: Fields<'s>,
+}
+
+/// Fields of a parameter group in the source, and the rank file that has them: tensors in them are in that file.
+#[derive(Clone, Copy)]
+struct Fields<'s> {
+    file: &'s RankFile,
+    value: &'s Value,
+}
+
+/// An optimizer of the source, the rank file that has it, and all kinds of its groups.
+struct Template<'s> {
+    file: &'s RankFile,
+    optimizer: &'s Value,
+    groups: Vec<(GroupKind, Fields<'s>)>,
 }
 
 /// Where the number of steps is kept.
-pub(super) struct Steps {
+pub(super) struct Steps<'s> {
     /// With each parameter, as torch's own Adam does: the number, where the source kept it with its groups.
     pub(super) with_parameters: Option<f64>,
     /// With each group: the number, wherever the source kept it.
-    with_groups: Option<Value>,
+    with_groups: Option<(Value, Option<&'s RankFile>)>,
 }
 
-impl Steps {
+impl<'s> Steps<'s> {
     /// For a view that keeps states parameter by parameter (`elementwise`) or in buffers.
-    pub(super) fn of(stock: &Stock, source: &RankFile, elementwise: bool) -> Self {
+    pub(super) fn of(stock: &'s Stock, source: &'s RankFile, elementwise: bool) -> Self {
         let optimizer = stock.catalog.optimizer.as_ref();
         let with_each = optimizer.and_then(|optimizer| optimizer.state(STEP)).is_some();
         // One number in the whole run. A rank that had nothing to step does not say it, so any may.
         let templates = templates(stock, source);
-        let groups = templates.iter().flat_map(|(_, groups)| groups);
-        let in_groups = groups.filter_map(|(_, fields)| fields.get(STEP)).next();
+        let groups = templates.iter().flat_map(|template| &template.groups);
+        let in_groups = groups.filter_map(|(_, fields)| Some((fields.value.get(STEP)?, fields.file))).next();
         // A distributed optimizer of torch's own Adam notes the step as a float in its groups; others count with an int in them always.
         match (elementwise, with_each, in_groups) {
-            (true, false, Some(Value::Float(step))) => {
+            (true, false, Some((Value::Float(step), _))) => {
                 Self { with_parameters: Some(*step), with_groups: None }
             }
             (false, true, _) => {
                 let step = optimizer.and_then(|optimizer| optimizer.step);
-                Self { with_parameters: None, with_groups: step.map(Value::Float) }
+                Self { with_parameters: None, with_groups: step.map(|step| (Value::Float(step), None)) }
             }
-            (_, _, in_groups) => Self { with_parameters: None, with_groups: in_groups.cloned() },
+            (_, _, in_groups) => {
+                let step = in_groups.map(|(step, file)| (step.clone(), Some(file)));
+                Self { with_parameters: None, with_groups: step }
+            }
         }
     }
 
     /// The number in a group: one that counts does so when it has parameters, and a distributed optimizer then tells all its groups.
-    fn in_group(&self, has_parameters: bool) -> Option<&Value> {
-        self.with_groups.as_ref().filter(|step| has_parameters || matches!(step, Value::Float(_)))
+    fn in_group(&self, has_parameters: bool, contents: &mut Contents<'_>) -> Option<Value> {
+        let (step, file) = self.with_groups.as_ref()?;
+        let is_known = has_parameters || matches!(step, Value::Float(_));
+        // Optimizers that run in CUDA graphs count in a tensor.
+        let carry = |file: &RankFile| Carried::new(file, contents).value(step);
+        is_known.then(|| file.map_or_else(|| step.clone(), carry))
     }
 }
 
@@ -69,20 +93,32 @@ pub(super) fn chains<'s>(
     for expert in kinds {
         // Where the source does not tell experts apart, theirs is like the dense one.
         let of_kind = |kind: GroupKind| kind.expert == *expert;
-        let own = sources.iter().find(|(_, groups)| groups.iter().any(|(kind, _)| of_kind(*kind)));
-        let Some((template, groups)) = own.or_else(|| sources.first()) else { continue };
-        let groups = groups
+        let own = sources.iter().find(|template| template.groups.iter().any(|(kind, _)| of_kind(*kind)));
+        let Some(template) = own.or_else(|| sources.first()) else { continue };
+        let groups = template
+            .groups
             .iter()
-            .map(|(kind, fields)| Group { kind: GroupKind { expert: *expert, ..*kind }, fields });
+            .map(|(kind, fields)| Group { kind: GroupKind { expert: *expert, ..*kind }, fields: *fields });
         let mut groups: Vec<Group<'s>> = groups.collect();
         groups.dedup_by_key(|group| group.kind);
         // A group without parameters is saved only by versions that keep groups alike on all ranks.
-        let keeps_empty = groups.iter().any(|group| group.fields.get("default_config").is_some());
+        let keeps_empty =
+            stock.catalog.optimizer.as_ref().is_some_and(|optimizer| optimizer.keeps_empty_groups);
         groups.retain(|group| {
             slots.iter().any(|slot| slot.kind == group.kind)
                 || (keeps_empty && (!expert || exists(stock, layout, group.kind)))
         });
-        chains.push(Chain { template, groups });
+        // Versions that do not keep such groups have no optimizer for experts on a rank without any.
+        if *expert && groups.is_empty() && !keeps_empty {
+            continue;
+        }
+        // Those with this field and without the later one list groups as a rank's parameters come upon them.
+        let has = |group: &Group<'_>, field: &str| group.fields.value.get(field).is_some();
+        if groups.iter().all(|group| has(group, "is_decoupled_lr") && !has(group, "default_config")) {
+            let first = |group: &Group<'_>| slots.iter().position(|slot| slot.kind == group.kind);
+            groups.sort_by_key(|group| first(group).unwrap_or(usize::MAX));
+        }
+        chains.push(Chain { template: template.optimizer, file: template.file, groups });
     }
     let lost = slots
         .iter()
@@ -94,27 +130,43 @@ pub(super) fn chains<'s>(
 }
 
 /// The optimizers of a source rank with their groups; where it lacks a kind of group, one of another rank stands in.
-fn templates<'s>(stock: &'s Stock, source: &'s RankFile) -> Vec<(&'s Value, Vec<(GroupKind, &'s Value)>)> {
-    let mut templates: Vec<(&Value, Vec<(GroupKind, &Value)>)> = Vec::new();
+fn templates<'s>(stock: &'s Stock, source: &'s RankFile) -> Vec<Template<'s>> {
+    let mut templates: Vec<Template<'s>> = Vec::new();
     for file in std::iter::once(source).chain(&stock.catalog.ranks) {
         let Some(value) = file.tree.get(super::INNER) else { continue };
         let optimizers = value.elements().unwrap_or(std::slice::from_ref(value));
         for (index, optimizer) in optimizers.iter().enumerate() {
             let groups = inner_of(optimizer).0.get(GROUPS).and_then(Value::elements).unwrap_or_default();
-            let groups = groups.iter().filter_map(|fields| Some((GroupKind::of(fields).ok()?, fields)));
+            let groups =
+                groups.iter().filter_map(|value| Some((GroupKind::of(value).ok()?, Fields { file, value })));
             match templates.get_mut(index) {
-                Some((_, known)) => {
+                Some(Template { groups: known, .. }) => {
                     for (kind, fields) in groups {
                         if !known.iter().any(|(other, _)| *other == kind) {
                             known.push((kind, fields));
                         }
                     }
                 }
-                None => templates.push((optimizer, groups.collect())),
+                None => templates.push(Template { file, optimizer, groups: groups.collect() }),
             }
+        }
+        // Most often the first file has everything: looking on would make each rank of a view as costly as the whole source.
+        let has = |kind: &GroupKind| {
+            templates.iter().flat_map(|template| &template.groups).any(|(known, _)| known == kind)
+        };
+        if stock.group_kinds.iter().all(has) {
+            break;
         }
     }
     templates
+}
+
+/// Kinds of parameter groups that any rank of the source has.
+pub(in crate::view) fn group_kinds(catalog: &Catalog) -> BTreeSet<GroupKind> {
+    let entries = catalog.ranks.iter().filter_map(|file| file.tree.get(super::INNER));
+    let optimizers = entries.flat_map(|value| value.elements().unwrap_or(std::slice::from_ref(value)));
+    let groups = optimizers.filter_map(|optimizer| inner_of(optimizer).0.get(GROUPS)?.elements()).flatten();
+    groups.filter_map(|fields| GroupKind::of(fields).ok()).collect()
 }
 
 /// Whether any rank of the layout has parameters of this kind.
@@ -144,14 +196,16 @@ pub(super) fn has_decoupled(stock: &Stock) -> bool {
 }
 
 fn has_group(stock: &Stock, test: fn(&GroupKind) -> bool) -> bool {
-    let first = stock.catalog.ranks.first();
-    first.is_some_and(|file| {
-        templates(stock, file).iter().flat_map(|(_, groups)| groups).any(|(kind, _)| test(kind))
-    })
+    stock.group_kinds.iter().any(test)
 }
 
 /// The parameter groups of one optimizer, numbering its parameters group by group.
-pub(super) fn list(rank: &RankOptimizer<'_>, chain: &Chain<'_>, steps: &Steps) -> Value {
+pub(super) fn list(
+    rank: &RankOptimizer<'_>,
+    chain: &Chain<'_>,
+    steps: &Steps<'_>,
+    contents: &mut Contents<'_>,
+) -> Value {
     let mut next = 0i64;
     let counts = chain.groups.iter().map(|group| rank.members(group).count());
     let counts: Vec<usize> = counts.collect();
@@ -162,26 +216,32 @@ pub(super) fn list(rank: &RankOptimizer<'_>, chain: &Chain<'_>, steps: &Steps) -
             next += i64::try_from(count).unwrap_or(i64::MAX);
             Value::List((first..next).map(Value::Int).collect())
         });
-        let step = steps.in_group(if rank.has_buffers() { has_any } else { count > 0 });
-        fields(group, numbers, step)
+        let step = steps.in_group(if rank.has_buffers() { has_any } else { count > 0 }, contents);
+        fields(group, numbers, step, contents)
     });
     Value::List(groups.collect())
 }
 
-fn fields(group: &Group<'_>, mut numbers: Option<Value>, mut step: Option<&Value>) -> Value {
+fn fields(
+    group: &Group<'_>,
+    mut numbers: Option<Value>,
+    mut step: Option<Value>,
+    contents: &mut Contents<'_>,
+) -> Value {
+    let mut carried = Carried::new(group.fields.file, contents);
     let mut fields: Vec<(Value, Value)> = Vec::new();
-    for (key, value) in group.fields.items().unwrap_or_default() {
+    for (key, value) in group.fields.value.items().unwrap_or_default() {
         let value = match key.as_str() {
             Some(PARAMS) => match numbers.take() {
                 Some(numbers) => numbers,
                 None => continue,
             },
             Some(STEP) => match step.take() {
-                Some(step) => step.clone(),
+                Some(step) => step,
                 None => continue,
             },
             Some(EXPERT) => Value::Bool(group.kind.expert),
-            _ => value.clone(),
+            _ => carried.value(value),
         };
         fields.push((key.clone(), value));
     }
@@ -189,7 +249,7 @@ fn fields(group: &Group<'_>, mut numbers: Option<Value>, mut step: Option<&Value
     let end = fields
         .len()
         .saturating_sub(usize::from(fields.last().is_some_and(|(key, _)| key.as_str() == Some(PARAMS))));
-    fields.splice(end..end, step.map(|step| (Value::str(STEP), step.clone())));
+    fields.splice(end..end, step.map(|step| (Value::str(STEP), step)));
     fields.extend(numbers.map(|numbers| (Value::str(PARAMS), numbers)));
     Value::Dict(fields.into())
 }
