@@ -159,7 +159,7 @@ impl RankDraft {
 }
 
 /// Leaves of `model0/`, `model1/` and so on as entries of their own.
-fn virtual_stages(leaves: Vec<(String, Value)>, ordered: bool) -> Vec<(String, Value)> {
+pub fn virtual_stages(leaves: Vec<(String, Value)>, ordered: bool) -> Vec<(String, Value)> {
     let mut models: Vec<(String, Vec<(String, Value)>)> = Vec::new();
     for (path, value) in leaves {
         let (model, rest) = path.split_once('/').unwrap();

@@ -106,8 +106,11 @@ fn types_key(rank: &RankOptimizer<'_>, members: &[&Slot<'_>], kept: Buffers) -> 
             !kept.coalesced || key.elements().and_then(<[_]>::first).is_some_and(|first| same(first, &own))
         })
     });
-    if let Some(key) = saved {
-        return key.clone();
+    match saved {
+        // Of its own for each buffer: what is one object is saved as one.
+        Some(Value::Tuple(types)) => return Value::Tuple(types.iter().cloned().collect()),
+        Some(key) => return key.clone(),
+        None => {}
     }
     let is_set =
         |field: &str| rank.stock.args().and_then(|args| args.attribute(field)).is_some_and(Value::is_truthy);
