@@ -67,7 +67,7 @@ pub struct Summary {
     pub left_out: Vec<String>,
     /// The optimizer's state, where the source has some that is not left out.
     pub optimizer: Option<OptimizerSummary>,
-    /// Whether the source has random-number state.
+    /// Whether the source has random-number state, and views take it over.
     pub has_rng_state: bool,
     /// Tensor-parallel sizes that the model allows.
     pub possible_tp: Vec<u64>,
@@ -163,7 +163,7 @@ pub fn summary(source: &Source, stock: &Stock, target: &Layout) -> Summary {
         missing: source.missing.clone(),
         left_out: left_out(source, stock, target),
         optimizer: catalog.optimizer.as_ref().map(optimizer),
-        has_rng_state: has_rng_state(source),
+        has_rng_state: stock.with_rng && has_rng_state(source),
         possible_tp: stock.possible_tp(),
         possible_ep: stock.possible_ep(),
         even_pp: (1..=layers).filter(|pp| layers.is_multiple_of(*pp)).collect(),

@@ -45,16 +45,21 @@ impl GroupKind {
         })
     }
 
-    /// Whether a parameter of this name and number of dimensions has weight decay.
+    /// Whether a parameter of this name and number of dimensions has weight decay, in a run with these args.
     #[must_use]
-    pub fn decays(name: &str, rank: usize) -> bool {
-        rank != 1 && !name.ends_with(".bias")
+    pub fn decays(args: Option<&Value>, name: &str, rank: usize) -> bool {
+        // A choice of the run, made for Qwen3-Next.
+        let norms_decay =
+            || args.and_then(|args| args.attribute("apply_wd_to_qk_layernorm")).is_some_and(Value::is_truthy);
+        let is_qk_norm = ["q_layernorm.", "k_layernorm."].iter().any(|part| name.contains(part));
+        (rank != 1 && !name.ends_with(".bias")) || (is_qk_norm && norms_decay())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::{Construct, Object};
 
     fn group(fields: &[(&str, Value)]) -> Value {
         Value::Dict(fields.iter().map(|(key, value)| (Value::str(key), value.clone())).collect())
@@ -78,8 +83,20 @@ mod tests {
 
     #[test]
     fn vectors_and_biases_do_not_decay() {
-        assert!(GroupKind::decays("a.weight", 2));
-        assert!(!GroupKind::decays("norm.weight", 1));
-        assert!(!GroupKind::decays("a.bias", 2));
+        let decays = |name, rank| GroupKind::decays(None, name, rank);
+        assert!(decays("a.weight", 2));
+        assert!(!decays("norm.weight", 1) && !decays("q_layernorm.weight", 1));
+        assert!(!decays("a.bias", 2));
+        let args = Value::Object(std::sync::Arc::new(Object {
+            construct: Construct::New,
+            callable: Value::None,
+            args: Value::None,
+            appended: vec![],
+            items: vec![],
+            state: Some(group(&[("apply_wd_to_qk_layernorm", Value::Bool(true))])),
+        }));
+        let decays = |name, rank| GroupKind::decays(Some(&args), name, rank);
+        assert!(decays("layers.0.q_layernorm.weight", 1) && decays("layers.0.k_layernorm.bias", 1));
+        assert!(!decays("norm.weight", 1));
     }
 }

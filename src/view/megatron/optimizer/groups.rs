@@ -175,7 +175,7 @@ fn exists(stock: &Stock, layout: &Layout, kind: GroupKind) -> bool {
         let rank = entry.holds.first().map_or(0, |holding| holding.dimensions.len());
         entry.is_trained()
             && stock.catalog.spellings.contains_key(&entry.name)
-            && GroupKind::decays(&entry.name, rank) == kind.decays
+            && GroupKind::decays(stock.args(), &entry.name, rank) == kind.decays
             && (entry.is_expert() && has_expert_optimizer(stock, layout)) == kind.expert
     };
     stock.model.entries().iter().any(is_of_kind)

@@ -92,7 +92,7 @@ pub(super) fn slots<'s>(stock: &'s Stock, layout: &Layout, rank: Rank) -> Result
 /// The kind of parameter group of a tensor.
 fn kind(stock: &Stock, layout: &Layout, entry: &Entry, target: &Target<'_>) -> GroupKind {
     GroupKind {
-        decays: GroupKind::decays(&entry.name, target.shape.rank()),
+        decays: GroupKind::decays(stock.args(), &entry.name, target.shape.rank()),
         decoupled: entry.is_vocabulary() && super::groups::has_decoupled(stock),
         expert: entry.is_expert() && super::groups::has_expert_optimizer(stock, layout),
     }
