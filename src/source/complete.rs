@@ -59,6 +59,8 @@ impl Checker<'_> {
         let held = self.model.entries().iter().flat_map(|entry| &entry.holds);
         let layered: BTreeSet<&str> =
             held.map(|holding| holding.param.as_str()).filter(|param| is_counted(param)).collect();
+        // What no file has need not be looked for in every layer and expert that args speak of.
+        let layered = layered.into_iter().filter(|param| self.is_seen(param));
         for template in layered {
             let has = |numbers: &Numbers| self.catalog.param(&numbers.fill(template)).is_some();
             let Some(other) = self.numbers(template).find(has) else { continue };
@@ -67,6 +69,13 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether any file has a tensor that holds some of these parameters.
+    fn is_seen(&self, param: &str) -> bool {
+        let entries = self.model.entries().iter();
+        let mut holding = entries.filter(|entry| entry.holds.iter().any(|held| held.param == param));
+        holding.any(|entry| self.catalog.spells(&entry.name, None))
     }
 
     fn missing_parameter(&self, template: &str, lost: Numbers, other: Numbers) -> SourceError {
