@@ -212,6 +212,9 @@ fn an_optimizer_that_has_not_stepped_yet_has_masters_alone() {
             assert!(optimizer.get("fp32_from_fp16_params").unwrap().holds_tensor());
         }
     }
+    // Buffers without moments would not load.
+    let error = good.view(OptimizerChoice::Distributed).err().unwrap();
+    assert!(error.contains("there are no moments"), "{error}");
     // Where only some ranks have none, theirs were lost.
     Bad::mixed().model(STATE, none).write().refused(&["exp_avg"]);
 }

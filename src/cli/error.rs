@@ -146,9 +146,10 @@ fn view_exit(error: &ViewError) -> Exit {
         ViewError::Vocabulary(_) => Exit::Layout,
         // What was asked for is not to be had of this source.
         ViewError::NoOptimizer => Exit::Usage,
-        ViewError::NotForBuffers { .. } | ViewError::UnknownBuffers { .. } | ViewError::Copies { .. } => {
-            Exit::Unsupported
-        }
+        ViewError::NoBuffers { .. }
+        | ViewError::NotForBuffers { .. }
+        | ViewError::UnknownBuffers { .. }
+        | ViewError::Copies { .. } => Exit::Unsupported,
         ViewError::Gather { .. }
         | ViewError::Order { .. }
         | ViewError::NoGroup { .. }

@@ -108,6 +108,12 @@ pub enum ViewError {
         /// The state.
         state: String,
     },
+    /// State that cannot be shown in flat buffers as it is.
+    #[error("{why}, so the optimizer's state cannot be shown as that of a distributed optimizer")]
+    NoBuffers {
+        /// What is in the way.
+        why: &'static str,
+    },
     /// A family that does not say how its distributed optimizer keeps buffers.
     #[error(
         "the family {family} does not say how its distributed optimizer keeps its buffers; say it under [optimizer] in a family file"

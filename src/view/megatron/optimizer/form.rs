@@ -3,6 +3,7 @@
 use crate::catalog::{Buffers, Encoding, MASTER, Optimizer, StateOf};
 use crate::family::DistributedBuffers;
 use crate::tensor::Dtype;
+use crate::value::Value;
 use crate::view::{OptimizerChoice, Stock, ViewError};
 
 /// How a view keeps its optimizer's state.
@@ -70,10 +71,30 @@ fn buffers(stock: &Stock, optimizer: &Optimizer) -> Result<Buffers, ViewError> {
     if optimizer.state(MASTER).is_none() {
         return Err(ViewError::NotForBuffers { state: MASTER.to_owned() });
     }
+    if optimizer.elements().count() < 2 {
+        return Err(ViewError::NoBuffers { why: "there are no moments (perhaps it has not stepped yet)" });
+    }
     let kept = stock.args().and_then(|args| stock.model.distributed_buffers(args));
     match kept {
         Some(DistributedBuffers::Coalesced) => Ok(Buffers { coalesced: true, aligned: true }),
+        // Without 32-bit gradients each width of weights has a buffer of its own; how such runs keep them is not known.
+        Some(DistributedBuffers::Dense) if !has_wide_gradients(stock) && has_several_widths(stock) => {
+            Err(ViewError::NoBuffers {
+                why: "weights of several element types have gradients of several types",
+            })
+        }
         Some(DistributedBuffers::Dense) => Ok(Buffers { coalesced: false, aligned: false }),
         None => Err(ViewError::UnknownBuffers { family: stock.model.family().name.clone() }),
     }
+}
+
+fn has_wide_gradients(stock: &Stock) -> bool {
+    let field = stock.args().and_then(|args| args.attribute("accumulate_allreduce_grads_in_fp32"));
+    field.is_some_and(Value::is_truthy)
+}
+
+fn has_several_widths(stock: &Stock) -> bool {
+    let mut dtypes = stock.catalog.params().iter().map(|param| param.dtype);
+    let first = dtypes.next();
+    dtypes.any(|dtype| Some(dtype) != first)
 }
