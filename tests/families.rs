@@ -9,6 +9,7 @@ use std::path::Path;
 
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
+use common::choose::{pick, stages};
 use common::naive::{Config, Cut, Fill, Kind, Mla, Moe, Written};
 use common::run::View;
 use common::source::Checkpoint;
@@ -77,19 +78,6 @@ fn check(checkpoint: &Checkpoint, targets: &[Cut]) {
     for target in targets {
         check_view(dir.path(), &checkpoint.config, &checkpoint.cut, target, Fill::Zero);
     }
-}
-
-fn pick<T: Clone>(list: &[T], index: usize) -> T {
-    list[index % list.len()].clone()
-}
-
-/// Stages of `layers` layers, as a list of ends makes them.
-fn stages(layers: u32, ends: &[u32]) -> Vec<u32> {
-    let mut ends: Vec<u32> = ends.iter().map(|end| 1 + end % layers).filter(|end| *end < layers).collect();
-    ends.extend([0, layers]);
-    ends.sort_unstable();
-    ends.dedup();
-    ends.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
 /// These stages, so many on each rank as `choice` says of what is possible.

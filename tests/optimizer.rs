@@ -10,6 +10,7 @@ use std::path::Path;
 
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::view::{Choices, OptimizerChoice, VocabularyFill};
+use common::choose::{pick, stages};
 use common::manifest::{first_difference, tree};
 use common::naive::{Config, Cut, Fill, Kind, Moe};
 use common::optimizer::{Encoding, Era, RankFiles, Steps, Trained};
@@ -109,19 +110,6 @@ fn there_and_back(run: &Trained, through: &Cut, encoding: Encoding) {
         let other = own.iter().find(|(path, bytes)| back.get(*path) != Some(bytes));
         assert!(other.is_none(), "{what}: {} has other bytes", other.unwrap().0);
     }
-}
-
-fn pick<T: Clone>(list: &[T], index: usize) -> T {
-    list[index % list.len()].clone()
-}
-
-/// Stages of `layers` layers, as a list of ends makes them.
-fn stages(layers: u32, ends: &[u32]) -> Vec<u32> {
-    let mut ends: Vec<u32> = ends.iter().map(|end| 1 + end % layers).filter(|end| *end < layers).collect();
-    ends.extend([0, layers]);
-    ends.sort_unstable();
-    ends.dedup();
-    ends.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
 /// These stages, so many on each rank as `choice` says of what is possible.

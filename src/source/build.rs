@@ -258,8 +258,7 @@ impl Builder<'_> {
             self.check_dimensions(stored, &holding.dimensions, &global)?;
             let param = self.param(stored, name, global, entry.axis)?;
             for band in bands.iter().filter(|band| band.part == index) {
-                let chunk = chunk(stored, band, entry.axis);
-                param.add(chunk.ok_or_else(|| stored.error("its strides are beyond reason".into()))?);
+                param.add(chunk(stored, band, entry.axis)?);
             }
         }
         Ok(())
@@ -275,8 +274,7 @@ impl Builder<'_> {
         let Some(holding) = entry.holds.first() else { return Ok(()) };
         let name = numbers.fill(&holding.param).into();
         let param = self.param(stored, name, stored.tensor.shape.clone(), 0)?;
-        let chunk = chunk(stored, &Band::once(0, 0, 0, 1), 0);
-        param.add(chunk.ok_or_else(|| stored.error("its strides are beyond reason".into()))?);
+        param.add(chunk(stored, &Band::once(0, 0, 0, 1), 0)?);
         Ok(())
     }
 
@@ -334,8 +332,13 @@ impl Builder<'_> {
 /// No parameter has as many bytes; sizes below this can be multiplied by ranks and element sizes without harm.
 const LARGEST: u64 = 1 << 50;
 
-/// Where the positions of a band are stored; `None` where that is beyond 64 bits (strides of axes with one element may be anything).
-fn chunk(stored: &Stored<'_>, band: &Band, axis: usize) -> Option<Chunk> {
+/// Where the positions of a band are stored.
+fn chunk(stored: &Stored<'_>, band: &Band, axis: usize) -> Result<Chunk, SourceError> {
+    checked_chunk(stored, band, axis).ok_or_else(|| stored.error("its strides are beyond reason".into()))
+}
+
+/// `None` where it is stored beyond 64 bits (strides of axes with one element may be anything).
+fn checked_chunk(stored: &Stored<'_>, band: &Band, axis: usize) -> Option<Chunk> {
     let element = stored.tensor.dtype.size();
     let sizes = &stored.tensor.shape.0;
     let strides = stored.tensor.strides.iter().zip(sizes).map(|(stride, size)| {
