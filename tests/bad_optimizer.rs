@@ -517,6 +517,46 @@ fn numbers_out_of_range_and_twice() {
     Bad::mixed().model(&path, words).write().refused(&["not numbers"]);
 }
 
+/// The moments of a state, and the number of steps as this value.
+fn stepped(state: &Value, step: Option<Value>) -> Option<Value> {
+    let moments = ["exp_avg", "exp_avg_sq"].map(|name| (name.into(), state.get(name).unwrap().clone()));
+    Some(dict(moments.into_iter().chain(step.map(|step| ("step".into(), step))).collect()))
+}
+
+#[test]
+fn states_that_differ_in_what_they_keep() {
+    // One lacks the number of steps, has one that others lack, or has another.
+    for (step, other, words) in [
+        (Some(Value::Int(7)), None, "has not the same entries as other states"),
+        (None, Some(Value::Int(7)), "has not the same entries as other states"),
+        (Some(Value::Int(7)), Some(Value::Int(8)), "'step' of state 1"),
+        (Some(Value::Int(7)), Some(ints(&[7])), "'step' of state 1"),
+    ] {
+        let mut bad = Bad::mixed();
+        for rank in &mut bad.ranks {
+            let states =
+                rank.model.0.get("optimizer").unwrap().get("optimizer").unwrap().get("state").unwrap();
+            for number in 0..states.items().unwrap().len() {
+                let all = |state: &Value, _: &mut Storages| stepped(state, step.clone());
+                change_at(&mut rank.model, &format!("{STATE}/{number}"), &all);
+            }
+        }
+        let one = |state: &Value, _: &mut Storages| stepped(state, other.clone());
+        bad.model(&format!("{STATE}/1"), one).write().refused(&[words]);
+    }
+    // The same where it is a tensor.
+    let mut bad = Bad::mixed();
+    for rank in &mut bad.ranks {
+        let states = rank.model.0.get("optimizer").unwrap().get("optimizer").unwrap().get("state").unwrap();
+        for number in 0..states.items().unwrap().len() {
+            let all = |state: &Value, storages: &mut Storages| stepped(state, Some(f32s(&[], storages)));
+            change_at(&mut rank.model, &format!("{STATE}/{number}"), &all);
+        }
+    }
+    let lacks = |state: &Value, _: &mut Storages| stepped(state, None);
+    bad.model(&format!("{STATE}/1"), lacks).write().refused(&["has not the same entries", "step"]);
+}
+
 #[test]
 fn states_that_are_no_dict_of_numbers() {
     Bad::mixed()

@@ -88,7 +88,7 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "N", aliases = ["target-tensor-model-parallel-size", "target-tensor-parallel-size", "tensor-model-parallel-size", "tensor-parallel-size"])]
     pub(crate) tp: Option<u32>,
 
-    /// Pipeline-parallel size; stages are even unless --pp-layers says otherwise
+    /// Pipeline-parallel size; stages are even unless --pp-layers or --pp-layout says otherwise
     #[arg(long, value_name = "N", aliases = ["target-pipeline-model-parallel-size", "target-pipeline-parallel-size", "pipeline-model-parallel-size", "pipeline-parallel-size"])]
     pub(crate) pp: Option<u32>,
 

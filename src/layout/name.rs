@@ -79,8 +79,10 @@ impl LayoutSpec {
         fn differ<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
             matches!((a, b), (Some(a), Some(b)) if a != b)
         }
+        // How many ranks stages make follows from the number of virtual stages, whichever of the two says it.
+        let vpp = self.vpp.or(other.vpp);
         differ(self.tp.as_ref(), other.tp.as_ref())
-            || differ(self.known_pp().as_ref(), other.known_pp().as_ref())
+            || differ(self.known_pp(vpp).as_ref(), other.known_pp(vpp).as_ref())
             || differ(self.vpp.as_ref(), other.vpp.as_ref())
             || differ(self.ep.as_ref(), other.ep.as_ref())
             || differ(self.etp.as_ref(), other.etp.as_ref())
@@ -101,10 +103,10 @@ impl LayoutSpec {
         }
     }
 
-    /// The pipeline size, where it is said or follows from the stages.
-    fn known_pp(&self) -> Option<u32> {
-        let from_stages = || Some(self.stages.as_ref()?.count() / self.vpp.unwrap_or(1).max(1));
-        self.pp.or_else(from_stages)
+    /// The pipeline size, where it is said or follows from the stages. Megatron's text for stages has virtual ones without saying so.
+    fn known_pp(&self, vpp: Option<u32>) -> Option<u32> {
+        let stages = self.stages.as_ref().filter(|_| self.in_text.is_none() || vpp.is_some());
+        self.pp.or_else(|| Some(stages?.count() / vpp.unwrap_or(1).max(1)))
     }
 
     /// The layout meant, for a model cut as `source` is.
@@ -210,7 +212,7 @@ impl fmt::Display for LayoutSpec {
         if let Some(tp) = self.tp {
             write!(f, "tp{tp}")?;
         }
-        let sizes = [("pp", self.known_pp()), ("vpp", self.vpp), ("ep", self.ep), ("etp", self.etp)];
+        let sizes = [("pp", self.known_pp(self.vpp)), ("vpp", self.vpp), ("ep", self.ep), ("etp", self.etp)];
         for (prefix, size) in sizes {
             if let Some(size) = size {
                 write!(f, "{prefix}{size}")?;
@@ -362,5 +364,9 @@ mod tests {
         assert_eq!(name.clone().or(cut).to_string(), "tp4pp2@1,5");
         assert!(name.contradicts(&LayoutSpec { tp: Some(2), ..LayoutSpec::default() }));
         assert!(name.contradicts(&LayoutSpec { stages: Stages::new(vec![6]), ..LayoutSpec::default() }));
+        let cut = LayoutSpec { stages: Stages::new(vec![1, 2, 3, 4]), ..LayoutSpec::default() };
+        assert!(name.contradicts(&cut));
+        let virtually = LayoutSpec::parse("tp4pp2vpp2").unwrap();
+        assert!(!virtually.contradicts(&cut) && !cut.contradicts(&virtually));
     }
 }

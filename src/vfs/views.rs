@@ -199,7 +199,11 @@ impl Tree for Views {
     }
 
     fn total_bytes(&self) -> u64 {
-        let params = self.stock.catalog.params().iter();
+        let catalog = &self.stock.catalog;
+        let optimizer = catalog.optimizer.iter().filter(|_| self.stock.optimizer.is_some());
+        let states =
+            optimizer.flat_map(|optimizer| optimizer.elements().flat_map(|(_, params)| params.all()));
+        let params = catalog.params().iter().chain(states);
         params.map(|param| param.shape.bytes(param.dtype).unwrap_or(0)).fold(0, u64::saturating_add)
     }
 

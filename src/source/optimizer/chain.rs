@@ -51,6 +51,15 @@ pub(super) fn chains<'a>(value: &'a Value, file: &str) -> Result<Vec<Chain<'a>>,
     let parts = value.elements().unwrap_or(std::slice::from_ref(value));
     let chains: Vec<Chain<'a>> = parts.iter().map(|part| chain(part, file)).collect::<Result<_, _>>()?;
     for (index, one) in chains.iter().enumerate() {
+        if one
+            .groups
+            .iter()
+            .any(|group| one.groups.first().is_some_and(|first| first.kind.expert != group.kind.expert))
+        {
+            let what =
+                "one optimizer has groups of the dense part and of experts; only one for each is known";
+            return Err(wrong(file, what.into()));
+        }
         let others = chains.iter().skip(index + 1).flat_map(|chain| &chain.groups);
         let within = one.groups.iter().enumerate();
         let twice = within.clone().any(|(at, group)| {

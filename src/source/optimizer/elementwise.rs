@@ -129,7 +129,7 @@ fn masters(
     Ok(())
 }
 
-/// Adds everything that state `number` keeps for a parameter.
+/// Adds everything that state `number` keeps for a parameter. All parameters have the same entries.
 fn state_of(
     builder: &mut Builder<'_>,
     file: &RankFile,
@@ -137,6 +137,7 @@ fn state_of(
     number: i64,
     state: &Value,
 ) -> Result<(), SourceError> {
+    let known = names(builder).count();
     for (key, value) in state.items().unwrap_or_default() {
         let Some(name) = key.as_str() else {
             return Err(wrong(&file.name, format!("state {number} has an entry without a name")));
@@ -156,9 +157,37 @@ fn state_of(
         }
         if let Some(tensor_ref) = value.tensor() {
             tensor(builder, file, slot, tensor_ref, name)?;
+        } else if !is_same(builder, value) {
+            let what = format!("'{name}' of state {number} ({path}) is not what it is in other states");
+            return Err(wrong(&file.name, what));
         }
     }
+    let (all, own) = (names(builder).count(), state.items().map_or(0, <[_]>::len));
+    if own != all || (known != 0 && known != all) {
+        let path = &slot.known.leaf.path;
+        let others: Vec<&str> = names(builder).collect();
+        let what = format!(
+            "state {number} ({path}) has not the same entries as other states; all in all there are {}",
+            others.join(", ")
+        );
+        return Err(wrong(&file.name, what));
+    }
     Ok(())
+}
+
+/// The states known so far, masters apart: those have a place of their own.
+fn names<'b>(builder: &'b Builder<'_>) -> impl Iterator<Item = &'b str> {
+    let states = builder.catalog.optimizer.iter().flat_map(|optimizer| &optimizer.states);
+    states.map(|state| &*state.name).filter(|name| *name != MASTER)
+}
+
+/// Whether the state that was just selected has this value for all parameters.
+fn is_same(builder: &Builder<'_>, value: &Value) -> bool {
+    let selected = builder.state.zip(builder.catalog.optimizer.as_ref());
+    match selected.and_then(|(index, optimizer)| optimizer.states.get(index)).map(|state| &state.of) {
+        Some(StateOf::Same(known)) => known.same_scalar(value) == Some(true),
+        _ => true,
+    }
 }
 
 /// Whether it is one number, and not the state of a weight that is one number itself.
