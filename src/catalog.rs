@@ -3,6 +3,7 @@
 //! Not here: how files are read (`source`), what parameters mean (`family`), what is made of them (`view`, `plan`). Knows no paths:
 //! rank files are object numbers, with a name kept for messages.
 
+mod beside;
 mod extra;
 mod optimizer;
 mod param;
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+pub use beside::Beside;
 pub use extra::ExtraState;
 pub use optimizer::{Buffers, Encoding, MASTER, Optimizer, State, StateOf};
 pub use param::{Chunk, ChunkError, Param, Period};
@@ -70,6 +72,8 @@ pub struct RankFile {
     pub left_out: Vec<String>,
     /// The file beside it with the flat buffers of a distributed optimizer.
     pub buffers: Option<BufferFile>,
+    /// Names of the files that hold its tensors, where that is not one file of its own.
+    pub files: HashMap<ObjectId, String>,
 }
 
 /// A file with the flat buffers of a distributed optimizer.
@@ -101,6 +105,13 @@ impl RankFile {
         let numbered = (0..).take_while(|chunk| self.tree.get(&format!("model{chunk}")).is_some());
         // A file holds fewer entries than 2^32.
         u32::try_from(numbered.count()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// What messages call the file that holds the tensor.
+    #[must_use]
+    pub fn name_of(&self, value: &Value) -> &str {
+        let record = value.tensor().and_then(|tensor| self.storages.get(&tensor.storage.key));
+        record.and_then(|record| self.files.get(&record.extent.object)).map_or(&self.name, String::as_str)
     }
 
     /// Part `chunk` of the model.
@@ -210,6 +221,7 @@ mod tests {
             storages: HashMap::new(),
             left_out: Vec::new(),
             buffers: None,
+            files: HashMap::new(),
         };
         let ranks = layout.ranks().filter(|r| !skip.contains(r)).map(file).collect();
         Catalog::new(layout, Iteration::Release, ranks)

@@ -4,14 +4,19 @@
 //! about them for one checkpoint's `args`. Not here: files, bytes, catalogs.
 
 mod arrange;
+pub mod config;
+mod engine;
 mod error;
 mod experts;
 mod file;
+mod fresh;
 mod limits;
+mod merge;
 mod model;
 mod names;
 mod optimizer;
 mod predictions;
+mod required;
 mod settle;
 mod vocabulary;
 
@@ -21,6 +26,7 @@ use std::sync::Arc;
 pub use arrange::{ArrangeError, Arrangement, part_sizes};
 pub use error::ModelError;
 pub use experts::{CutBy, LayerKind};
+pub use fresh::RunFlags;
 pub use limits::{Limit, LimitError, check as check_limits, possible as possible_sizes};
 pub use model::{Entry, Holding, Model, Stage, VOCABULARY};
 pub use names::{DEPTH, EXPERT, LAYER, Numbers, layer_templates, templates};
@@ -103,6 +109,21 @@ pub enum ArgRole {
     DistributedOptimizer,
 }
 
+/// What the files of a family are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Rank files of Megatron.
+    #[default]
+    Megatron,
+    /// A Hugging Face model directory.
+    Hf,
+    /// What each process of vLLM loads.
+    Vllm,
+    /// What each process of SGLang loads.
+    Sglang,
+}
+
 /// How a distributed optimizer keeps its flat buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -144,9 +165,28 @@ const EMBEDDED: &[&str] = &[
     include_str!("../families/yuan.toml"),
     include_str!("../families/megatron-core.toml"),
     include_str!("../families/megatron-legacy.toml"),
+    include_str!("../families/hf/llama.toml"),
+    include_str!("../families/hf/mistral.toml"),
+    include_str!("../families/hf/qwen2.toml"),
+    include_str!("../families/hf/qwen3.toml"),
+    include_str!("../families/hf/mixtral.toml"),
+    include_str!("../families/hf/qwen2_moe.toml"),
+    include_str!("../families/hf/qwen3_moe.toml"),
+    include_str!("../families/hf/yuan.toml"),
+    include_str!("../families/engines/sglang.toml"),
+    include_str!("../families/engines/vllm.toml"),
+    include_str!("../families/engines/vllm-mixtral.toml"),
+    include_str!("../families/engines/vllm-qwen2_moe.toml"),
+    include_str!("../families/engines/vllm-qwen3_moe.toml"),
 ];
 
 impl Family {
+    /// What its files are.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.file.format
+    }
+
     /// The families that are built in.
     ///
     /// # Errors
@@ -160,7 +200,7 @@ impl Family {
     /// # Errors
     /// [`FamilyError`] saying which line or tensor is wrong.
     pub fn parse(text: &str) -> Result<Self, FamilyError> {
-        let file: file::FamilyFile = toml::from_str(text).map_err(|e| FamilyError::Syntax(e.to_string()))?;
+        let file = merge::file(text, EMBEDDED)?;
         let mut parameters = Parameters::default();
         let shared: file::ParameterFile =
             toml::from_str(PARAMETERS).map_err(|e| FamilyError::Syntax(e.to_string()))?;
@@ -187,8 +227,15 @@ impl Family {
                 }
                 continue;
             }
-            if tensor.holds.is_empty() != tensor.extra_state {
-                return Err(wrong("it must either hold parameters or be marked extra_state"));
+            let kinds =
+                [tensor.extra_state, tensor.constant.is_some(), tensor.ignored, !tensor.holds.is_empty()];
+            if kinds.iter().filter(|kind| **kind).count() != 1 {
+                return Err(wrong(
+                    "it must either hold parameters or be marked extra_state, constant or ignored",
+                ));
+            }
+            if tensor.part.is_some_and(|(part, of)| part >= of) {
+                return Err(wrong("part = [n, of] counts n from 0, so n must be below of"));
             }
             if tensor.name.contains("{layer}") == tensor.stage.is_some() {
                 return Err(wrong("it needs a stage (first or last) or a {layer} in its name, and not both"));
@@ -217,7 +264,8 @@ impl Family {
                     (EXPERT, "tensor and parameter must both name an {expert} or neither"),
                     (DEPTH, "tensor and parameter must both name a {depth} or neither"),
                 ] {
-                    if param.contains(place) != tensor.name.contains(place) {
+                    let stacked = tensor.stacked && place == EXPERT;
+                    if param.contains(place) != (tensor.name.contains(place) || stacked) {
                         return Err(wrong(what));
                     }
                 }
@@ -266,7 +314,8 @@ mod tests {
     #[test]
     fn every_embedded_family_is_well_formed() {
         let names: Vec<_> = Family::embedded().unwrap().into_iter().map(|f| f.name).collect();
-        assert_eq!(names, ["yuan-2.0", "megatron-core", "megatron-legacy"]);
+        assert_eq!(names[..3], ["yuan-2.0", "megatron-core", "megatron-legacy"]);
+        assert!(names.iter().any(|name| name == "qwen3_moe"));
     }
 
     #[test]

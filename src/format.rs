@@ -2,7 +2,10 @@
 //!
 //! Not here: files and mappings (`store`), what tensors are called (`family`), which files a layout has (`view`).
 
+pub mod hf;
 pub mod megatron;
 pub mod pickle;
+pub mod ranks;
+pub mod safetensors;
 pub mod torch;
 pub mod zip;

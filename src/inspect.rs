@@ -13,8 +13,8 @@ pub use listing::{FileListing, Listing, Piece, TensorListing};
 use crate::catalog::{Encoding, Optimizer};
 use crate::layout::Layout;
 use crate::source::Source;
-use crate::view::Stock;
-use crate::view::megatron::training_flags;
+use crate::view::megatron::training_run;
+use crate::view::{Conversions, Format, Stock, ViewError};
 
 /// What a source is.
 #[derive(Debug, Clone, Serialize)]
@@ -23,6 +23,10 @@ pub struct Summary {
     pub directory: String,
     /// Its format.
     pub format: &'static str,
+    /// Its format for people.
+    pub format_title: &'static str,
+    /// Formats of views.
+    pub formats: Vec<FormatSummary>,
     /// Name of the model family.
     pub family: String,
     /// The family for people.
@@ -75,10 +79,29 @@ pub struct Summary {
     pub possible_ep: Vec<u64>,
     /// Pipeline sizes with even stages; uneven ones are possible up to the number of layers.
     pub even_pp: Vec<u64>,
+    /// The format that was asked for.
+    pub view_format: &'static str,
+    /// Name of the layout that was asked for, in that format.
+    pub view_layout: String,
     /// The layout that the flags below are for.
     pub training_layout: String,
     /// Flags that a training run needs with a view in that layout.
     pub training_flags: Vec<String>,
+    /// What to know of them.
+    pub cautions: Vec<String>,
+}
+
+/// A format that a source can be shown in, or not.
+#[derive(Debug, Clone, Serialize)]
+pub struct FormatSummary {
+    /// Its name.
+    pub format: &'static str,
+    /// Its name for people.
+    pub title: &'static str,
+    /// Why the source cannot be shown so; `None` where it can.
+    pub refused: Option<String>,
+    /// Tensor-parallel sizes that the model allows.
+    pub possible_tp: Vec<u64>,
 }
 
 /// The vocabulary of a source.
@@ -120,9 +143,18 @@ pub struct ParameterSummary {
     pub pieces: usize,
 }
 
-/// What `source` is and can become; `target` is the layout that training flags are wanted for.
-#[must_use]
-pub fn summary(source: &Source, stock: &Stock, target: &Layout) -> Summary {
+/// What `source` is and can become; `format` and `target` are those that training flags are wanted for.
+///
+/// # Errors
+/// [`ViewError`] where the source cannot be shown in that format.
+pub fn summary(
+    source: &Source,
+    conversions: &Conversions,
+    format: Format,
+    target: &Layout,
+) -> Result<Summary, ViewError> {
+    let stock = conversions.stock(format)?;
+    let run = if format == Format::Megatron { training_run(&stock, target) } else { Default::default() };
     let catalog = &source.catalog;
     let layout = &catalog.layout;
     let layers = layout.stages.total();
@@ -135,9 +167,11 @@ pub fn summary(source: &Source, stock: &Stock, target: &Layout) -> Summary {
         elements += param.shape.elements().unwrap_or(0);
         bytes += size;
     }
-    Summary {
+    Ok(Summary {
         directory: source.directory.display().to_string(),
-        format: "legacy Megatron directory (torch .pt)",
+        format: conversions.own_format().name(),
+        format_title: conversions.own_format().title(),
+        formats: formats(conversions),
         family: source.model.family().name.clone(),
         family_title: source.model.family().title.clone(),
         iteration: catalog.iteration.to_string(),
@@ -161,15 +195,30 @@ pub fn summary(source: &Source, stock: &Stock, target: &Layout) -> Summary {
         dtypes,
         rank_files: catalog.ranks.len(),
         missing: source.missing.clone(),
-        left_out: left_out(source, stock, target),
+        left_out: left_out(source, &stock, format, target),
         optimizer: catalog.optimizer.as_ref().map(optimizer),
         has_rng_state: stock.with_rng && has_rng_state(source),
         possible_tp: stock.possible_tp(),
         possible_ep: stock.possible_ep(),
         even_pp: (1..=layers).filter(|pp| layers.is_multiple_of(*pp)).collect(),
+        view_format: format.name(),
+        view_layout: format.layout_name(target),
         training_layout: target.to_string(),
-        training_flags: training_flags(stock, target),
-    }
+        training_flags: run.flags,
+        cautions: run.cautions,
+    })
+}
+
+/// What the source can be shown as, and why not as the rest.
+fn formats(conversions: &Conversions) -> Vec<FormatSummary> {
+    let of = |format: Format| {
+        let stock = conversions.stock(format);
+        let possible_tp = stock.as_ref().map_or_else(|_| Vec::new(), |stock| stock.possible_tp());
+        let possible_tp = if format.is_single() { Vec::new() } else { possible_tp };
+        let refused = stock.err().map(|error| error.to_string());
+        FormatSummary { format: format.name(), title: format.title(), refused, possible_tp }
+    };
+    Format::ALL.into_iter().map(of).collect()
 }
 
 fn optimizer(optimizer: &Optimizer) -> OptimizerSummary {
@@ -193,17 +242,33 @@ pub fn has_rng_state(source: &Source) -> bool {
     source.catalog.ranks.iter().any(|file| file.tree.get("rng_state").is_some())
 }
 
-/// What the source saved and a view in `layout` leaves out, in words.
+/// What the source saved and a view in this format and `layout` leaves out, in words.
 #[must_use]
-pub fn left_out(source: &Source, stock: &Stock, layout: &Layout) -> Vec<String> {
-    let words = |entry: &String| match entry.as_str() {
-        "optimizer" => "optimizer state (--optimizer none)".to_owned(),
+pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout) -> Vec<String> {
+    let words = |entry: &str| match entry {
+        "optimizer" => "optimizer state".to_owned(),
         "opt_param_scheduler" => "learning-rate schedule (opt_param_scheduler)".to_owned(),
         other => other.to_owned(),
     };
-    let extra = stock.drops_extra_state(layout);
-    let extra = extra.then(|| "extra state (fp8 scales) of modules that are cut in another way".to_owned());
-    source.catalog.left_out.iter().map(words).chain(extra).collect()
+    let by_choice = |entry: &String| match entry.as_str() {
+        "optimizer" => "optimizer state (--optimizer none)".to_owned(),
+        other => words(other),
+    };
+    let known = source.catalog.left_out.iter();
+    if format == Format::Megatron {
+        let extra = stock.drops_extra_state(layout);
+        let extra =
+            extra.then(|| "extra state (fp8 scales) of modules that are cut in another way".to_owned());
+        return known.map(by_choice).chain(extra).collect();
+    }
+    // Entries that say what the weights are, and the weights.
+    const KEPT: [&str; 4] =
+        ["args", "checkpoint_version", "iteration", "num_floating_point_operations_so_far"];
+    let is_kept = |entry: &&str| KEPT.contains(entry) || entry.starts_with("model");
+    let saved = source.catalog.ranks.first().and_then(|file| file.tree.items()).unwrap_or_default();
+    let saved = saved.iter().filter_map(|(key, _)| key.as_str()).filter(|entry| !is_kept(entry));
+    let saved = saved.map(|entry| format!("{} (only Megatron views have it)", words(entry)));
+    known.map(by_choice).chain(saved).collect()
 }
 
 /// The parameters of `source`.

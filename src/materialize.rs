@@ -15,15 +15,14 @@ use std::thread;
 use parking_lot::Mutex;
 
 use crate::reader::{ReadError, Reader};
-use crate::view::ViewError;
-use crate::view::megatron::{FileKind, MegatronView, ViewFile};
+use crate::view::{View, ViewError, ViewFile};
 use staging::Staging;
 
 /// What to write, and where.
 #[derive(Debug)]
 pub struct Job<'a> {
     /// The view.
-    pub view: &'a MegatronView,
+    pub view: &'a dyn View,
     /// Reads its bytes.
     pub reader: &'a Reader,
     /// The directory to make.
@@ -133,6 +132,9 @@ pub enum MaterializeError {
     Stopped,
 }
 
+/// A file of the view, and which one.
+type Numbered<'a> = (usize, &'a ViewFile);
+
 impl Job<'_> {
     /// Does the job. `sources` are the directories of the source, which are never written.
     ///
@@ -143,7 +145,7 @@ impl Job<'_> {
         // Laid out before anything is written: what cannot be made is said now, and the size is known.
         let sizes: Vec<u64> = files
             .iter()
-            .map(|file| Ok(self.view.plan(file.kind)?.plan.len()))
+            .map(|(number, _)| Ok(self.view.plan(*number)?.plan.len()))
             .collect::<Result<_, ViewError>>()?;
         let bytes = sizes.iter().sum();
         let staging =
@@ -159,12 +161,12 @@ impl Job<'_> {
 
     /// Whether a file of the destination may be replaced: it is written again, or it is a rank file of another layout of this iteration
     /// and the whole checkpoint is written.
-    fn may_go(&self, files: &[ViewFile], path: &str) -> bool {
+    fn may_go(&self, files: &[Numbered<'_>], path: &str) -> bool {
         let is_whole = self.tp_ranks.is_none() && self.pp_ranks.is_none();
-        files.iter().any(|file| file.path == path) || (is_whole && self.view.is_rank_file(path))
+        files.iter().any(|(_, file)| file.path == path) || (is_whole && self.view.may_replace(path))
     }
 
-    fn files(&self) -> Result<Vec<ViewFile>, MaterializeError> {
+    fn files(&self) -> Result<Vec<Numbered<'_>>, MaterializeError> {
         let layout = self.view.layout();
         let asked = [("TP rank", &self.tp_ranks, layout.tp), ("stage", &self.pp_ranks, layout.pp())];
         for (what, ranks, size) in asked {
@@ -174,25 +176,27 @@ impl Job<'_> {
         }
         let wanted =
             |set: &Option<BTreeSet<u32>>, number: u32| set.as_ref().is_none_or(|set| set.contains(&number));
-        let mut files = self.view.files();
-        files.retain(|file| match file.kind {
-            FileKind::Rank(rank) | FileKind::Buffers(rank) => {
-                wanted(&self.tp_ranks, rank.tp) && wanted(&self.pp_ranks, rank.pp)
-            }
-            FileKind::Tracker => true,
+        let files = self.view.files().iter().enumerate();
+        let files = files.filter(|(_, file)| {
+            file.rank.is_none_or(|rank| wanted(&self.tp_ranks, rank.tp) && wanted(&self.pp_ranks, rank.pp))
         });
-        Ok(files)
+        Ok(files.collect())
     }
 
     /// Writes files, several at a time; the first error stops them all.
-    fn write_all(&self, files: &[ViewFile], into: &Path, hooks: &Hooks<'_>) -> Result<(), MaterializeError> {
+    fn write_all(
+        &self,
+        files: &[Numbered<'_>],
+        into: &Path,
+        hooks: &Hooks<'_>,
+    ) -> Result<(), MaterializeError> {
         let next = AtomicUsize::new(0);
         let failed = AtomicBool::new(false);
         let error = Mutex::new(None);
         let work = || {
             let stop = || failed.load(Ordering::Relaxed) || hooks.stop.load(Ordering::Relaxed);
             while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let result = self.write_one(file, into, hooks, &stop);
+                let result = self.write_one(*file, into, hooks, &stop);
                 if let Err(problem) = result {
                     failed.store(true, Ordering::Relaxed);
                     error.lock().get_or_insert(problem);
@@ -211,21 +215,21 @@ impl Job<'_> {
 
     fn write_one(
         &self,
-        file: &ViewFile,
+        (number, file): Numbered<'_>,
         into: &Path,
         hooks: &Hooks<'_>,
         stop: &dyn Fn() -> bool,
     ) -> Result<(), MaterializeError> {
-        let plan = self.view.plan(file.kind)?.plan;
+        let plan = self.view.plan(number)?.plan;
         write::file(&plan, self.reader, &into.join(&file.path), hooks.written, stop)
     }
 }
 
 /// Makes the directories of all files. None is made later: if the staging directory goes away, writing must fail.
-fn make_directories(files: &[ViewFile], into: &Path) -> Result<(), MaterializeError> {
+fn make_directories(files: &[Numbered<'_>], into: &Path) -> Result<(), MaterializeError> {
     let directories: BTreeSet<&Path> = files
         .iter()
-        .flat_map(|file| Path::new(&file.path).ancestors().skip(1))
+        .flat_map(|(_, file)| Path::new(&file.path).ancestors().skip(1))
         .filter(|p| *p != Path::new(""))
         .collect();
     for directory in directories {
@@ -236,8 +240,8 @@ fn make_directories(files: &[ViewFile], into: &Path) -> Result<(), MaterializeEr
 }
 
 /// What is about to be published is whole.
-fn check_written(files: &[ViewFile], sizes: &[u64], into: &Path) -> Result<(), MaterializeError> {
-    for (file, size) in files.iter().zip(sizes) {
+fn check_written(files: &[Numbered<'_>], sizes: &[u64], into: &Path) -> Result<(), MaterializeError> {
+    for ((_, file), size) in files.iter().zip(sizes) {
         let path = into.join(&file.path);
         if fs::metadata(&path).map(|meta| meta.len()).ok() != Some(*size) {
             return Err(MaterializeError::Disturbed(path));

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use builder::Builder;
-pub use gather::{Fill, GatherError, Source, Target, gather, whole};
+pub use gather::{Fill, GatherError, Part, Source, Target, gather, whole};
 pub use stripe::{Dim, Piece, Stripe};
 
 use crate::extent::ObjectId;

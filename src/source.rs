@@ -2,17 +2,21 @@
 //!
 //! Reads names, headers and pickles only; a tensor's bytes are never touched here. Not here: what is made of a source (`view`).
 
+mod beside;
 mod build;
 mod complete;
 mod detect;
 mod error;
 mod experts;
+mod hf;
 mod leaves;
 mod locate;
 mod optimizer;
 mod rank_file;
+mod ranks;
 mod stages;
 mod torch_file;
+mod workers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +25,10 @@ pub use error::SourceError;
 pub(crate) use error::some_of;
 pub use locate::IterationChoice;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Beside, Catalog};
+use crate::family::config::{Config, ConfigError};
 use crate::family::{Family, Model};
+use crate::format::hf::CONFIG;
 use crate::store::FileStore;
 
 /// How to open a source.
@@ -34,6 +40,21 @@ pub struct Options {
     pub families: Vec<Arc<Family>>,
     /// Leave out the optimizer's state, whatever it is.
     pub without_optimizer: bool,
+    /// The architecture of a Hugging Face model, where its config is not to be believed.
+    pub model_type: Option<String>,
+    /// What rows of the vocabulary are to be a multiple of where ranks share out those of a Hugging Face model.
+    pub divisible_by: Option<u64>,
+}
+
+/// What a source was found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// A legacy Megatron directory.
+    Megatron,
+    /// A Hugging Face model directory.
+    HuggingFace,
+    /// Safetensors files of this tool, one for each rank.
+    Ranks,
 }
 
 /// An opened source.
@@ -43,6 +64,14 @@ pub struct Source {
     pub catalog: Arc<Catalog>,
     /// What its tensors are.
     pub model: Arc<Model>,
+    /// What it was found to be.
+    pub format: Found,
+    /// Its `config.json`, where it has one.
+    pub config: Option<Config>,
+    /// What its config says and args cannot.
+    pub inexpressible: Vec<ConfigError>,
+    /// What lies beside its weights.
+    pub beside: Vec<Beside>,
     /// The directory that holds the rank directories.
     pub directory: PathBuf,
     /// The rank files that are there.
@@ -62,21 +91,49 @@ impl Source {
     }
 }
 
+/// The config and the other files of a model directory whose weights do not matter; both are added to `store`.
+///
+/// # Errors
+/// [`SourceError`] where the directory or a file cannot be read.
+pub fn template(path: &Path, store: &FileStore) -> Result<(Option<Config>, Vec<Beside>), SourceError> {
+    let names = locate::list(path)?;
+    let has_config = names.iter().any(|name| name == CONFIG);
+    let config = has_config.then(|| hf::read_config(path)).transpose()?;
+    Ok((config, beside::read(path, &names, store)?))
+}
+
 /// Opens the checkpoint at `path`; its files are added to `store`.
 ///
 /// # Errors
 /// [`SourceError`] naming the file, and the tensor where there is one.
 pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
+    let names = locate::names(path)?;
+    if let Some(names) = names.as_ref().filter(|names| ranks::is_checkpoint(names)) {
+        return ranks::open(path, names, options, store);
+    }
+    if let Some(names) = names.filter(|names| hf::is_model(names)) {
+        return hf::open(path, &names, options, store);
+    }
     let located = locate::locate(path, options.iteration)?;
     let ranks = rank_file::read_all(&located, store, !options.without_optimizer)?;
     let (layout_sizes, ranks) = detect::sizes(&located, ranks)?;
     let model = Arc::new(detect::model(&options.families, layout_sizes.tp, &ranks)?);
     let experts = experts::shared_out(&model, layout_sizes, &ranks)?;
     let missing = located.missing(layout_sizes);
-    let missing = experts::really_missing(missing, &model, layout_sizes, experts, &ranks);
+    let missing = experts::really_missing(missing, &model, layout_sizes, experts, &ranks, &located.ending);
     let sizes = (layout_sizes, experts);
     let catalog = build::catalog(&model, sizes, located.iteration, ranks, &missing, store)?;
     let files =
         located.files.into_iter().flat_map(|file| [Some(file.path), file.buffers]).flatten().collect();
-    Ok(Source { catalog: Arc::new(catalog), model, directory: located.directory, files, missing })
+    Ok(Source {
+        catalog: Arc::new(catalog),
+        model,
+        format: Found::Megatron,
+        config: None,
+        inexpressible: Vec::new(),
+        beside: Vec::new(),
+        directory: located.directory,
+        files,
+        missing,
+    })
 }

@@ -122,6 +122,21 @@ impl Value {
         Self::Str(text.into())
     }
 
+    /// An `argparse.Namespace` with these fields, as training saves its arguments.
+    #[must_use]
+    pub fn namespace(fields: Vec<(String, Value)>) -> Self {
+        let class = Global { module: "argparse".into(), name: "Namespace".into() };
+        let fields = fields.into_iter().map(|(name, value)| (Self::str(&name), value));
+        Self::Object(Arc::new(Object {
+            construct: Construct::New,
+            callable: Self::Global(Arc::new(class)),
+            args: Self::Tuple(Arc::new([])),
+            appended: Vec::new(),
+            items: Vec::new(),
+            state: Some(Self::Dict(fields.collect())),
+        }))
+    }
+
     /// The text of a `str`.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {

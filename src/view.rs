@@ -1,23 +1,68 @@
-//! Views: the files that a checkpoint would have in another layout, each as a plan.
+//! Views: the files that a checkpoint would have in another layout or format, each as a plan.
 //!
 //! Catalog + model + layout in, file names and plans out. Not here: bytes of tensors, any I/O, the shape of a mount (`vfs`).
 
+mod adopt;
+mod conversions;
+mod engine;
 mod error;
+mod format;
+mod hf;
 pub mod megatron;
+mod ranks;
 mod stock;
 mod target;
+mod tensors;
 mod vocabulary;
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use conversions::{Conversions, Given, ModelFiles, Wishes};
 pub use error::ViewError;
+pub use format::Format;
 pub use stock::{Choices, OptimizerChoice, Stock};
 pub use target::{TargetTensor, tensors_at};
 pub use vocabulary::VocabularyFill;
 
-use crate::plan::FilePlan;
+use crate::layout::{Layout, Rank};
+use crate::plan::{Builder, FilePlan};
 use crate::tensor::{Dtype, Shape};
+
+/// The files of a checkpoint in one format and layout.
+pub trait View: Debug + Send + Sync {
+    /// Its format.
+    fn format(&self) -> Format;
+
+    /// Its layout.
+    fn layout(&self) -> &Layout;
+
+    /// Every file, in the order of a listing.
+    fn files(&self) -> &[ViewFile];
+
+    /// Lays out file `number` of [`View::files`]. Grows with its tensors, not with their bytes.
+    ///
+    /// # Errors
+    /// [`ViewError`] where a tensor cannot be made of what the source has.
+    fn plan(&self, number: usize) -> Result<PlannedFile, ViewError>;
+
+    /// Whether `path` is a file that a view of this source in this format has in some layout: one that a new copy may take the place of.
+    fn may_replace(&self, path: &str) -> bool;
+}
+
+/// A file of a view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewFile {
+    /// Path within the view, `/`-separated.
+    pub path: String,
+    /// The rank that it belongs to, where it belongs to one.
+    pub rank: Option<Rank>,
+    /// Loaders map it and do not read it.
+    pub is_mapped: bool,
+    /// Laid out by rules that no other file of its rank shows: worth trying before anything is promised.
+    pub is_probe: bool,
+}
 
 /// A file of a view, laid out.
 #[derive(Debug, Clone)]
@@ -39,4 +84,14 @@ pub struct PlacedTensor {
     pub shape: Shape,
     /// Its bytes in the file.
     pub bytes: Range<u64>,
+}
+
+impl PlannedFile {
+    /// A file of these bytes.
+    #[must_use]
+    pub(crate) fn of_bytes(bytes: Vec<u8>) -> Self {
+        let mut builder = Builder::new();
+        builder.literal(bytes);
+        Self { plan: builder.finish(), tensors: Vec::new() }
+    }
 }

@@ -199,7 +199,15 @@ fn one_parameter_under_two_names() {
 #[test]
 fn an_empty_folder_and_no_folder() {
     let bad = Bad::empty();
-    bad.refused(SOURCE, &["src", "not a Megatron checkpoint", "latest_checkpointed_iteration.txt"]);
+    bad.refused(
+        SOURCE,
+        &[
+            "src",
+            "neither a Megatron checkpoint",
+            "latest_checkpointed_iteration.txt",
+            "nor a Hugging Face model",
+        ],
+    );
     fs::remove_dir(bad.src()).unwrap();
     bad.refused(SOURCE, &["src", "No such file"]);
     fs::write(bad.src(), "x").unwrap();
@@ -657,7 +665,7 @@ fn models_of_other_kinds_are_named_as_such() {
 
 /// A small model with four experts in its second and fourth layer, as TP2 PP2 EP2.
 fn with_experts() -> Checkpoint {
-    let moe = Moe { experts: 4, ffn: 8, every: 2, shared: None, grouped: false };
+    let moe = Moe { experts: 4, ffn: 8, every: 2, shared: None, grouped: false, ..Moe::default() };
     let config = Config { moe: Some(moe), ..Config::default() };
     Checkpoint::new(&config, &Cut::new(2, &[2, 2]).experts(2, 2))
 }
@@ -726,10 +734,6 @@ fn other_kinds_of_checkpoint_are_named_as_such() {
     fs::write(bad.src().join("iter_0000005/.metadata"), "").unwrap();
     fs::write(bad.src().join("latest_checkpointed_iteration.txt"), "5").unwrap();
     bad.refused(UNSUPPORTED, &["iter_0000005", "torch_dist"]);
-    let bad = Bad::empty();
-    fs::write(bad.src().join("config.json"), "{}").unwrap();
-    fs::write(bad.src().join("model.safetensors"), "").unwrap();
-    bad.refused(UNSUPPORTED, &["src", "Hugging Face"]);
 }
 
 /// Numbers that a field of sizes may not hold.

@@ -105,7 +105,7 @@ fn ls_lists_files_and_where_their_bytes_are() {
     }
     let table = ckpt!("ls", here.path("src"), "--tp", "4", "--pp", "1").ok().out;
     assert!(table.contains("iter_0000100/mp_rank_03/model_optim_rng.pt"), "{table}");
-    assert!(table.lines().last().unwrap().contains("as tp4pp1"), "{table}");
+    assert!(table.lines().last().unwrap().contains("as megatron tp4pp1"), "{table}");
     let detail = ckpt!("ls", here.path("src"), "--tp", "8", "--tensors").ok().out;
     assert!(detail.contains("model_optim_rng.pt @ "), "{detail}");
     assert_eq!(target.ranks().len(), 4);

@@ -136,10 +136,10 @@ prop_compose! {
         let groups = pick(&(1..=heads).filter(allowed).collect::<Vec<_>>(), groups);
         let config = Config {
             kind, layers, hidden, heads, groups, head: more.1, ffn: both * more.2, vocab: vocab.0, multiple: vocab.1,
-            vocab_in_args: flags[0], dtype: pick(&dtypes, dtype), gated: flags[1], bias: flags[2], norm_bias: flags[3],
+            vocab_in_args: flags[0], dtype: pick(&dtypes, dtype), gated: flags[1], bias: flags[2], norm_bias: flags[3], qkv_bias: false,
             qk_norm: flags[4] && kind.is_core(), tied: flags[5], positions,
             moe: moe.filter(|_| kind.is_core()).map(|(every, [shared, grouped])| Moe {
-                experts: lcm(eps.0, eps.1), ffn: both * more.2, every, shared: shared.then_some(both), grouped,
+                experts: lcm(eps.0, eps.1), ffn: both * more.2, every, shared: shared.then_some(both), grouped, ..Moe::default()
             }),
             mla: None, predictions: 0, salt: 0,
         };
@@ -195,7 +195,15 @@ fn legacy_gpt_in_both_spellings_of_its_norms() {
     }
 }
 
-const MOE: Moe = Moe { experts: 4, ffn: 8, every: 1, shared: Some(4), grouped: false };
+const MOE: Moe = Moe {
+    experts: 4,
+    ffn: 8,
+    every: 1,
+    shared: Some(4),
+    grouped: false,
+    expert_bias: true,
+    shared_gate: false,
+};
 
 #[test]
 fn virtual_stages_come_and_go() {

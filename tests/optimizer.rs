@@ -128,7 +128,7 @@ prop_compose! {
         eps in (0usize..3, 0usize..3), etps in (0usize..3, 0usize..3),
     ) -> (Option<Moe>, [(u64, usize); 2]) {
         let moe = moe.map(|(experts, ffn, every, [shared, grouped])| Moe {
-            experts: pick(&[4, 8, 12], experts), ffn: ffn * 4, every, shared: shared.then_some(4), grouped,
+            experts: pick(&[4, 8, 12], experts), ffn: ffn * 4, every, shared: shared.then_some(4), grouped, ..Moe::default()
         });
         (moe, [(pick(&[1, 2, 4], eps.0), etps.0), (pick(&[1, 2, 4], eps.1), etps.1)])
     }
@@ -151,7 +151,7 @@ prop_compose! {
         let config = Config {
             kind, layers, hidden, heads, groups: if fewer_groups { 4 } else { heads }, head, ffn: ffn * 4, vocab: vocab.0,
             multiple: vocab.1, vocab_in_args: true, dtype: pick(&[Dtype::Bfloat16, Dtype::Float16, Dtype::Float32], dtype),
-            gated: flags[0], bias: flags[1], norm_bias: flags[2], qk_norm: flags[3] && kind.is_core(), tied: flags[4],
+            gated: flags[0], bias: flags[1], qkv_bias: false, norm_bias: flags[2], qk_norm: flags[3] && kind.is_core(), tied: flags[4],
             positions, moe: moe.filter(|_| kind.is_core()), mla: None, predictions: 0, salt: 0,
         };
         let cut = |tp: u64, ends: &[u32], chunks: usize, (ep, etp): (u64, usize)| {
@@ -324,7 +324,7 @@ fn ranks_without_queries_still_have_the_step() {
 
 /// Experts in every second layer, with one for all tokens.
 fn with_experts(era: Era) -> Trained {
-    let moe = Some(Moe { experts: 4, ffn: 8, every: 2, shared: Some(4), grouped: false });
+    let moe = Some(Moe { experts: 4, ffn: 8, every: 2, shared: Some(4), grouped: false, ..Moe::default() });
     let config = Config { moe, bias: true, tied: true, dtype: Dtype::Bfloat16, ..Config::default() };
     Trained { config, era, attributes: true, ..Trained::default() }
 }

@@ -212,12 +212,8 @@ fn source(case: &Case) -> (Vec<Array>, HashMap<u32, Vec<u8>>, Vec<Param>) {
 fn plan_of(case: &Case, rank: u64, params: &[Param], shape: &[u64]) -> FilePlan {
     let (arrangement, tp) = case.target;
     let bands = arrangement.bands(&case.sizes, tp, rank).unwrap();
-    let target = Target {
-        dtype: DTYPE,
-        shape: Shape(shape.to_vec()),
-        axis: case.axis,
-        bands: bands.into_iter().map(|band| (band, Source::Param(&params[band.part]))).collect(),
-    };
+    let bands = bands.into_iter().map(|band| (band, Source::Param(&params[band.part]))).collect();
+    let target = Target::single(DTYPE, Shape(shape.to_vec()), case.axis, bands);
     let mut builder = Builder::new();
     gather(&target, &mut builder).unwrap();
     builder.finish()
@@ -281,12 +277,8 @@ fn a_column_cut_of_a_large_weight_is_one_segment() {
             period: None,
         });
     }
-    let target = Target {
-        dtype: Dtype::Bfloat16,
-        shape: Shape(vec![8192, 8192]),
-        axis: 1,
-        bands: vec![(Band::once(0, 0, 0, 8192), Source::Param(&param))],
-    };
+    let bands = vec![(Band::once(0, 0, 0, 8192), Source::Param(&param))];
+    let target = Target::single(Dtype::Bfloat16, Shape(vec![8192, 8192]), 1, bands);
     let mut builder = Builder::new();
     gather(&target, &mut builder).unwrap();
     let plan = builder.finish();

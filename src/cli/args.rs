@@ -1,8 +1,12 @@
 //! The arguments of every command, as clap reads them.
 
+mod format;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use format::{FormatArg, FormatArgs, SpecArg};
 
 use crate::layout::StageText;
 use crate::source::IterationChoice;
@@ -157,6 +161,9 @@ pub(crate) struct MountArgs {
     pub(crate) layout: LayoutArgs,
 
     #[command(flatten)]
+    pub(crate) format: FormatArgs,
+
+    #[command(flatten)]
     pub(crate) from: SourceArgs,
 
     /// Stay in the foreground
@@ -227,6 +234,9 @@ pub(crate) struct MaterializeArgs {
     pub(crate) layout: LayoutArgs,
 
     #[command(flatten)]
+    pub(crate) format: FormatArgs,
+
+    #[command(flatten)]
     pub(crate) from: SourceArgs,
 
     /// Replace what a former run wrote: the same files, and for a whole checkpoint its rank files in another layout. Anything else in the
@@ -257,6 +267,9 @@ pub(crate) struct InspectArgs {
     pub(crate) source: PathBuf,
 
     #[command(flatten)]
+    pub(crate) format: FormatArgs,
+
+    #[command(flatten)]
     pub(crate) from: SourceArgs,
 
     #[command(flatten)]
@@ -278,6 +291,9 @@ pub(crate) struct LsArgs {
 
     #[command(flatten)]
     pub(crate) layout: LayoutArgs,
+
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 
     #[command(flatten)]
     pub(crate) from: SourceArgs,

@@ -117,12 +117,15 @@ fn source_exit(error: &SourceError) -> Exit {
         SourceError::Unsupported { .. }
         | SourceError::UnknownFamily { .. }
         | SourceError::UnknownTensor { .. }
+        | SourceError::ModelType { .. }
+        | SourceError::Config { .. }
         | SourceError::Model { .. } => Exit::Unsupported,
         SourceError::State(error) => source_exit(error),
         SourceError::Io { .. }
         | SourceError::Store(_)
         | SourceError::NotACheckpoint { .. }
         | SourceError::File { .. }
+        | SourceError::Safetensors { .. }
         | SourceError::Contents { .. }
         | SourceError::Arrange { .. }
         | SourceError::Tensor { .. }
@@ -146,7 +149,19 @@ fn view_exit(error: &ViewError) -> Exit {
         ViewError::Vocabulary(_) => Exit::Layout,
         // What was asked for is not to be had of this source.
         ViewError::NoOptimizer => Exit::Usage,
-        ViewError::NoBuffers { .. }
+        ViewError::NoModelType { .. } | ViewError::Dialect { .. } | ViewError::EngineVersion { .. } => {
+            Exit::Usage
+        }
+        ViewError::Template { .. } | ViewError::TemplateConfig { .. } => Exit::Usage,
+        ViewError::NoSuchLayout { .. } => Exit::Layout,
+        ViewError::NoFamily { .. }
+        | ViewError::Model { .. }
+        | ViewError::NoPlace { .. }
+        | ViewError::Lacks { .. }
+        | ViewError::NotExpressible { .. }
+        | ViewError::Inexpressible { .. }
+        | ViewError::Safetensors(_)
+        | ViewError::NoBuffers { .. }
         | ViewError::NotForBuffers { .. }
         | ViewError::UnknownBuffers { .. }
         | ViewError::Copies { .. } => Exit::Unsupported,

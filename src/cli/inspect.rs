@@ -10,8 +10,9 @@ use crate::inspect::{OptimizerSummary, ParameterSummary, Summary, parameters, su
 
 pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     let spec = layout::from_flags(&args.layout)?;
-    let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
-    let summary = summary(&opened.source, &opened.stock, &opened.stock.layout(&spec)?);
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
+    let layout = opened.layout(&spec)?;
+    let summary = summary(&opened.source, &opened.conversions, opened.format, &layout)?;
     let parameters = args.tensors.then(|| parameters(&opened.source));
     let text = if args.json {
         json(&summary, parameters.as_deref())?
@@ -34,7 +35,7 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     row("checkpoint", summary.directory.clone());
-    row("format", summary.format.to_owned());
+    row("format", format!("{} ({})", summary.format, summary.format_title));
     row("family", format!("{} ({})", summary.family, summary.family_title));
     row("iteration", summary.iteration.clone());
     row("layout", summary.layout.clone());
@@ -63,7 +64,14 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
     if !summary.missing.is_empty() {
         row("missing", format!("{} (every parameter is covered without them)", summary.missing.join(", ")));
     }
-    row("possible TP", list(&summary.possible_tp));
+    for format in &summary.formats {
+        let text = match (&format.refused, format.possible_tp.as_slice()) {
+            (Some(reason), _) => format!("no: {reason}"),
+            (None, []) => "whole".to_owned(),
+            (None, possible) => format!("possible TP: {}", list(possible)),
+        };
+        row(&format!("as {}", format.format), text);
+    }
     row(
         "possible PP",
         format!("{} with even stages; 1 to {} with --pp-layers", list(&summary.even_pp), summary.layers),
@@ -82,8 +90,11 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         );
     }
     let mut text = table(&rows, &[]);
-    text.push_str(&format!("\nto train from a view as {}:\n", summary.training_layout));
-    text.extend(summary.training_flags.iter().map(|flag| format!("  {flag}\n")));
+    if !summary.training_flags.is_empty() {
+        text.push_str(&format!("\nto train from a view as {}:\n", summary.training_layout));
+        text.extend(summary.training_flags.iter().map(|flag| format!("  {flag}\n")));
+        text.extend(summary.cautions.iter().map(|caution| format!("note: {caution}\n")));
+    }
     if let Some(parameters) = parameters {
         text.push('\n');
         text.push_str(&tensors(parameters));

@@ -7,20 +7,20 @@ use super::error::{CliError, Exit};
 use super::table::{bytes, table};
 use super::{layout, open};
 use crate::inspect::{Listing, Piece};
-use crate::view::megatron::MegatronView;
 
 pub(super) fn run(args: &LsArgs) -> Result<Exit, CliError> {
     let spec = layout::from_flags(&args.layout)?;
-    let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
-    let layout = opened.stock.layout(&spec)?;
-    let view = MegatronView::new(opened.stock.clone(), layout);
-    let listing = Listing::of(&view, opened.reader.store().as_ref(), args.tensors)?;
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
+    let layout = opened.layout(&spec)?;
+    let view = opened.conversions.view(opened.format, &layout)?;
+    let listing = Listing::of(&*view, opened.reader.store().as_ref(), args.tensors)?;
     let text = if args.json {
         format!("{:#}\n", serde_json::to_value(&listing).map_err(std::io::Error::from)?)
     } else {
         text(&listing)
     };
     stdout().lock().write_all(text.as_bytes())?;
+    opened.say_what_to_run_with(&layout)?;
     Ok(Exit::Success)
 }
 
@@ -41,7 +41,7 @@ fn text(listing: &Listing) -> String {
     }
     rows.push(vec![
         listing.bytes.to_string(),
-        format!("total, {} as {}", bytes(listing.bytes), listing.layout),
+        format!("total, {} as {} {}", bytes(listing.bytes), listing.format, listing.layout),
     ]);
     table(&rows, &[0])
 }

@@ -5,19 +5,18 @@ use super::error::{CliError, Exit};
 use super::open::jobs;
 use super::{layout, open, progress};
 use crate::materialize::{Hooks, Job};
-use crate::view::megatron::MegatronView;
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     let spec = layout::from_name(&args.destination, &args.layout)?.unwrap_or_default();
     let tp_ranks = args.tp_ranks.as_deref().map(layout::ranks).transpose()?;
     let pp_ranks = args.pp_ranks.as_deref().map(layout::ranks).transpose()?;
     let stop = progress::stop_on_signal()?;
-    let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
-    let layout = opened.stock.layout(&spec)?;
-    let view = MegatronView::new(opened.stock.clone(), layout);
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
+    let layout = opened.layout(&spec)?;
+    let view = opened.conversions.view(opened.format, &layout)?;
     let bar = progress::bar(args.quiet);
     let job = Job {
-        view: &view,
+        view: &*view,
         reader: &opened.reader,
         destination: &args.destination,
         overwrite: args.overwrite,
@@ -33,5 +32,6 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     result?;
     opened.say_how_experts_are_cut(&spec, view.layout());
     opened.say_what_is_left_out(Some(view.layout()));
+    opened.say_what_to_run_with(view.layout())?;
     Ok(Exit::Success)
 }

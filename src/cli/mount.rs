@@ -67,11 +67,15 @@ fn block_signals() -> Result<Signals, CliError> {
 
 /// Opens the source, lays out the root, mounts it.
 fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -> Result<Mounted, CliError> {
-    let opened = open::source(&args.source, &args.from, Some(&args.layout))?;
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
     refuse_to_hide_the_source(args, &opened)?;
     let shape = match &spec {
-        Some(spec) => Shape::One(opened.stock.layout(spec)?),
-        None => Shape::Many,
+        Some(spec) => Shape::One(opened.format, opened.layout(spec)?),
+        // A format that is asked for and has one layout is all that is asked for.
+        None if args.format.format.is_some() && opened.format.is_single() => {
+            Shape::One(opened.format, opened.layout(&crate::layout::LayoutSpec::default())?)
+        }
+        None => Shape::Many(args.format.format.map(|_| opened.format)),
     };
     let settings = Settings {
         crc: match args.crc {
@@ -85,12 +89,14 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
         modified: opened.modified(),
         log: log.warner(),
     };
-    let views = Views::new(opened.stock.clone(), opened.reader.clone(), &shape, settings)?;
+    let views = Views::new(opened.conversions.clone(), opened.reader.clone(), &shape, settings)?;
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
-    if let (Some(spec), Shape::One(layout)) = (&spec, &shape) {
+    if let (Some(spec), Shape::One(_, layout)) = (&spec, &shape) {
         opened.say_how_experts_are_cut(spec, layout);
     }
-    opened.say_what_is_left_out(if let Shape::One(layout) = &shape { Some(layout) } else { None });
+    let layout = if let Shape::One(_, layout) = &shape { Some(layout) } else { None };
+    opened.say_what_is_left_out(layout);
+    layout.map_or(Ok(()), |layout| opened.say_what_to_run_with(layout))?;
     say_what_is_mounted(&args.mountpoint, &shape, &opened);
     Ok(mounted)
 }
@@ -124,12 +130,13 @@ fn say_what_is_mounted(point: &Path, shape: &Shape, opened: &Opened) {
         return;
     }
     match shape {
-        Shape::One(layout) => eprintln!("ckpt-fs: {}: {layout}", point.display()),
-        Shape::Many => {
-            let possible: Vec<_> = opened.stock.possible_tp().iter().map(u64::to_string).collect();
-            let (point, source) = (point.display(), &opened.source.catalog.layout);
+        Shape::One(format, layout) => eprintln!("ckpt-fs: {}: {format} {layout}", point.display()),
+        Shape::Many(_) => {
+            let Ok(stock) = opened.conversions.stock(opened.format) else { return };
+            let possible: Vec<_> = stock.possible_tp().iter().map(u64::to_string).collect();
+            let (point, layout) = (point.display(), opened.format.layout_name(&stock.catalog.layout));
             eprintln!(
-                "ckpt-fs: {point}: every layout below it, by name, e.g. {point}/{source}; possible TP: {}",
+                "ckpt-fs: {point}: every layout below it, by name, e.g. {point}/{layout}; possible TP: {}",
                 possible.join(", ")
             );
         }

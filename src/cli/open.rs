@@ -5,46 +5,58 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::args::{LayoutArgs, OptimizerArg, RngArg, SourceArgs, VocabFill};
+use super::args::{FormatArg, FormatArgs, LayoutArgs, OptimizerArg, RngArg, SourceArgs, SpecArg, VocabFill};
 use super::error::CliError;
-use crate::family::Family;
+use crate::family::{self, Family};
+use crate::inspect::{has_rng_state, left_out};
 use crate::layout::{Layout, LayoutSpec};
 use crate::reader::Reader;
-use crate::source::{Options, Source, open};
+use crate::source::{Found, Options, Source, open, template};
 use crate::store::{FileStore, Store};
 use crate::sys::limits;
-use crate::view::{Choices, OptimizerChoice, Stock, VocabularyFill};
+use crate::view::megatron::training_run;
+use crate::view::{Choices, Conversions, Format, Given, ModelFiles, OptimizerChoice, VocabularyFill, Wishes};
 use crate::weights::Weights;
 
 /// An opened source and what views are made of it with.
 pub(super) struct Opened {
     pub(super) source: Source,
-    pub(super) stock: Arc<Stock>,
+    pub(super) conversions: Arc<Conversions>,
+    /// The format asked for, or the source's own.
+    pub(super) format: Format,
     pub(super) reader: Reader,
 }
 
 impl Opened {
     pub(super) fn weights(&self) -> Weights {
-        let vocabulary = self.stock.vocabulary().copied();
+        let vocabulary = self.conversions.own().vocabulary().copied();
         Weights::new(self.source.catalog.clone(), &self.source.model, vocabulary, self.reader.clone())
     }
 
     /// The newest time of its files.
     pub(super) fn modified(&self) -> SystemTime {
-        let times = self
-            .source
-            .catalog
-            .ranks
-            .iter()
-            .flat_map(|file| std::iter::once(file.object).chain(file.buffers.iter().map(|file| file.object)))
-            .filter_map(|object| self.reader.store().modified(object).ok());
+        let catalog = &self.source.catalog;
+        let ranks = catalog.ranks.iter();
+        let objects = ranks.flat_map(|file| {
+            let buffers = file.buffers.iter().map(|file| file.object);
+            std::iter::once(file.object).chain(buffers).chain(file.files.keys().copied())
+        });
+        let times = objects.filter_map(|object| self.reader.store().modified(object).ok());
         times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// The layout that `spec` means in the format asked for.
+    pub(super) fn layout(&self, spec: &LayoutSpec) -> Result<Layout, CliError> {
+        Ok(self.conversions.layout(self.format, spec)?)
     }
 
     /// Experts follow `--tp` as in Megatron, which not everybody who says `--tp` thinks of.
     pub(super) fn say_how_experts_are_cut(&self, asked: &LayoutSpec, layout: &Layout) {
         let (before, now) = (self.source.catalog.layout.etp(), layout.etp());
-        if layout.experts.is_some() && asked.etp.is_none() && before != now {
+        // Where the source is no rank's, there is no way in which it cuts them.
+        let of_ranks = self.source.format != Found::HuggingFace;
+        let can_differ = of_ranks && matches!(self.format, Format::Megatron | Format::Safetensors);
+        if can_differ && layout.experts.is_some() && asked.etp.is_none() && before != now {
             eprintln!(
                 "ckpt-fs: note: experts are cut {now} ways here, as many as the rest, and {before} in the source (--etp {before} keeps that)"
             );
@@ -55,12 +67,14 @@ impl Opened {
     /// `layout` is `None` for a mount of many.
     pub(super) fn say_what_is_left_out(&self, layout: Option<&Layout>) {
         let source = &self.source.catalog.layout;
-        let left_out = crate::inspect::left_out(&self.source, &self.stock, layout.unwrap_or(source));
+        let stock = self.conversions.own();
+        let left_out = left_out(&self.source, stock, self.format, layout.unwrap_or(source));
         let same_layout = layout == Some(source);
         if !left_out.is_empty() {
             eprintln!("ckpt-fs: note: left out: {}", left_out.join(", "));
         }
-        if !same_layout && self.stock.with_rng && crate::inspect::has_rng_state(&self.source) {
+        let shows_rng = self.format == Format::Megatron && stock.with_rng;
+        if !same_layout && shows_rng && has_rng_state(&self.source) {
             eprintln!(
                 "ckpt-fs: note: rng_state belongs to one rank of one layout; each rank has that of the nearest source rank (--rng omit leaves it out, for --no-load-rng)"
             );
@@ -72,21 +86,88 @@ impl Opened {
             );
         }
     }
+
+    /// What a training run must be told that it does not take from a checkpoint made of another format.
+    pub(super) fn say_what_to_run_with(&self, layout: &Layout) -> Result<(), CliError> {
+        if self.format != Format::Megatron || self.source.model.family().format() == family::Format::Megatron
+        {
+            return Ok(());
+        }
+        let stock = self.conversions.stock(self.format)?;
+        let run = training_run(&stock, layout);
+        eprintln!("ckpt-fs: to train from it:\n  {}", run.flags.join(" \\\n  "));
+        for caution in run.cautions {
+            eprintln!("ckpt-fs: note: {caution}");
+        }
+        Ok(())
+    }
 }
 
-/// Opens `path`.
-pub(super) fn source(
+/// Opens `path`, to be looked at in itself.
+pub(super) fn source(path: &Path, args: &SourceArgs) -> Result<Opened, CliError> {
+    opened(path, args, None, None)
+}
+
+/// Opens `path`, to make views of it.
+pub(super) fn views(
+    path: &Path,
+    args: &SourceArgs,
+    layout: &LayoutArgs,
+    format: &FormatArgs,
+) -> Result<Opened, CliError> {
+    opened(path, args, Some(layout), Some(format))
+}
+
+fn opened(
     path: &Path,
     args: &SourceArgs,
     layout: Option<&LayoutArgs>,
+    format: Option<&FormatArgs>,
 ) -> Result<Opened, CliError> {
     // Thousands of rank files stay open at a time.
     limits::raise_open_files();
     let store = Arc::new(FileStore::new());
-    let without_optimizer = args.optimizer == OptimizerArg::None;
-    let options = Options { iteration: args.iteration, families: families(args)?, without_optimizer };
+    let families = families(args)?;
+    let options = Options {
+        iteration: args.iteration,
+        families: families.clone(),
+        without_optimizer: args.optimizer == OptimizerArg::None,
+        model_type: format.and_then(|format| format.hf_model_type.clone()),
+        divisible_by: format.map(|format| format.make_vocab_size_divisible_by),
+    };
     let source = open(path, &options, &store)?;
-    let choices = Choices {
+    let template = format.and_then(|format| format.template.as_deref());
+    let template = template.map(|template| template_files(template, &store)).transpose()?;
+    let own = match source.format {
+        Found::Megatron => Format::Megatron,
+        Found::HuggingFace => Format::Hf,
+        Found::Ranks => Format::Safetensors,
+    };
+    let given = Given {
+        catalog: source.catalog.clone(),
+        model: source.model.clone(),
+        format: own,
+        inexpressible: source.inexpressible.clone(),
+        files: ModelFiles {
+            name: source.directory.display().to_string(),
+            config: source.config.clone(),
+            beside: source.beside.clone(),
+        },
+        template,
+    };
+    let conversions = Conversions::new(given, families, choices(args, layout), wishes(format))?;
+    let store: Arc<dyn Store> = store;
+    let format = format.and_then(|format| format.format).map_or(own, wanted);
+    Ok(Opened { source, conversions: Arc::new(conversions), format, reader: Reader::new(store) })
+}
+
+fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError> {
+    let (config, beside) = template(path, store)?;
+    Ok(ModelFiles { name: path.display().to_string(), config, beside })
+}
+
+fn choices(args: &SourceArgs, layout: Option<&LayoutArgs>) -> Choices {
+    Choices {
         vocab_size: args.vocab_size,
         fill: match layout.map(|layout| layout.vocab_fill) {
             Some(VocabFill::LastRow) => VocabularyFill::LastRow,
@@ -99,10 +180,31 @@ pub(super) fn source(
             OptimizerArg::None => OptimizerChoice::Nothing,
         },
         with_rng: layout.is_none_or(|layout| layout.rng == RngArg::Keep),
-    };
-    let stock = Stock::new(source.catalog.clone(), source.model.clone(), &choices)?;
-    let store: Arc<dyn Store> = store;
-    Ok(Opened { source, stock: Arc::new(stock), reader: Reader::new(store) })
+    }
+}
+
+fn wishes(format: Option<&FormatArgs>) -> Wishes {
+    let Some(format) = format else { return Wishes::default() };
+    Wishes {
+        dialect: match format.megatron_spec {
+            SpecArg::Te => "te".to_owned(),
+            SpecArg::Local => "local".to_owned(),
+        },
+        divisible_by: format.make_vocab_size_divisible_by,
+        model_type: format.hf_model_type.clone(),
+        engine_version: format.engine_version.clone(),
+        shard_size: format.shard_size,
+    }
+}
+
+fn wanted(format: FormatArg) -> Format {
+    match format {
+        FormatArg::Megatron => Format::Megatron,
+        FormatArg::Safetensors => Format::Safetensors,
+        FormatArg::Hf => Format::Hf,
+        FormatArg::Vllm => Format::Vllm,
+        FormatArg::Sglang => Format::Sglang,
+    }
 }
 
 /// The user's families, then the built-in ones.

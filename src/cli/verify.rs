@@ -12,10 +12,10 @@ use crate::verify::{Hooks, Report, What, check_records, check_replicas, compare}
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     let stop = progress::stop_on_signal()?;
-    let first = open::source(&args.first, &args.from, None)?;
+    let first = open::source(&args.first, &args.from)?;
     let (report, missing) = match &args.second {
         Some(second) => {
-            let second = open::source(second, &args.from, None)?;
+            let second = open::source(second, &args.from)?;
             (two(&first, &second, args, &stop)?, Vec::new())
         }
         None => (one(&first, args, &stop)?, first.source.missing.clone()),

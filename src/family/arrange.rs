@@ -55,17 +55,34 @@ impl Arrangement {
     /// # Errors
     /// [`ArrangeError`] where a size does not divide.
     pub fn bands(self, parts: &[u64], tp: u64, rank: u64) -> Result<Vec<Band>, ArrangeError> {
+        self.bands_with_copies(parts, &[], tp, rank)
+    }
+
+    /// As [`Arrangement::bands`], where a part is cut in at most as many as `most` says for it: then several ranks hold the same. A tensor
+    /// whose parts alternate knows no such bound.
+    ///
+    /// # Errors
+    /// As [`Arrangement::bands`].
+    pub fn bands_with_copies(
+        self,
+        parts: &[u64],
+        most: &[Option<u64>],
+        tp: u64,
+        rank: u64,
+    ) -> Result<Vec<Band>, ArrangeError> {
         match self {
-            Self::Replicated => Ok(one_after_the_other(parts, |size| Ok((0, size)))?),
-            Self::Concatenated => one_after_the_other(parts, |size| {
-                if tp == 0 || size % tp != 0 {
-                    return Err(ArrangeError::Indivisible {
-                        rows: size,
-                        by: tp,
-                        why: "the tensor-parallel size",
-                    });
+            Self::Replicated => Ok(one_after_the_other(parts, |_, size| Ok((0, size)))?),
+            Self::Concatenated => one_after_the_other(parts, |part, size| {
+                let ways = most.get(part).copied().flatten().map_or(tp, |most| most.min(tp));
+                let indivisible =
+                    |rows, by| ArrangeError::Indivisible { rows, by, why: "the tensor-parallel size" };
+                if ways == 0 || size % ways != 0 {
+                    return Err(indivisible(size, ways));
                 }
-                Ok((size / tp * rank, size / tp))
+                if !tp.is_multiple_of(ways) {
+                    return Err(indivisible(tp, ways));
+                }
+                Ok((size / ways * (rank / (tp / ways)), size / ways))
             }),
             Self::Interleaved { groups } => interleaved(parts, groups, tp, rank),
         }
@@ -75,12 +92,12 @@ impl Arrangement {
 /// A band for each part: `take` says which of its rows.
 fn one_after_the_other(
     parts: &[u64],
-    take: impl Fn(u64) -> Result<(u64, u64), ArrangeError>,
+    take: impl Fn(usize, u64) -> Result<(u64, u64), ArrangeError>,
 ) -> Result<Vec<Band>, ArrangeError> {
     let mut at: u64 = 0;
     let mut bands = Vec::with_capacity(parts.len());
     for (part, size) in parts.iter().enumerate() {
-        let (from, len) = take(*size)?;
+        let (from, len) = take(part, *size)?;
         if len > 0 {
             bands.push(Band::once(part, at, from, len));
         }
@@ -177,6 +194,16 @@ mod tests {
         let bands = Arrangement::Concatenated.bands(&[8, 8], 4, 1).unwrap();
         assert_eq!(bands, [Band::once(0, 0, 2, 2), Band::once(1, 2, 2, 2)]);
         assert!(Arrangement::Concatenated.bands(&[8, 8], 3, 0).is_err());
+    }
+
+    #[test]
+    fn ranks_beyond_the_groups_hold_copies() {
+        let bands =
+            |rank| Arrangement::Concatenated.bands_with_copies(&[16, 4], &[None, Some(2)], 8, rank).unwrap();
+        assert_eq!(bands(0), [Band::once(0, 0, 0, 2), Band::once(1, 2, 0, 2)]);
+        assert_eq!(bands(3), [Band::once(0, 0, 6, 2), Band::once(1, 2, 0, 2)]);
+        assert_eq!(bands(4), [Band::once(0, 0, 8, 2), Band::once(1, 2, 2, 2)]);
+        assert!(Arrangement::Concatenated.bands_with_copies(&[16, 4], &[None, Some(3)], 8, 0).is_err());
     }
 
     #[test]

@@ -41,9 +41,18 @@ impl CutBy {
 }
 
 impl Entry {
+    /// Whether a layer of this kind may have it; `None` is no layer.
+    #[must_use]
+    pub fn fits(&self, kind: Option<LayerKind>) -> bool {
+        kind.is_none_or(|kind| self.layers == LayerKind::Any || self.layers == kind)
+    }
+
     /// In how many parts `layout` cuts this tensor, and which of them is that of `rank`.
     #[must_use]
     pub fn part(&self, layout: &Layout, rank: Rank) -> (u64, u64) {
+        if let Some((part, of)) = self.fixed_part {
+            return (of, part);
+        }
         match self.arrangement {
             super::Arrangement::Replicated => (1, 0),
             _ => self.by.part(layout, rank),
@@ -114,6 +123,12 @@ impl Model {
     pub fn kind_of(&self, layer: u32) -> LayerKind {
         let has_experts = self.experts.as_ref().is_some_and(|experts| experts.are_in(layer));
         if has_experts { LayerKind::Expert } else { LayerKind::Dense }
+    }
+
+    /// The kind of the layer with this number, if it is one.
+    #[must_use]
+    pub fn kind_of_layer(&self, layer: Option<u32>) -> Option<LayerKind> {
+        layer.map(|layer| self.kind_of(layer))
     }
 
     /// The processes of the run that `args` are of, in `layout`.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ArgRole, CutBy, DistributedBuffers, LayerKind, Padding, Stage};
+use super::config::ConfigFile;
+use super::{ArgRole, CutBy, DistributedBuffers, Format, LayerKind, Padding, Stage};
 
 /// `families/parameters.toml`
 #[derive(Debug, Deserialize)]
@@ -31,6 +32,18 @@ pub(super) struct DimensionFile {
 pub(super) struct FamilyFile {
     pub(super) name: String,
     pub(super) title: String,
+    /// What its files are.
+    #[serde(default)]
+    pub(super) format: Format,
+    /// Numbers of layers and experts in names are those of the model, on every rank.
+    #[serde(default)]
+    pub(super) global_layers: bool,
+    /// Ranks beyond the query groups each hold a copy of one, instead of a part.
+    #[serde(default)]
+    pub(super) copies_groups: bool,
+    /// Parameters that no model of this family is without, beside those that no model at all is.
+    #[serde(default)]
+    pub(super) required: Vec<String>,
     #[serde(default)]
     pub(super) checkpoint_version_at_least: Option<f64>,
     /// Fields that `args` must have, because their absence could mean either thing.
@@ -53,6 +66,18 @@ pub(super) struct FamilyFile {
     #[serde(default)]
     pub(super) copies: Option<CopiesFile>,
     pub(super) vocabulary: VocabularyFile,
+    /// Dimensions that are products of fields of args.
+    #[serde(default)]
+    pub(super) stated: BTreeMap<String, Vec<String>>,
+    /// How its args and a `config.json` say the same.
+    #[serde(default)]
+    pub(super) config: Option<ConfigFile>,
+    /// What a checkpoint made of another format begins with.
+    #[serde(default)]
+    pub(super) fresh: Option<FreshFile>,
+    /// Which models an inference engine loads so.
+    #[serde(default)]
+    pub(super) engine: Option<EngineFile>,
     #[serde(default)]
     pub(super) optimizer: Option<OptimizerFile>,
     #[serde(default)]
@@ -129,7 +154,12 @@ pub(super) struct CopiesFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct VocabularyFile {
     pub(super) padding: Padding,
-    pub(super) multiple: String,
+    /// The field of args that says what its rows are a multiple of.
+    #[serde(default)]
+    pub(super) multiple: Option<String>,
+    /// What its rows are a multiple of, where that is fixed.
+    #[serde(default)]
+    pub(super) multiple_of: Option<u64>,
     #[serde(default)]
     pub(super) true_size: Option<String>,
     #[serde(default)]
@@ -195,6 +225,24 @@ pub(super) struct TensorFile {
     /// On the last stage too where one of these args is true: a copy, if that is not the first.
     #[serde(default)]
     pub(super) also_last_when: Vec<String>,
+    /// The spelling it belongs to, where the same parameters have several.
+    #[serde(default)]
+    pub(super) dialect: Option<String>,
+    /// It holds what another tensor holds too, and both are saved.
+    #[serde(default)]
+    pub(super) copy: bool,
+    /// `[n, of]`: it is part n of so many equal ones of what its other fields describe.
+    #[serde(default)]
+    pub(super) part: Option<(u64, u64)>,
+    /// It holds the parameters of all experts (of its rank), one after the other along an axis of their own.
+    #[serde(default)]
+    pub(super) stacked: bool,
+    /// Nothing but this number, as a 32-bit float without dimensions.
+    #[serde(default)]
+    pub(super) constant: Option<f32>,
+    /// Files may have it, and nobody needs it.
+    #[serde(default)]
+    pub(super) ignored: bool,
     /// Cut, or copied to every rank: rows that these args add up to are a copy.
     #[serde(default)]
     pub(super) copied_rows: Vec<String>,
@@ -207,4 +255,66 @@ pub(super) struct TensorFile {
     /// Where its dict must be made anew: the dict it is like.
     #[serde(default)]
     pub(super) container_like: Option<String>,
+}
+
+/// What a checkpoint of this family has that was made of one in another format.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FreshFile {
+    /// Version of the order of rows in its files.
+    pub(super) checkpoint_version: f64,
+    /// Fields of args and their values, beside those that say what the model is.
+    #[serde(default)]
+    pub(super) args: BTreeMap<String, serde_json::Value>,
+    /// Fields of args that are `None`.
+    #[serde(default)]
+    pub(super) none: Vec<String>,
+    /// Fields of args that a run does not take from a checkpoint, and the flags that say them.
+    #[serde(default)]
+    pub(super) flag: Vec<FlagFile>,
+    /// What its spellings of names are called: the default one first.
+    #[serde(default)]
+    pub(super) dialects: BTreeMap<String, DialectFile>,
+}
+
+/// A spelling of names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DialectFile {
+    /// Fields of args of runs that spell so.
+    #[serde(default)]
+    pub(super) args: BTreeMap<String, serde_json::Value>,
+}
+
+/// A flag of the training code.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FlagFile {
+    /// The field of args that it sets.
+    pub(super) arg: String,
+    /// The flag; `{}` stands for the value.
+    pub(super) flag: String,
+    /// Only where this field is true.
+    #[serde(default)]
+    pub(super) when: Option<String>,
+    /// The value that needs no word of caution.
+    #[serde(default)]
+    pub(super) usual: Option<serde_json::Value>,
+    /// What to say of any other.
+    #[serde(default)]
+    pub(super) caution: Option<String>,
+}
+
+/// Which models an inference engine loads from files of this family, and in which versions.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EngineFile {
+    /// `model_type` of their configs.
+    pub(super) models: Vec<String>,
+    /// The first version that names tensors so; all before the next one's.
+    #[serde(default)]
+    pub(super) since: Option<String>,
+    /// Where they end, for versions after which they changed.
+    #[serde(default)]
+    pub(super) before: Option<String>,
 }

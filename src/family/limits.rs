@@ -66,7 +66,7 @@ impl Model {
     /// The limit for tensors whose dimension is cut by size `what`; `size` is used where the family has no size of that name.
     #[must_use]
     pub fn limit(&self, what: &str, size: u64) -> Limit {
-        let shared = what == "groups" && self.groups_may_be_shared();
+        let shared = what == "groups" && (self.groups_may_be_shared() || self.copies_groups());
         let heads = if shared { self.size("heads") } else { None };
         Limit { what: what.to_owned(), size: self.size(what).unwrap_or(size), heads }
     }

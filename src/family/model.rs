@@ -51,6 +51,18 @@ pub struct Entry {
     pub only_if_pipelined: bool,
     /// Where its dict must be made anew: the dict it is like.
     pub container_like: Option<String>,
+    /// The spelling it belongs to, where the same parameters have several.
+    pub dialect: Option<Arc<str>>,
+    /// Another tensor holds the same, and both are saved.
+    pub copy: bool,
+    /// It is this part of so many equal ones, on every rank.
+    pub fixed_part: Option<(u64, u64)>,
+    /// It holds the parameters of all experts of its rank, along an axis of their own that stands first.
+    pub stacked: bool,
+    /// Nothing but this number.
+    pub constant: Option<f32>,
+    /// Files may have it, and nobody needs it.
+    pub ignored: bool,
 }
 
 /// One parameter in a tensor.
@@ -62,6 +74,8 @@ pub struct Holding {
     pub share: u64,
     /// Names of its dimensions.
     pub dimensions: Vec<String>,
+    /// Most parts it is cut in: ranks beyond that hold copies.
+    pub most_parts: Option<u64>,
 }
 
 /// Name of the dimension that padding makes longer.
@@ -80,6 +94,7 @@ impl Holding {
 pub struct Model {
     pub(super) family: Arc<Family>,
     sizes: BTreeMap<String, u64>,
+    stated: BTreeMap<String, u64>,
     pub(super) experts: Option<Experts>,
     pub(super) entries: Vec<Entry>,
     by_name: HashMap<Arc<str>, usize>,
@@ -133,7 +148,16 @@ impl Family {
         sizes.extend(experts.as_ref().and_then(|experts| Some(("expert_ffn".to_owned(), experts.ffn?))));
         sizes.extend(self.file.predictions.as_ref().and_then(|file| predictions(file, args)));
         let (entries, by_name) = (Vec::new(), HashMap::new());
-        let mut model = Model { family: self.clone(), sizes, experts, entries, by_name };
+        let number = |field: &String| {
+            args.attribute(field).and_then(Value::as_int).and_then(|n| u64::try_from(n).ok())
+        };
+        let product = |fields: &Vec<String>| {
+            fields.iter().map(number).try_fold(1u64, |product, size| product.checked_mul(size?))
+        };
+        let stated =
+            self.file.stated.iter().filter_map(|(name, fields)| Some((name.clone(), product(fields)?)));
+        let stated = stated.collect();
+        let mut model = Model { family: self.clone(), sizes, stated, experts, entries, by_name };
         let holds =
             |fields: &[String]| fields.iter().any(|f| args.attribute(f).is_some_and(Value::is_truthy));
         for (tensor, of_prediction) in self.tensors() {
@@ -162,10 +186,26 @@ impl Model {
         &self.family
     }
 
+    /// Dimensions whose sizes args state.
+    pub fn stated_dimensions(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.stated.iter().map(|(name, size)| (name.as_str(), *size))
+    }
+
+    /// Whether numbers of layers and experts in names are those of the model on every rank, and not counted from 0 on each.
+    #[must_use]
+    pub fn global_layers(&self) -> bool {
+        self.family.file.global_layers
+    }
+
     /// A size that args state: `heads`, `groups`, `layers`.
     #[must_use]
     pub fn size(&self, name: &str) -> Option<u64> {
         self.sizes.get(name).copied()
+    }
+
+    /// Whether ranks beyond the query groups each hold a copy of one.
+    pub(super) fn copies_groups(&self) -> bool {
+        self.family.file.copies_groups
     }
 
     /// Whether several ranks may share a query group.
@@ -191,28 +231,13 @@ impl Model {
         })
     }
 
-    /// Canonical names (with `{layer}`) of the parameters that a checkpoint of this model cannot be without.
-    pub fn required_parameters(&self) -> impl Iterator<Item = String> {
-        let holds = |entry: &Entry, param: &str| entry.holds.iter().any(|held| held.param == param);
-        let described = move |param: &String| self.entries.iter().any(|entry| holds(entry, param));
-        // A prediction's layer is dense or has experts, and nothing says which.
-        let of_every_layer = move |param: &&String| {
-            let mut entries = self.entries.iter().filter(|entry| holds(entry, param));
-            self.experts.is_none() || entries.all(|entry| entry.layers == LayerKind::Any)
-        };
-        let required = self.family.parameters.required.iter();
-        let layered = required.clone().filter(|param| param.contains("{layer}"));
-        let of_predictions = layered.filter(of_every_layer).map(|param| of_layer(param));
-        required.cloned().chain(of_predictions).filter(described)
-    }
-
     /// Fields of args that decide how files are read: all rank files must agree on them.
     pub fn deciding_args(&self) -> impl Iterator<Item = &str> {
         let file = &self.family.file;
         let sizes = file.sizes.values().flatten().flat_map(|way| way.when.iter().chain([&way.arg]));
         let conditions = file.tensor.iter().flat_map(|tensor| tensor.when.iter().chain(&tensor.unless));
         let refused = file.refuse.iter().map(|rule| &rule.arg);
-        let vocabulary = file.vocabulary.true_size.iter().chain([&file.vocabulary.multiple]);
+        let vocabulary = file.vocabulary.true_size.iter().chain(&file.vocabulary.multiple);
         let layout =
             // How an optimizer keeps its state shows in the state itself.
             file.args.iter().filter(|(_, role)| !matches!(role, ArgRole::Rank | ArgRole::DistributedOptimizer)).map(|(field, _)| field);
@@ -286,10 +311,11 @@ impl Model {
         let (padding, multiple) = if unpadded {
             (Padding::Fixed, Some(1))
         } else {
-            (rule.padding, number(&rule.multiple).filter(|n| *n > 0))
+            let stated = rule.multiple.as_deref().and_then(number).filter(|n| *n > 0);
+            (rule.padding, stated.or(rule.multiple_of))
         };
         let mut vocabulary =
-            Vocabulary { padding, multiple, stored, stored_tp: u64::from(tp), true_size: None };
+            Vocabulary { padding, multiple, stored, stored_tp: Some(u64::from(tp)), true_size: None };
         vocabulary.trust(rule.true_size.as_deref().and_then(number));
         vocabulary
     }
@@ -302,7 +328,12 @@ impl Model {
             let share = tensor.shares.get(index).map_or(Ok(1), |text| self.quotient(text).map_err(wrong))?;
             let dimensions = self.family.parameters.dimensions.get(param).cloned().unwrap_or_default();
             cuts.push(self.family.parameters.cut_of(param));
-            holds.push(Holding { param: param.clone(), share, dimensions });
+            let of_groups = |dimension: &String| {
+                self.family.parameters.cut.get(dimension).is_some_and(|(size, _)| size == "groups")
+            };
+            let copied = self.family.file.copies_groups && dimensions.iter().any(of_groups);
+            let most_parts = if copied { self.size("groups") } else { None };
+            holds.push(Holding { param: param.clone(), share, dimensions, most_parts });
         }
         let cut = cuts.first().copied().flatten();
         if cuts.iter().any(|other| *other != cut) {
@@ -332,6 +363,12 @@ impl Model {
             copies: Copies::Settled,
             only_if_pipelined: tensor.only_if_pipelined,
             container_like: tensor.container_like.clone(),
+            dialect: tensor.dialect.as_deref().map(Arc::from),
+            copy: tensor.copy,
+            fixed_part: tensor.part,
+            stacked: tensor.stacked,
+            constant: tensor.constant,
+            ignored: tensor.ignored,
         })
     }
 

@@ -8,6 +8,8 @@ pub enum Padding {
     Fixed,
     /// To a multiple of `multiple` x TP.
     PerTp,
+    /// Not at all.
+    Exact,
 }
 
 /// The vocabulary of one checkpoint.
@@ -19,8 +21,8 @@ pub struct Vocabulary {
     pub multiple: Option<u64>,
     /// Rows the source has.
     pub stored: u64,
-    /// Tensor-parallel size of the source.
-    pub stored_tp: u64,
+    /// Tensor-parallel size of the source; `None` where it is not padded by this rule.
+    pub stored_tp: Option<u64>,
     /// Real tokens, where known: the rest is padding.
     pub true_size: Option<u64>,
 }
@@ -72,14 +74,28 @@ pub enum VocabularyError {
     },
 }
 
+impl super::Family {
+    /// How files of this family pad the vocabulary.
+    #[must_use]
+    pub fn padding(&self) -> Padding {
+        self.file.vocabulary.padding
+    }
+
+    /// What its rows are a multiple of, where that is fixed.
+    #[must_use]
+    pub fn padded_to(&self) -> Option<u64> {
+        self.file.vocabulary.multiple_of
+    }
+}
+
 /// More rows than any vocabulary has: a number from a damaged file must not become the size of a tensor.
 const MOST_ROWS: u64 = 1 << 40;
 
 impl Vocabulary {
     /// Takes over what `args` say the true size is, if padding it gives the rows that are stored; otherwise the field means something else.
     pub fn trust(&mut self, stated: Option<u64>) {
-        self.true_size = stated
-            .filter(|size| *size <= self.stored && self.padded(*size, self.stored_tp) == Some(self.stored));
+        let padded = |size| self.stored_tp.is_none_or(|tp| self.padded(size, tp) == Some(self.stored));
+        self.true_size = stated.filter(|size| *size == self.stored || (*size < self.stored && padded(*size)));
     }
 
     /// Takes over what the user says the true size is.
@@ -90,11 +106,14 @@ impl Vocabulary {
         if given > self.stored {
             return Err(VocabularyError::TooLarge { given, stored: self.stored });
         }
-        match self.padded(given, self.stored_tp) {
+        match self.stored_tp.and_then(|tp| self.padded(given, tp)) {
             // More rows than stored only means that whoever wrote the source did not pad; fewer would drop rows that may be real.
-            Some(padded) if padded < self.stored => {
-                Err(VocabularyError::Contradiction { given, padded, stored: self.stored, tp: self.stored_tp })
-            }
+            Some(padded) if padded < self.stored => Err(VocabularyError::Contradiction {
+                given,
+                padded,
+                stored: self.stored,
+                tp: self.stored_tp.unwrap_or(1),
+            }),
             _ => {
                 self.true_size = Some(given);
                 Ok(())
@@ -109,15 +128,21 @@ impl Vocabulary {
     pub fn rows(&self, tp: u64) -> Result<u64, VocabularyError> {
         let unknown = VocabularyError::Unknown { tp, stored: self.stored };
         let no_multiple = VocabularyError::NoMultiple { tp };
-        if self.padding == Padding::Fixed || tp == self.stored_tp {
+        if self.padding == Padding::Exact {
+            return Ok(self.true_size.unwrap_or(self.stored));
+        }
+        let Some(stored_tp) = self.stored_tp else {
+            // Rows that nobody knows to be padding count as real.
+            return self.padded(self.true_size.unwrap_or(self.stored), tp).ok_or(no_multiple);
+        };
+        if self.padding == Padding::Fixed || tp == stored_tp {
             return Ok(self.stored);
         }
         if let Some(size) = self.true_size {
             return self.padded(size, tp).ok_or(no_multiple);
         }
         // Any true size between these would have given the stored rows; if they all give the same now, it need not be known.
-        let slack =
-            self.multiple.and_then(|multiple| multiple.checked_mul(self.stored_tp)).ok_or(no_multiple)?;
+        let slack = self.multiple.and_then(|multiple| multiple.checked_mul(stored_tp)).ok_or(no_multiple)?;
         if !self.stored.is_multiple_of(slack) {
             // Whoever wrote the rows did not pad them by this rule.
             return Err(unknown);
@@ -133,6 +158,7 @@ impl Vocabulary {
         let unit = match self.padding {
             Padding::Fixed => self.multiple?,
             Padding::PerTp => self.multiple?.checked_mul(tp)?,
+            Padding::Exact => 1,
         };
         size.checked_next_multiple_of(unit).filter(|rows| *rows <= MOST_ROWS)
     }
@@ -143,7 +169,13 @@ mod tests {
     use super::*;
 
     fn megatron(stored: u64, stored_tp: u64) -> Vocabulary {
-        Vocabulary { padding: Padding::PerTp, multiple: Some(64), stored, stored_tp, true_size: None }
+        Vocabulary {
+            padding: Padding::PerTp,
+            multiple: Some(64),
+            stored,
+            stored_tp: Some(stored_tp),
+            true_size: None,
+        }
     }
 
     #[test]

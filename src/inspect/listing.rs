@@ -4,12 +4,13 @@ use serde::Serialize;
 
 use crate::plan::{FilePlan, Segment};
 use crate::store::Store;
-use crate::view::megatron::MegatronView;
-use crate::view::{PlacedTensor, ViewError};
+use crate::view::{PlacedTensor, View, ViewError};
 
 /// The files of a view.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listing {
+    /// Its format.
+    pub format: &'static str,
     /// Name of its layout.
     pub layout: String,
     /// Files, in the order of a directory listing.
@@ -67,16 +68,16 @@ impl Listing {
     ///
     /// # Errors
     /// [`ViewError`] where a file cannot be laid out.
-    pub fn of(view: &MegatronView, store: &dyn Store, with_tensors: bool) -> Result<Self, ViewError> {
+    pub fn of(view: &dyn View, store: &dyn Store, with_tensors: bool) -> Result<Self, ViewError> {
         let mut files = Vec::new();
-        for file in view.files() {
-            let planned = view.plan(file.kind)?;
+        for (number, file) in view.files().iter().enumerate() {
+            let planned = view.plan(number)?;
             let tensors = planned.tensors.iter().map(|tensor| listed(tensor, &planned.plan, store));
             let tensors = with_tensors.then(|| tensors.collect());
-            files.push(FileListing { path: file.path, bytes: planned.plan.len(), tensors });
+            files.push(FileListing { path: file.path.clone(), bytes: planned.plan.len(), tensors });
         }
         let bytes = files.iter().map(|file| file.bytes).sum();
-        Ok(Self { layout: view.layout().to_string(), files, bytes })
+        Ok(Self { format: view.format().name(), layout: view.layout().to_string(), files, bytes })
     }
 }
 

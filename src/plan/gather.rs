@@ -20,6 +20,8 @@ pub enum Source<'catalog> {
 pub enum Fill<'catalog> {
     /// Zeros.
     Zero,
+    /// This number in each element, which is a 32-bit float.
+    Float(f32),
     /// Copies of the last position of this parameter.
     Last(&'catalog Param),
 }
@@ -30,6 +32,15 @@ pub struct Target<'catalog> {
     /// Element type.
     pub dtype: Dtype,
     /// Its own shape, on its rank.
+    pub shape: Shape,
+    /// What it is made of, one after the other: one part, or one for each index of its first axis.
+    pub parts: Vec<Part<'catalog>>,
+}
+
+/// A tensor, or what stands at one index of its first axis.
+#[derive(Debug)]
+pub struct Part<'catalog> {
+    /// Its shape.
     pub shape: Shape,
     /// The axis that the bands run along.
     pub axis: usize,
@@ -66,18 +77,30 @@ pub enum GatherError {
 /// Outer loops beyond this many are refused as scattered; real tensors need one.
 const MAX_UNROLLED: u64 = 4096;
 
+impl<'catalog> Target<'catalog> {
+    /// A tensor of one part.
+    #[must_use]
+    pub fn single(dtype: Dtype, shape: Shape, axis: usize, bands: Vec<(Band, Source<'catalog>)>) -> Self {
+        Self { dtype, shape: shape.clone(), parts: vec![Part { shape, axis, bands }] }
+    }
+}
+
 /// Appends the bytes of `target` to `out`.
 ///
 /// # Errors
 /// [`GatherError`] where bands or parameters do not fit; `out` is then of no use.
 pub fn gather(target: &Target<'_>, out: &mut Builder) -> Result<(), GatherError> {
-    let mut bands = target.bands.clone();
+    target.parts.iter().try_for_each(|part| gather_part(part, target.dtype, out))
+}
+
+fn gather_part(part: &Part<'_>, dtype: Dtype, out: &mut Builder) -> Result<(), GatherError> {
+    let mut bands = part.bands.clone();
     bands.sort_by_key(|(band, _)| band.at);
-    if target.shape.elements() == Some(0) {
+    if part.shape.elements() == Some(0) {
         return Ok(());
     }
-    check_bands(&bands, target)?;
-    let gatherer = Gatherer { element: target.dtype.size(), shape: &target.shape.0, axis: target.axis };
+    check_bands(&bands, part)?;
+    let gatherer = Gatherer { element: dtype.size(), shape: &part.shape.0, axis: part.axis };
     if gatherer.outer() == 1 { gatherer.along_rows(&bands, out) } else { gatherer.across_rows(&bands, out) }
 }
 
@@ -94,14 +117,14 @@ pub fn whole(param: &Param, positions: u64) -> Result<FilePlan, GatherError> {
     let shape =
         if param.shape.rank() == 0 { Shape::default() } else { param.shape.with(param.axis, positions) };
     let mut builder = Builder::new();
-    gather(&Target { dtype: param.dtype, shape, axis: param.axis, bands }, &mut builder)?;
+    gather(&Target::single(param.dtype, shape, param.axis, bands), &mut builder)?;
     Ok(builder.finish())
 }
 
 /// Checks that bands, sorted by position, are every position exactly once. Bands that repeat alike are a cell that fills its step.
-fn check_bands(bands: &[(Band, Source<'_>)], target: &Target<'_>) -> Result<(), GatherError> {
-    let size = target.shape.0.get(target.axis).copied().unwrap_or(1);
-    let wrong = |position| Err(GatherError::Bands { axis: target.axis, position, size });
+fn check_bands(bands: &[(Band, Source<'_>)], part: &Part<'_>) -> Result<(), GatherError> {
+    let size = part.shape.0.get(part.axis).copied().unwrap_or(1);
+    let wrong = |position| Err(GatherError::Bands { axis: part.axis, position, size });
     let mut position = 0;
     for cell in cells(bands) {
         let mut within = position;
@@ -164,6 +187,14 @@ impl Gatherer<'_> {
                     Source::Fill(Fill::Zero) => {
                         // Only new vocabulary rows are filled, and their band stands alone.
                         out.zero(band.len * self.inner());
+                        rounds = 1;
+                    }
+                    Source::Fill(Fill::Float(number)) => {
+                        let elements = band.len * self.inner() / self.element.max(1);
+                        let bytes = number.to_le_bytes().into_iter();
+                        // Such tensors have one element.
+                        let len = usize::try_from(elements).unwrap_or(0) * bytes.len();
+                        out.literal(bytes.cycle().take(len).collect::<Vec<u8>>());
                         rounds = 1;
                     }
                     Source::Fill(Fill::Last(param)) => {

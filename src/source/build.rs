@@ -1,5 +1,7 @@
 //! Builds the catalog: every tensor of every rank file becomes chunks of canonical parameters.
 
+mod stored;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,13 +12,14 @@ use super::leaves::Leaf;
 use super::locate::Sizes;
 use super::optimizer;
 use super::stages::layout;
-use crate::catalog::{Catalog, Chunk, ExtraState, Iteration, Param, Params, Period, RankFile, StateOf};
+use crate::catalog::{Catalog, ExtraState, Iteration, Param, Params, RankFile, StateOf};
 use crate::extent::Extent;
 use crate::family::{Entry, LayerKind, Model, Numbers, Stage, part_sizes};
 use crate::layout::{Experts, Layout, Place, Rank};
 use crate::store::Store;
 use crate::tensor::{Band, Shape};
 use crate::value::{TensorRef, Value};
+use stored::{chunk, expert_of};
 
 /// The catalog of these rank files.
 pub(super) fn catalog(
@@ -33,7 +36,7 @@ pub(super) fn catalog(
             let Some((entry, numbers)) = model.find(&leaf.path) else {
                 let family = model.family().name.clone();
                 return Err(SourceError::UnknownTensor {
-                    file: file.name.clone(),
+                    file: file.name_of(leaf.value).to_owned(),
                     tensor: leaf.path,
                     family,
                 });
@@ -74,8 +77,10 @@ pub(super) struct Known<'a> {
 
 /// Dimensions whose size args state.
 fn stated_dimensions(model: &Model) -> HashMap<String, (u64, String)> {
-    let stated = |name: &str| Some((name.to_owned(), (model.size(name)?, "args".to_owned())));
-    ["experts", "expert_ffn"].into_iter().filter_map(stated).collect()
+    let by = model.family().model_type().map_or("args", |_| "config.json");
+    let of_args = ["experts", "expert_ffn"].into_iter().filter_map(|name| Some((name, model.size(name)?)));
+    let all = of_args.chain(model.stated_dimensions());
+    all.map(|(name, size)| (name.to_owned(), (size, by.to_owned()))).collect()
 }
 
 pub(super) struct Builder<'a> {
@@ -90,6 +95,7 @@ pub(super) struct Builder<'a> {
 }
 
 /// A tensor on its way into the catalog.
+#[derive(Clone, Copy)]
 pub(super) struct Stored<'a> {
     pub(super) rank: Rank,
     /// Name of the file for messages.
@@ -109,6 +115,11 @@ impl Stored<'_> {
 impl Builder<'_> {
     fn leaf(&mut self, file: &RankFile, known: &Known<'_>) -> Result<(), SourceError> {
         let Known { leaf, entry, chunk, .. } = known;
+        let file_name = file.name_of(leaf.value);
+        if entry.ignored {
+            self.catalog.left_out.insert(format!("{} (the model computes it)", entry.name));
+            return Ok(());
+        }
         if entry.holds.is_empty() {
             let place = Place { rank: file.rank, chunk: *chunk };
             self.extra_state(file, known, self.in_model(known.numbers, place));
@@ -124,7 +135,7 @@ impl Builder<'_> {
             let which = if entry.stage == Stage::First { "first" } else { "last" };
             let (stage, stages) = (layout.stage(place), layout.stages.count());
             let what = format!("belongs to the {which} of {stages} pipeline stages, but is in stage {stage}");
-            return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
+            return Err(SourceError::Tensor { file: file_name.to_owned(), tensor: leaf.path.clone(), what });
         }
         let numbers = self.in_model(known.numbers, place);
         self.check_place(file, known, numbers)?;
@@ -137,13 +148,16 @@ impl Builder<'_> {
             return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
         };
         let stored =
-            Stored { rank: file.rank, file: &file.name, path: &leaf.path, tensor, storage: storage.extent };
+            Stored { rank: file.rank, file: file_name, path: &leaf.path, tensor, storage: storage.extent };
         self.spelling(&stored, entry, numbers)?;
         self.tensor(&stored, entry, numbers)
     }
 
     /// The numbers in the model of what has these numbers at `place`.
     pub(super) fn in_model(&self, local: Numbers, place: Place) -> Numbers {
+        if self.model.global_layers() {
+            return local;
+        }
         let layout = &self.catalog.layout;
         Numbers {
             layer: local.layer.map(|layer| layout.layers_at(place).start.saturating_add(layer)),
@@ -163,7 +177,8 @@ impl Builder<'_> {
     /// A tensor is in a layer of its kind, and of an expert that its rank has.
     fn check_place(&self, file: &RankFile, known: &Known<'_>, numbers: Numbers) -> Result<(), SourceError> {
         let wrong = |what: String| {
-            Err(SourceError::Tensor { file: file.name.clone(), tensor: known.leaf.path.clone(), what })
+            let file = file.name_of(known.leaf.value).to_owned();
+            Err(SourceError::Tensor { file, tensor: known.leaf.path.clone(), what })
         };
         if let (Some(layer), Some(_)) = (numbers.layer, self.model.size("experts")) {
             let kind = self.model.kind_of(layer);
@@ -173,6 +188,14 @@ impl Builder<'_> {
             }
         }
         match known.numbers.expert {
+            Some(expert) if self.model.global_layers() => {
+                let each = self.experts_per_rank();
+                let first = each.saturating_mul(file.rank.ep);
+                if (first..first.saturating_add(each)).contains(&expert) {
+                    return Ok(());
+                }
+                wrong(format!("is of expert {expert}, but its rank has {each} from {first} on"))
+            }
             Some(expert) if expert >= self.experts_per_rank() => {
                 let each = self.experts_per_rank();
                 wrong(format!("is of expert {expert} on its rank, but by its args each rank has {each}"))
@@ -209,7 +232,14 @@ impl Builder<'_> {
             }
             return Ok(());
         }
+        if entry.copy {
+            return Ok(());
+        }
         self.catalog.spell(&entry.name, numbers.layer);
+        if entry.fixed_part.is_some() {
+            // Its other parts are under other names.
+            return Ok(());
+        }
         for holding in &entry.holds {
             let param = numbers.fill(&holding.param).into();
             let known = self.names.entry(param).or_insert_with(|| entry.name.clone());
@@ -229,6 +259,26 @@ impl Builder<'_> {
         entry: &Entry,
         numbers: Numbers,
     ) -> Result<(), SourceError> {
+        if !entry.stacked {
+            return self.single(stored, entry, numbers);
+        }
+        let experts = self.experts_per_rank();
+        let first = experts.saturating_mul(stored.rank.ep);
+        if stored.tensor.shape.0.first() != Some(&experts.into()) {
+            let shape = &stored.tensor.shape;
+            return Err(stored.error(format!("its shape is {shape}, but each rank has {experts} experts")));
+        }
+        for expert in 0..experts {
+            let tensor = expert_of(stored.tensor, expert)
+                .ok_or_else(|| stored.error("its strides are beyond reason".into()))?;
+            let numbers = Numbers { expert: Some(first.saturating_add(expert)), ..numbers };
+            self.single(&Stored { tensor: &tensor, ..*stored }, entry, numbers)?;
+        }
+        Ok(())
+    }
+
+    /// A tensor of one layer or of one expert.
+    fn single(&mut self, stored: &Stored<'_>, entry: &Entry, numbers: Numbers) -> Result<(), SourceError> {
         let shape = &stored.tensor.shape;
         for holding in &entry.holds {
             if holding.dimensions.len() != shape.rank() {
@@ -331,33 +381,3 @@ impl Builder<'_> {
 
 /// No parameter has as many bytes; sizes below this can be multiplied by ranks and element sizes without harm.
 const LARGEST: u64 = 1 << 50;
-
-/// Where the positions of a band are stored.
-fn chunk(stored: &Stored<'_>, band: &Band, axis: usize) -> Result<Chunk, SourceError> {
-    checked_chunk(stored, band, axis).ok_or_else(|| stored.error("its strides are beyond reason".into()))
-}
-
-/// `None` where it is stored beyond 64 bits (strides of axes with one element may be anything).
-fn checked_chunk(stored: &Stored<'_>, band: &Band, axis: usize) -> Option<Chunk> {
-    let element = stored.tensor.dtype.size();
-    let sizes = &stored.tensor.shape.0;
-    let strides = stored.tensor.strides.iter().zip(sizes).map(|(stride, size)| {
-        // The stride of an axis with one element leads nowhere.
-        if *size <= 1 { Some(0) } else { stride.checked_mul(element) }
-    });
-    let strides: Vec<u64> = strides.collect::<Option<_>>()?;
-    let stride = strides.get(axis).copied().unwrap_or(element);
-    let offset = stored.tensor.offset.checked_mul(element)?.checked_add(band.at.checked_mul(stride)?)?;
-    let period = match band.repeat {
-        1 => None,
-        _ => Some(Period { len: band.len, step: band.at_step.checked_mul(stride)? }),
-    };
-    Some(Chunk {
-        span: band.from..band.from.checked_add(band.positions())?,
-        rank: stored.rank,
-        object: stored.storage.object,
-        start: stored.storage.offset.checked_add(offset)?,
-        strides,
-        period,
-    })
-}

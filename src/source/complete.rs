@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::SourceError;
 use crate::catalog::{Catalog, Param, RankFile};
-use crate::family::{DEPTH, EXPERT, Entry, LAYER, LayerKind, Model, Numbers};
+use crate::family::{DEPTH, Entry, LAYER, Model, Numbers};
 
 /// Checks that nothing is missing.
 pub(super) fn check(catalog: &Catalog, model: &Model, missing: &[String]) -> Result<(), SourceError> {
@@ -101,26 +101,8 @@ impl Checker<'_> {
 
     /// Every layer (and expert in it) that must have `param` if any has.
     fn numbers<'p>(&self, param: &'p str) -> impl Iterator<Item = Numbers> + use<'_, 'p> {
-        let kinds: BTreeSet<LayerKind> = self
-            .model
-            .entries()
-            .iter()
-            .filter(|entry| entry.holds.iter().any(|held| held.param == param))
-            .map(|entry| entry.layers)
-            .collect();
-        let experts = if param.contains(EXPERT) { self.model.size("experts").unwrap_or(0) } else { 1 };
-        let experts = u32::try_from(experts).unwrap_or(u32::MAX);
         let layers = u32::try_from(self.catalog.layout.stages.total()).unwrap_or(u32::MAX);
-        let of_kind =
-            move |layer: &u32| kinds.contains(&LayerKind::Any) || kinds.contains(&self.model.kind_of(*layer));
-        let depths = if param.contains(DEPTH) { self.model.predictions() } else { 0 };
-        let depths = (0..depths).map(|depth| Numbers { depth: Some(depth), ..Numbers::default() });
-        let layers = if param.contains(LAYER) { 0..layers } else { 0..0 };
-        let of_layer = |layer| Numbers { layer: Some(layer), ..Numbers::default() };
-        layers.filter(of_kind).map(of_layer).chain(depths).flat_map(move |numbers| {
-            let expert = |expert| param.contains(EXPERT).then_some(expert);
-            (0..experts).map(move |number| Numbers { expert: expert(number), ..numbers })
-        })
+        self.model.numbers_of(param, layers)
     }
 }
 

@@ -9,7 +9,7 @@ use super::locate::{Located, Sizes};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;
 use crate::catalog::{BufferFile, RankFile};
-use crate::family::{Copies, Family, Model, layer_templates};
+use crate::family::{Copies, Family, Format, Model, layer_templates};
 use crate::format::megatron::RankDir;
 use crate::layout::Rank;
 use crate::value::Value;
@@ -74,7 +74,7 @@ pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, V
             let TorchFile { name, tree, storages, .. } = file;
             BufferFile { object, name, tree, storages }
         });
-        RankFile { rank, object: file.object, name, tree, storages, left_out, buffers }
+        RankFile { rank, object: file.object, name, tree, storages, left_out, buffers, files: HashMap::new() }
     });
     Ok((said, ranked.collect()))
 }
@@ -129,6 +129,11 @@ impl Stated {
 
 /// The first of `families` that describes the checkpoint, applied to its args.
 pub(super) fn model(families: &[Arc<Family>], tp: u32, files: &[RankFile]) -> Result<Model, SourceError> {
+    model_of(&family(families, files)?, tp, files)
+}
+
+/// The first of `families` that describes the checkpoint.
+fn family(families: &[Arc<Family>], files: &[RankFile]) -> Result<Arc<Family>, SourceError> {
     let mut names = HashSet::new();
     let mut example = String::new();
     let Some(first) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
@@ -142,11 +147,21 @@ pub(super) fn model(families: &[Arc<Family>], tp: u32, files: &[RankFile]) -> Re
             names.insert(leaf.path);
         }
     }
-    let family = families.iter().find(|family| family.matches(args, &|name| names.contains(name)));
+    let family = families.iter().find(|family| {
+        family.format() == Format::Megatron && family.matches(args, &|name| names.contains(name))
+    });
     let Some(family) = family else {
-        let known = families.iter().map(|family| family.name.as_str()).collect::<Vec<_>>().join(", ");
+        let megatron = families.iter().filter(|family| family.format() == Format::Megatron);
+        let known = megatron.map(|family| family.name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(SourceError::UnknownFamily { file: first.name.clone(), example, known });
     };
+    Ok(family.clone())
+}
+
+/// A family applied to the args of the files, which must agree.
+pub(super) fn model_of(family: &Arc<Family>, tp: u32, files: &[RankFile]) -> Result<Model, SourceError> {
+    let Some(first) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
+    let args = args_of(&first.tree, &first.name)?;
     let version = match first.tree.get("checkpoint_version") {
         Some(Value::Float(version)) => *version,
         // Versions are small numbers, so nothing is lost.

@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::catalog::ChunkError;
+use crate::family::config::ConfigError;
 use crate::family::{ArrangeError, ModelError};
+use crate::format::safetensors::SafetensorsError;
 use crate::format::torch::TorchError;
 use crate::layout::Stages;
 use crate::store::StoreError;
@@ -46,6 +48,34 @@ pub enum SourceError {
         file: String,
         /// What is wrong.
         source: TorchError,
+    },
+    /// A safetensors file that is damaged, or none.
+    #[error("{file}: {source}")]
+    Safetensors {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: SafetensorsError,
+    },
+    /// A `config.json` that cannot be said in `args`.
+    #[error("{file}: {source}")]
+    Config {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: Box<ConfigError>,
+    },
+    /// A `config.json` of an architecture that no family describes.
+    #[error("{file}: its model_type is {found:?}; known: {known}. {advice}")]
+    ModelType {
+        /// The file.
+        file: String,
+        /// What it says.
+        found: String,
+        /// Those that there are.
+        known: String,
+        /// The way out.
+        advice: &'static str,
     },
     /// A rank file whose contents are not a Megatron checkpoint's.
     #[error("{file}: {what}")]

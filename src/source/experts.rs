@@ -4,7 +4,7 @@ use super::SourceError;
 use super::locate::Sizes;
 use crate::catalog::RankFile;
 use crate::family::{ArgRole, Model};
-use crate::format::megatron::{MODEL_FILE, rank_dir};
+use crate::format::megatron::rank_dir;
 use crate::layout::{Experts, Layout, Stages};
 use crate::value::Value;
 
@@ -42,6 +42,7 @@ pub(super) fn really_missing(
     sizes: Sizes,
     experts: Option<Experts>,
     files: &[RankFile],
+    ending: &str,
 ) -> Vec<String> {
     let layout = Layout { experts, ..Layout::dense(sizes.tp, Stages::nearly_even(0, sizes.pp)) };
     let Some(args) = files.first().and_then(|file| file.tree.get("args")) else { return missing };
@@ -51,7 +52,7 @@ pub(super) fn really_missing(
     let processes = model.processes(args, &layout);
     let saved = layout.ranks().filter(|rank| processes.saves(*rank));
     let saved: std::collections::HashSet<String> =
-        saved.map(|rank| format!("{}/{MODEL_FILE}", rank_dir(rank, sizes.pp, sizes.ep))).collect();
+        saved.map(|rank| format!("{}{ending}", rank_dir(rank, sizes.pp, sizes.ep))).collect();
     missing.into_iter().filter(|name| saved.contains(name)).collect()
 }
 

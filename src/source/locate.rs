@@ -42,6 +42,8 @@ pub(super) struct Located {
     pub(super) iteration: Iteration,
     /// Rank files that are there.
     pub(super) files: Vec<RankPath>,
+    /// What follows the name of a rank in that of its file.
+    pub(super) ending: String,
 }
 
 /// A rank file.
@@ -75,7 +77,7 @@ impl Located {
         ranks
             .map(|rank| rank_dir(rank, pp, ep))
             .filter(|name| !there.contains(name.as_str()))
-            .map(|name| format!("{name}/{MODEL_FILE}"))
+            .map(|name| format!("{name}{}", self.ending))
             .collect()
     }
 }
@@ -92,7 +94,18 @@ pub(super) fn locate(path: &Path, choice: Option<IterationChoice>) -> Result<Loc
         if is_iteration { iteration_itself(path, choice)? } else { below_root(path, &names, choice)? };
     let names = if is_iteration { names } else { list(&directory)? };
     let files = rank_files(&directory, &names)?;
-    Ok(Located { directory, iteration, files })
+    Ok(Located { directory, iteration, files, ending: format!("/{MODEL_FILE}") })
+}
+
+/// Names in the directory `path`, unless it is a run of Megatron, whatever else lies in it; `None` where it is that or no directory.
+pub(super) fn names(path: &Path) -> Result<Option<Vec<String>>, SourceError> {
+    if path.is_file() {
+        return Ok(None);
+    }
+    let names = list(path)?;
+    let is_run = names.iter().any(|name| name == TRACKER || parse_rank_dir(name).is_some())
+        || !iterations(&names).is_empty();
+    Ok(Some(names).filter(|_| !is_run))
 }
 
 /// `path` holds rank directories: its own name says the iteration.
@@ -190,16 +203,12 @@ fn no_tracker(path: &Path, names: &[String]) -> SourceError {
     if has(".metadata") || has("metadata.json") || names.iter().any(|name| name.ends_with(".distcp")) {
         return unsupported(TORCH_DIST);
     }
-    if names.iter().any(|name| name.ends_with(".safetensors")) || has("config.json") {
-        return unsupported(
-            "this looks like a Hugging Face model, which this version does not read; it reads legacy Megatron directories",
-        );
-    }
-    not_one(format!("not a Megatron checkpoint: there is neither {TRACKER} nor a directory mp_rank_00"))
+    not_one(format!(
+        "neither a Megatron checkpoint ({TRACKER} or a directory mp_rank_00) nor a Hugging Face model (config.json with safetensors files)"
+    ))
 }
 
-const TORCH_DIST: &str =
-    "this is a torch_dist checkpoint, which this version does not read; it reads legacy Megatron directories";
+const TORCH_DIST: &str = "this is a torch_dist checkpoint, which this version does not read; it reads legacy Megatron directories and Hugging Face models";
 
 fn iterations(names: &[String]) -> Vec<String> {
     names.iter().filter(|name| *name == RELEASE || parse_iteration_dir(name).is_some()).cloned().collect()
@@ -233,7 +242,7 @@ fn rank_files(directory: &Path, names: &[String]) -> Result<Vec<RankPath>, Sourc
     Ok(files)
 }
 
-fn list(path: &Path) -> Result<Vec<String>, SourceError> {
+pub(super) fn list(path: &Path) -> Result<Vec<String>, SourceError> {
     let failed = |source| SourceError::Io { path: path.into(), source };
     let mut names = Vec::new();
     for entry in fs::read_dir(path).map_err(failed)? {

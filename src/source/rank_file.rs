@@ -1,11 +1,9 @@
 //! Reads the files of every rank: the model with what belongs to it, and the buffers of a distributed optimizer.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
 use super::SourceError;
 use super::locate::{Located, RankPath};
 use super::torch_file::{self, TorchFile};
+use super::workers::in_parallel;
 use crate::extent::ObjectId;
 use crate::format::megatron::{OPTIMIZER_ENTRIES, RANK_STATE_ENTRIES, RankDir, parse_model_entry};
 use crate::store::FileStore;
@@ -21,9 +19,6 @@ pub(super) struct ReadFile {
     /// The buffers of a distributed optimizer.
     pub(super) buffers: Option<(ObjectId, TorchFile)>,
 }
-
-/// Reads at the same time, so that slow storage is waited for once and not once per rank.
-const READERS: usize = 16;
 
 /// Files of one rank in the store.
 struct Objects<'a> {
@@ -47,25 +42,7 @@ pub(super) fn read_all(
         let added = rank.file.buffers.as_ref().map(|path| store.add(path)).transpose();
         rank.buffers = added.map_err(|error| state(error.into()))?;
     }
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(rank) = ranks.get(index) else { return done };
-            done.push((index, read(rank, store, with_optimizer)));
-        }
-    };
-    let mut results: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..READERS.min(ranks.len())).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
-    });
-    results.sort_by_key(|(index, _)| *index);
-    if results.len() != ranks.len() {
-        let what = "reading its rank files failed by a bug in ckpt-fs; the lines before say where".into();
-        return Err(SourceError::NotACheckpoint { path: located.directory.clone(), what });
-    }
-    results.into_iter().map(|(_, result)| result).collect()
+    in_parallel(&ranks, |rank| read(rank, store, with_optimizer))
 }
 
 fn read(rank: &Objects<'_>, store: &FileStore, with_optimizer: bool) -> Result<ReadFile, SourceError> {

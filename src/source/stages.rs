@@ -64,6 +64,10 @@ fn stages(
     let mut counts = Vec::new();
     for stage in 0..layout.stages.count() {
         let layers = seen.remove(&stage).unwrap_or_default();
+        // Where names have the numbers of the model, those of a stage go on where the one before it ends.
+        let before = counts.iter().sum::<u32>();
+        let first = if model.global_layers() { before } else { 0 };
+        let layers: BTreeSet<u32> = layers.into_iter().map(|layer| layer.wrapping_sub(first)).collect();
         let count = layers.last().map_or(0, |last| last.saturating_add(1));
         if let Some(gap) = (0..count).find(|layer| !layers.contains(layer)) {
             let file = files

@@ -1,7 +1,8 @@
-//! The tree of a mount: one view at its root, or a directory per layout, made when it is first asked for.
+//! The tree of a mount: one view at its root, or a directory per format and layout, made when it is first asked for.
 //!
 //! Files are laid out when their size is first asked for. Plans are kept in a bounded number and made again when needed.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -15,16 +16,16 @@ use crate::layout::{Layout, LayoutSpec};
 use crate::plan::FilePlan;
 use crate::reader::{Checksums, CrcMode, ReadError, Reader};
 use crate::store::StoreError;
-use crate::view::megatron::{FileKind, MegatronView};
-use crate::view::{Stock, ViewError};
+use crate::view::{Conversions, Format, View, ViewError};
 
 /// What a mount shows.
 #[derive(Debug, Clone)]
 pub enum Shape {
-    /// One layout, at the root.
-    One(Layout),
-    /// Every layout, each in a directory of its name.
-    Many,
+    /// One format and layout, at the root.
+    One(Format, Layout),
+    /// Every layout, each in a directory of its name: those of this format, at the root. Without one those of the source's own format at the
+    /// root, and those of others in a directory for each format.
+    Many(Option<Format>),
 }
 
 /// How a mount behaves.
@@ -41,10 +42,11 @@ pub struct Settings {
 
 /// The tree of a mount.
 pub struct Views {
-    stock: Arc<Stock>,
+    conversions: Arc<Conversions>,
     reader: Reader,
     settings: Settings,
-    many: bool,
+    /// Directories that get a directory for each layout asked for, and in which format.
+    growing: BTreeMap<Ino, Format>,
     table: RwLock<Table>,
     plans: Plans,
 }
@@ -52,65 +54,96 @@ pub struct Views {
 /// A file of a view, until it is laid out and after.
 #[derive(Debug)]
 pub(super) struct ViewFile {
-    view: Arc<MegatronView>,
-    kind: FileKind,
+    view: Arc<dyn View>,
+    /// Which of the view's files.
+    number: usize,
     size: OnceLock<u64>,
     checksums: Checksums,
 }
 
 impl Views {
-    /// The tree of `shape` over `stock`.
+    /// The tree of `shape` over everything that a source can be shown as.
     ///
     /// # Errors
     /// [`ViewError`] where the layout of the root cannot be laid out: one rank of every stage is tried.
     pub fn new(
-        stock: Arc<Stock>,
+        conversions: Arc<Conversions>,
         reader: Reader,
         shape: &Shape,
         settings: Settings,
     ) -> Result<Self, ViewError> {
-        let views = Self {
-            stock,
+        let mut views = Self {
+            conversions,
             reader,
             settings,
-            many: matches!(shape, Shape::Many),
+            growing: BTreeMap::new(),
             table: RwLock::new(Table::new()),
             plans: Plans::new(),
         };
         match shape {
-            Shape::One(layout) => views.add(layout, None)?,
-            Shape::Many => {
-                let source = views.stock.catalog.layout.clone();
-                views.add(&source, Some(&source.to_string()))?
+            Shape::One(format, layout) => {
+                views.add(*format, layout, &[])?;
             }
-        };
+            Shape::Many(None) => views.add_formats()?,
+            Shape::Many(Some(format)) => views.add_layouts(*format, &[])?,
+        }
         Ok(views)
     }
 
-    /// Adds the files of a layout, to the root or to the directory of this name in it, and returns where they are.
+    /// The directories that stand at the root of a mount of many, each with the layout that the source has in it.
+    fn add_formats(&mut self) -> Result<(), ViewError> {
+        let own = self.conversions.own_format();
+        if !own.is_single() {
+            self.add_layouts(own, &[])?;
+        }
+        for format in Format::ALL {
+            // What cannot be shown is not there; `inspect` says why.
+            if self.conversions.stock(format).is_ok() {
+                self.add_layouts(format, &[format.name()])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory of a format, with the layout that the source has in it; a format with one layout has its files there.
+    fn add_layouts(&mut self, format: Format, names: &[&str]) -> Result<(), ViewError> {
+        let layout = self.conversions.stock(format)?.catalog.layout.clone();
+        if format.is_single() {
+            return self.add(format, &layout, names).map(|_| ());
+        }
+        let mut directory = Ino::ROOT;
+        for name in names {
+            directory = self.table.write().directory(directory, name, name);
+        }
+        self.growing.insert(directory, format);
+        let name = format.layout_name(&layout);
+        self.add(format, &layout, &[names, &[name.as_str()]].concat()).map(|_| ())
+    }
+
+    /// Adds the files of a layout, to the root or to the directory that these names lead to, and returns where they are.
     ///
     /// Everything that can fail comes before the first entry is added, and all are added at once: a reader sees the whole checkpoint or
     /// none. A directory without its tracker would make training start from nothing.
-    fn add(&self, layout: &Layout, directory: Option<&str>) -> Result<Ino, ViewError> {
-        let view = Arc::new(MegatronView::new(self.stock.clone(), layout.clone()));
-        for rank in layout.ranks().filter(|rank| rank.tp == 0) {
-            view.plan(FileKind::Rank(rank))?;
-        }
-        let files = view.files();
-        // Buffers are laid out by rules of their own.
-        if let Some(buffers) = files.iter().find(|file| matches!(file.kind, FileKind::Buffers(_))) {
-            view.plan(buffers.kind)?;
+    fn add(&self, format: Format, layout: &Layout, names: &[&str]) -> Result<Ino, ViewError> {
+        let view = self.conversions.view(format, layout)?;
+        for (number, _) in view.files().iter().enumerate().filter(|(_, file)| file.is_probe) {
+            view.plan(number)?;
         }
         let mut table = self.table.write();
-        let root = directory.map_or(Ino::ROOT, |name| table.directory(Ino::ROOT, name, name));
-        for file in files {
+        let (mut root, mut identity) = (Ino::ROOT, String::new());
+        for name in names {
+            identity = if identity.is_empty() { (*name).to_owned() } else { format!("{identity}/{name}") };
+            root = table.directory(root, name, &identity);
+        }
+        let within = if names.is_empty() { identity_of(format, layout) } else { identity };
+        for (number, file) in view.files().iter().enumerate() {
             let node = ViewFile {
                 view: view.clone(),
-                kind: file.kind,
+                number,
                 size: OnceLock::new(),
                 checksums: Checksums::new(self.settings.crc),
             };
-            table.file(root, &layout.to_string(), &file.path, node);
+            table.file(root, &within, &file.path, node);
         }
         Ok(root)
     }
@@ -119,18 +152,20 @@ impl Views {
         self.table.read().get(ino).ok_or(TreeError::NotFound)
     }
 
-    /// The directory of the layout called `name`: only canonical names are names.
-    fn layout_directory(&self, name: &str) -> Result<Ino, TreeError> {
+    /// The directory of the layout called `name` in `parent`, which holds those of a format: only canonical names are names.
+    fn layout_directory(&self, parent: Ino, format: Format, name: &str) -> Result<Ino, TreeError> {
         let spec = LayoutSpec::parse(name).map_err(|_| TreeError::NotFound)?;
-        let layout = self.stock.layout(&spec).map_err(|error| {
+        let layout = self.conversions.layout(format, &spec).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
             TreeError::NotFound
         })?;
-        if layout.to_string() != name {
-            (self.settings.log)(&format!("{name}: this layout is called {layout} here"));
+        let canonical = format.layout_name(&layout);
+        if canonical != name {
+            (self.settings.log)(&format!("{name}: this layout is called {canonical} here"));
             return Err(TreeError::NotFound);
         }
-        self.add(&layout, Some(name)).map_err(|error| {
+        let names: &[&str] = if parent == Ino::ROOT { &[name] } else { &[format.name(), name] };
+        self.add(format, &layout, names).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
             TreeError::Io(error.to_string())
         })
@@ -140,7 +175,7 @@ impl Views {
         if let Some(plan) = self.plans.get(ino) {
             return Ok(plan);
         }
-        let planned = file.view.plan(file.kind).map_err(|error| TreeError::Io(error.to_string()))?;
+        let planned = file.view.plan(file.number).map_err(|error| TreeError::Io(error.to_string()))?;
         let plan = Arc::new(planned.plan);
         self.plans.put(ino, plan.clone());
         Ok(plan)
@@ -173,8 +208,10 @@ impl Tree for Views {
         let child = self.table.read().child(parent, name);
         let ino = match child {
             Some(ino) => ino,
-            None if self.many && parent == Ino::ROOT => self.layout_directory(name)?,
-            None => return Err(TreeError::NotFound),
+            None => match self.growing.get(&parent) {
+                Some(format) => self.layout_directory(parent, *format, name)?,
+                None => return Err(TreeError::NotFound),
+            },
         };
         let node = self.node(ino)?;
         self.attr_of(&node)
@@ -195,12 +232,13 @@ impl Tree for Views {
     }
 
     fn grows(&self, ino: Ino) -> bool {
-        self.many && ino == Ino::ROOT
+        self.growing.contains_key(&ino)
     }
 
     fn total_bytes(&self) -> u64 {
-        let catalog = &self.stock.catalog;
-        let optimizer = catalog.optimizer.iter().filter(|_| self.stock.optimizer.is_some());
+        let stock = self.conversions.own();
+        let catalog = &stock.catalog;
+        let optimizer = catalog.optimizer.iter().filter(|_| stock.optimizer.is_some());
         let states =
             optimizer.flat_map(|optimizer| optimizer.elements().flat_map(|(_, params)| params.all()));
         let params = catalog.params().iter().chain(states);
@@ -210,8 +248,7 @@ impl Tree for Views {
     fn io_mode(&self, ino: Ino) -> Result<IoMode, TreeError> {
         match &self.node(ino)?.kind {
             NodeKind::Directory => Err(TreeError::IsDirectory),
-            // Loaders of `.pt` files read; a direct read goes into their memory without a stop in the page cache.
-            NodeKind::File(_) => Ok(self.settings.io.unwrap_or(IoMode::Direct)),
+            NodeKind::File(file) => Ok(self.settings.io.unwrap_or_else(|| suited(file))),
         }
     }
 
@@ -226,6 +263,18 @@ impl Tree for Views {
     }
 }
 
+/// Loaders of `.pt` files read: a direct read goes into their memory without a stop in the page cache. Those of safetensors map.
+fn suited(file: &ViewFile) -> IoMode {
+    let is_mapped = file.view.files().get(file.number).is_some_and(|file| file.is_mapped);
+    if is_mapped { IoMode::Cached } else { IoMode::Direct }
+}
+
+/// What numbers of nodes are made of where one view is the root.
+fn identity_of(format: Format, layout: &Layout) -> String {
+    let layout = format.layout_name(layout);
+    if format == Format::Megatron { layout } else { format!("{format}/{layout}") }
+}
+
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Settings").field("crc", &self.crc).field("io", &self.io).finish_non_exhaustive()
@@ -234,6 +283,6 @@ impl std::fmt::Debug for Settings {
 
 impl std::fmt::Debug for Views {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Views").field("many", &self.many).finish_non_exhaustive()
+        f.debug_struct("Views").field("growing", &self.growing).finish_non_exhaustive()
     }
 }

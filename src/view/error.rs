@@ -1,8 +1,11 @@
 //! Why a view cannot be made.
 
-use crate::family::{ArrangeError, LimitError, VocabularyError};
+use super::Format;
+use crate::family::config::ConfigError;
+use crate::family::{ArrangeError, LimitError, ModelError, VocabularyError};
+use crate::format::safetensors::SafetensorsError;
 use crate::format::{torch::TorchError, zip::ZipError};
-use crate::layout::{LayoutError, Stages};
+use crate::layout::{Layout, LayoutError, Stages};
 use crate::plan::GatherError;
 
 /// Why a view cannot be made.
@@ -145,7 +148,126 @@ pub enum ViewError {
         /// The source file.
         file: String,
     },
+    /// Tensors that a safetensors file cannot hold.
+    #[error(transparent)]
+    Safetensors(#[from] SafetensorsError),
+    /// A source that no family of another format describes.
+    #[error("a {title} checkpoint cannot be shown as {format}: no family describes such files of it")]
+    NoFamily {
+        /// The source's family for people.
+        title: String,
+        /// The format asked for.
+        format: Format,
+    },
+    /// An architecture that is not one of the source's.
+    #[error("--hf-model-type {wanted}: a {title} checkpoint can be shown as: {}", .known.join(", "))]
+    NoModelType {
+        /// The architecture asked for.
+        wanted: String,
+        /// The source's family for people.
+        title: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A spelling of names that the family does not have.
+    #[error("--megatron-spec {dialect}: possible: {}", .known.join(", "))]
+    Dialect {
+        /// The spelling asked for.
+        dialect: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A version of an engine whose names are not known.
+    #[error("names of {format} {version} are not known for this model; known versions: {}", .known.join(", "))]
+    EngineVersion {
+        /// The engine.
+        format: Format,
+        /// The version asked for.
+        version: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// A layout that the format does not have.
+    #[error("{format} files have no layout {layout}{}", advice(*.format))]
+    NoSuchLayout {
+        /// The format.
+        format: Format,
+        /// The layout asked for.
+        layout: Layout,
+    },
+    /// A model that the other family cannot describe.
+    #[error("as {title}: {source}")]
+    Model {
+        /// The family for people.
+        title: String,
+        /// Why not.
+        source: ModelError,
+    },
+    /// A parameter that the other family has no tensor for.
+    #[error(
+        "{title} files have no place for {param}; if the architecture is another one, say which with --hf-model-type"
+    )]
+    NoPlace {
+        /// The family for people.
+        title: String,
+        /// The parameter.
+        param: String,
+    },
+    /// A parameter that the other family's models cannot be without.
+    #[error(
+        "{title} files need {param}, which this checkpoint does not have; if the architecture is another one, say which with --hf-model-type"
+    )]
+    Lacks {
+        /// The family for people.
+        title: String,
+        /// The parameter.
+        param: String,
+    },
+    /// Args that a `config.json` cannot say.
+    #[error("{source}; if the architecture is another one, say which with --hf-model-type")]
+    NotExpressible {
+        /// What.
+        source: Box<ConfigError>,
+    },
+    /// A `config.json` that args cannot say.
+    #[error("config.json cannot be said in Megatron's args: {source}")]
+    Inexpressible {
+        /// What.
+        source: Box<ConfigError>,
+    },
+    /// A template of another model.
+    #[error(
+        "{template}/config.json is of another model: {field} is {template_says} by it, {args_say} by the checkpoint"
+    )]
+    Template {
+        /// The template.
+        template: String,
+        /// What differs.
+        field: String,
+        /// By the template.
+        template_says: String,
+        /// By the source.
+        args_say: String,
+    },
+    /// A template whose config cannot be read.
+    #[error("{template}/config.json: {source}")]
+    TemplateConfig {
+        /// The template.
+        template: String,
+        /// What is wrong with it.
+        source: Box<ConfigError>,
+    },
     /// The source has no file to take `args` from.
     #[error("the source has no rank file")]
     NoRank,
+}
+
+/// What can be asked for instead.
+fn advice(format: Format) -> &'static str {
+    match format {
+        Format::Hf => ": a model directory is whole; --as megatron, safetensors or vllm is cut for ranks",
+        Format::Sglang => ": its loader knows tensor parallelism alone (--tp N)",
+        Format::Vllm => ": its loader knows --tp and --pp alone, with experts cut like the rest",
+        Format::Megatron | Format::Safetensors => "",
+    }
 }

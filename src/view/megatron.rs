@@ -12,14 +12,13 @@ mod pipeline;
 
 use std::sync::Arc;
 
-use super::{PlannedFile, Stock, TargetTensor, ViewError, tensors_at};
+use super::{Format, PlannedFile, Stock, TargetTensor, View, ViewError, ViewFile, tensors_at};
 use crate::catalog::{ExtraState, Iteration};
 use crate::format::megatron::{
     DISTRIBUTED_FILE, MODEL_FILE, OPTIMIZER_ENTRIES, RELEASE, RNG_ENTRY, TRACKER, iteration_dir, model_entry,
     parse_model_entry, parse_rank_dir, rank_dir,
 };
 use crate::layout::{Layout, Place, Rank};
-use crate::plan::Builder;
 use crate::tensor::{Dtype, Shape};
 use crate::value::Value;
 
@@ -27,28 +26,22 @@ use carried::Carried;
 use contents::Contents;
 use optimizer::RankOptimizer;
 
+pub(super) use args::rewrite as rewrite_args;
 pub use optimizer::Form;
-pub use pipeline::training_flags;
+pub use pipeline::training_run;
 
 /// A legacy Megatron checkpoint directory in one layout.
 #[derive(Debug, Clone)]
 pub struct MegatronView {
     stock: Arc<Stock>,
     layout: Layout,
-}
-
-/// A file of the directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ViewFile {
-    /// Path within the directory, `/`-separated.
-    pub path: String,
-    /// What it is.
-    pub kind: FileKind,
+    files: Vec<ViewFile>,
+    kinds: Vec<FileKind>,
 }
 
 /// What a file of the directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileKind {
+enum FileKind {
     /// The file that names the latest iteration.
     Tracker,
     /// What one rank saves of the model and what belongs to it.
@@ -57,45 +50,32 @@ pub enum FileKind {
     Buffers(Rank),
 }
 
-impl MegatronView {
-    /// The view of `stock` in `layout`, which [`Stock::layout`] has checked.
-    #[must_use]
-    pub fn new(stock: Arc<Stock>, layout: Layout) -> Self {
-        Self { stock, layout }
+impl View for MegatronView {
+    fn format(&self) -> Format {
+        Format::Megatron
     }
 
-    /// Its layout.
-    #[must_use]
-    pub fn layout(&self) -> &Layout {
+    fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Every file, in the order of a listing. With experts, some pairs of tensor and expert rank may be no process's: a process opens only
-    /// the files of its own rank, so theirs do no harm.
-    #[must_use]
-    pub fn files(&self) -> Vec<ViewFile> {
-        let iteration = self.iteration();
-        let mut ranks: Vec<Rank> = self.layout.ranks().collect();
-        ranks.sort_by_key(|rank| (rank.tp, rank.pp, rank.ep));
-        let file = |name: &str, kind, rank| {
-            let directory = rank_dir(rank, self.layout.pp(), self.layout.ep());
-            ViewFile { path: format!("{iteration}/{directory}/{name}"), kind }
-        };
-        let has_buffers = matches!(self.stock.optimizer, Some(Form::Distributed(_)));
-        let mut files = Vec::new();
-        for rank in ranks {
-            let buffers = file(DISTRIBUTED_FILE, FileKind::Buffers(rank), rank);
-            files.extend(Some(buffers).filter(|_| has_buffers));
-            files.push(file(MODEL_FILE, FileKind::Rank(rank), rank));
-        }
-        files.push(ViewFile { path: TRACKER.to_owned(), kind: FileKind::Tracker });
-        files
+    fn files(&self) -> &[ViewFile] {
+        &self.files
     }
 
-    /// Whether `path` is a file that a rank of this iteration saves in whatever layout, and that this view has in its own: buffers of an
-    /// optimizer count only where the view shows one, for otherwise their contents would be nowhere.
-    #[must_use]
-    pub fn is_rank_file(&self, path: &str) -> bool {
+    fn plan(&self, number: usize) -> Result<PlannedFile, ViewError> {
+        match self.kinds.get(number).copied().unwrap_or(FileKind::Tracker) {
+            FileKind::Tracker => {
+                Ok(PlannedFile::of_bytes(self.stock.catalog.iteration.to_string().into_bytes()))
+            }
+            FileKind::Rank(rank) => self.rank_file(rank),
+            FileKind::Buffers(rank) => self.buffer_file(rank),
+        }
+    }
+
+    /// A file that a rank of this iteration saves in whatever layout: buffers of an optimizer count only where the view shows one, for
+    /// otherwise their contents would be nowhere.
+    fn may_replace(&self, path: &str) -> bool {
         match path.split('/').collect::<Vec<_>>()[..] {
             [iteration, rank, file] => {
                 let is_saved =
@@ -105,27 +85,46 @@ impl MegatronView {
             _ => false,
         }
     }
+}
+
+impl MegatronView {
+    /// The view of `stock` in `layout`, which [`Stock::layout`] has checked.
+    #[must_use]
+    pub fn new(stock: Arc<Stock>, layout: Layout) -> Self {
+        let mut view = Self { stock, layout, files: Vec::new(), kinds: Vec::new() };
+        view.list();
+        view
+    }
+
+    /// With experts, some pairs of tensor and expert rank may be no process's: a process opens only the files of its own rank, so theirs do no
+    /// harm.
+    fn list(&mut self) {
+        let iteration = self.iteration();
+        let mut ranks: Vec<Rank> = self.layout.ranks().collect();
+        ranks.sort_by_key(|rank| (rank.tp, rank.pp, rank.ep));
+        let has_buffers = matches!(self.stock.optimizer, Some(Form::Distributed(_)));
+        for (index, rank) in ranks.into_iter().enumerate() {
+            let directory = rank_dir(rank, self.layout.pp(), self.layout.ep());
+            let mut file = |name: &str, kind, is_probe| {
+                let path = format!("{iteration}/{directory}/{name}");
+                self.files.push(ViewFile { path, rank: Some(rank), is_mapped: false, is_probe });
+                self.kinds.push(kind);
+            };
+            if has_buffers {
+                file(DISTRIBUTED_FILE, FileKind::Buffers(rank), index == 0);
+            }
+            // Ranks of one stage are alike.
+            file(MODEL_FILE, FileKind::Rank(rank), rank.tp == 0);
+        }
+        let path = TRACKER.to_owned();
+        self.files.push(ViewFile { path, rank: None, is_mapped: false, is_probe: false });
+        self.kinds.push(FileKind::Tracker);
+    }
 
     fn iteration(&self) -> String {
         match self.stock.catalog.iteration {
             Iteration::Number(number) => iteration_dir(number),
             Iteration::Release => RELEASE.to_owned(),
-        }
-    }
-
-    /// Lays out one file. Grows with its tensors, not with their bytes.
-    ///
-    /// # Errors
-    /// [`ViewError`] where a tensor cannot be made of what the source has.
-    pub fn plan(&self, kind: FileKind) -> Result<PlannedFile, ViewError> {
-        match kind {
-            FileKind::Tracker => {
-                let mut builder = Builder::new();
-                builder.literal(self.stock.catalog.iteration.to_string().into_bytes());
-                Ok(PlannedFile { plan: builder.finish(), tensors: Vec::new() })
-            }
-            FileKind::Rank(rank) => self.rank_file(rank),
-            FileKind::Buffers(rank) => self.buffer_file(rank),
         }
     }
 

@@ -65,6 +65,8 @@ pub struct Stock {
     pub optimizer: Option<Form>,
     /// Whether random-number state is carried over.
     pub with_rng: bool,
+    /// Whether it was made of a source in another family's names.
+    pub adopted: bool,
     vocabulary: Option<Vocabulary>,
     limits: Vec<Limit>,
     expert_limits: Vec<Limit>,
@@ -78,19 +80,44 @@ impl Stock {
     /// # Errors
     /// [`ViewError`] where a choice cannot be.
     pub fn new(catalog: Arc<Catalog>, model: Arc<Model>, choices: &Choices) -> Result<Self, ViewError> {
+        Self::make(catalog, model, choices, None)
+    }
+
+    /// As [`Stock::new`], with a vocabulary that args do not say.
+    ///
+    /// # Errors
+    /// As [`Stock::new`].
+    pub(super) fn with_vocabulary(
+        catalog: Arc<Catalog>,
+        model: Arc<Model>,
+        choices: &Choices,
+        vocabulary: Option<Vocabulary>,
+    ) -> Result<Self, ViewError> {
+        Self::make(catalog, model, choices, Some(vocabulary))
+    }
+
+    fn make(
+        catalog: Arc<Catalog>,
+        model: Arc<Model>,
+        choices: &Choices,
+        vocabulary: Option<Option<Vocabulary>>,
+    ) -> Result<Self, ViewError> {
         let mut stock = Self {
             catalog,
             model,
             fill: choices.fill,
             optimizer: None,
             with_rng: choices.with_rng,
+            adopted: vocabulary.is_some(),
             vocabulary: None,
             limits: Vec::new(),
             expert_limits: Vec::new(),
             group_kinds: BTreeSet::new(),
         };
         let rows = stock.dimensions().find(|(name, _)| *name == VOCABULARY).map(|(_, size)| size);
-        if let (Some(rows), Some(args)) = (rows, stock.args()) {
+        if let Some(vocabulary) = vocabulary {
+            stock.vocabulary = vocabulary;
+        } else if let (Some(rows), Some(args)) = (rows, stock.args()) {
             let mut vocabulary = stock.model.vocabulary(args, rows, stock.catalog.layout.tp);
             if let Some(given) = choices.vocab_size {
                 vocabulary.state(given)?;
@@ -211,6 +238,21 @@ impl Stock {
         Ok(self.vocabulary.map(|vocabulary| vocabulary.rows(u64::from(tp))).transpose()?)
     }
 
+    /// Rows of a vocabulary that is padded anew, without regard to the layout.
+    fn new_rows(&self) -> Option<u64> {
+        self.vocabulary
+            .filter(|vocabulary| vocabulary.stored_tp.is_none())
+            .and_then(|vocabulary| vocabulary.rows(1).ok())
+    }
+
+    /// Rows of the vocabulary that are carried over where others are made anew: in another format those of the source's padding are not.
+    #[must_use]
+    pub(super) fn real_rows(&self) -> Option<u64> {
+        self.vocabulary
+            .filter(|vocabulary| vocabulary.stored_tp.is_none())
+            .and_then(|vocabulary| vocabulary.true_size)
+    }
+
     /// Whether modules have extra state that a view in this layout leaves out, because they are cut in another way.
     #[must_use]
     pub fn drops_extra_state(&self, layout: &Layout) -> bool {
@@ -247,11 +289,15 @@ impl Stock {
 
     /// What a size that cuts tensors must divide.
     fn find_limits(&self, by: CutBy) -> Vec<Limit> {
+        // Rows that are padded as the layout needs them limit nothing.
         let per_tp = self.vocabulary.is_some_and(|vocabulary| vocabulary.padding == Padding::PerTp);
         let mut limits: Vec<Limit> = self
             .dimensions()
             .filter(|(name, _)| !(per_tp && *name == VOCABULARY))
-            .filter_map(|(name, size)| Some(self.model.limit(self.model.cut(name, by)?, size)))
+            .filter_map(|(name, size)| {
+                let size = self.new_rows().filter(|_| name == VOCABULARY).unwrap_or(size);
+                Some(self.model.limit(self.model.cut(name, by)?, size))
+            })
             .chain(self.fused_limits(by))
             .collect();
         // Heads first: it is what people think of, so it should be what a refusal names.

@@ -1,5 +1,6 @@
 //! The tensors of one part of the model on one rank of a view, in the order in which training would save them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::vocabulary::fill;
@@ -7,8 +8,8 @@ use super::{Stock, ViewError, VocabularyFill};
 use crate::catalog::{ExtraState, Param, Params};
 use crate::family::{DEPTH, EXPERT, Entry, Numbers, Stage};
 use crate::layout::{Layout, Place};
-use crate::plan::Target;
-use crate::tensor::{Dtype, Shape};
+use crate::plan::{Fill, Part, Source, Target};
+use crate::tensor::{Band, Dtype, Shape};
 
 /// One entry of a rank's model: a tensor, or an extra state.
 #[derive(Debug)]
@@ -61,26 +62,106 @@ pub(super) fn tensors_of<'stock>(
     layout: &Layout,
     place: Place,
 ) -> Result<Vec<TargetTensor<'stock>>, ViewError> {
-    let Of { stock, .. } = of;
-    let entries = stock.model.entries();
-    let first_layered = entries.iter().position(|e| e.stage == Stage::Layer).unwrap_or(entries.len());
-    let after_layered =
-        entries.iter().rposition(|e| e.stage == Stage::Layer).map_or(entries.len(), |last| last + 1);
-    let (before, rest) = entries.split_at(first_layered);
-    let (layered, after) = rest.split_at(after_layered - first_layered);
-    let maker = Maker { of, stock, layout, place };
+    let maker = Maker { of, stock: of.stock, layout, place };
     let mut tensors = Vec::new();
-    for entry in before {
-        tensors.extend(maker.make(entry, At::default())?);
-    }
-    for (local, layer) in (0..).zip(layout.layers_at(place)) {
-        let of = |layer| Numbers { layer: Some(layer), ..Numbers::default() };
-        maker.layer(layered, At { local: of(local), global: of(layer) }, &mut tensors)?;
-    }
-    for block in after.chunk_by(|a, b| a.name.contains(DEPTH) && b.name.contains(DEPTH)) {
-        maker.after(block, &mut tensors)?;
+    for key in keys(of.stock, layout, place) {
+        tensors.extend(maker.make_key(key)?);
     }
     Ok(tensors)
+}
+
+/// Which tensor of a rank: it may turn out that the rank has none there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    /// Index of the family's entry.
+    entry: usize,
+    at: At,
+}
+
+/// Everything that the rank at `place` may save of the part of the model there, in order.
+#[must_use]
+pub(super) fn keys(stock: &Stock, layout: &Layout, place: Place) -> Vec<Key> {
+    let entries = stock.model.entries();
+    let is_layered = |entry: &Entry| entry.stage == Stage::Layer;
+    let first_layered = entries.iter().position(is_layered).unwrap_or(entries.len());
+    let after_layered = entries.iter().rposition(is_layered).map_or(entries.len(), |last| last + 1);
+    let mut lister =
+        Lister { stock, per_rank: stock.experts_per_rank(layout), ep: place.rank.ep, keys: Vec::new() };
+    lister.block(0..first_layered, At::default());
+    for (local, layer) in (0..).zip(layout.layers_at(place)) {
+        let of = |layer| Numbers { layer: Some(layer), ..Numbers::default() };
+        let local = if stock.model.global_layers() { layer } else { local };
+        lister.block(first_layered..after_layered, At { local: of(local), global: of(layer) });
+    }
+    lister.after(after_layered);
+    lister.keys
+}
+
+/// The tensor of `key`, which [`keys`] gave for the same place.
+///
+/// # Errors
+/// [`ViewError::Arrange`] where it does not divide.
+pub(super) fn tensor_of<'stock>(
+    stock: &'stock Stock,
+    layout: &Layout,
+    place: Place,
+    key: Key,
+) -> Result<Option<TargetTensor<'stock>>, ViewError> {
+    Maker { of: Of::weights(stock), stock, layout, place }.make_key(key)
+}
+
+/// Lists what a rank may save.
+struct Lister<'a> {
+    stock: &'a Stock,
+    /// Experts that each rank has.
+    per_rank: u32,
+    ep: u32,
+    keys: Vec<Key>,
+}
+
+impl Lister<'_> {
+    /// Entries that stand together, all of one layer or of none. Those of the same modules of experts: each expert has all of them before the
+    /// next one.
+    fn block(&mut self, range: Range<usize>, at: At) {
+        let entries = self.stock.model.entries();
+        let kind = self.stock.model.kind_of_layer(at.global.layer);
+        let first = self.per_rank.saturating_mul(self.ep);
+        let mut start = range.start;
+        for block in entries
+            .get(range)
+            .unwrap_or_default()
+            .chunk_by(|a, b| experts_of(a).is_some() && experts_of(a) == experts_of(b))
+        {
+            let of_experts = block.first().is_some_and(|entry| experts_of(entry).is_some());
+            for expert in 0..if of_experts { self.per_rank } else { 1 } {
+                let of = |numbers, expert| Numbers { expert: of_experts.then_some(expert), ..numbers };
+                let global = first.saturating_add(expert);
+                let local = if self.stock.model.global_layers() { global } else { expert };
+                let at = At { local: of(at.local, local), global: of(at.global, global) };
+                let here = (start..).zip(block).filter(|(_, entry)| entry.fits(kind));
+                self.keys.extend(here.map(|(entry, _)| Key { entry, at }));
+            }
+            start += block.len();
+        }
+    }
+
+    /// What stands behind the layers, from this entry on: single tensors, or the layers that predict tokens beyond the next one.
+    fn after(&mut self, mut start: usize) {
+        let entries = self.stock.model.entries();
+        let rest = entries.get(start..).unwrap_or_default();
+        for block in rest.chunk_by(|a, b| a.name.contains(DEPTH) && b.name.contains(DEPTH)) {
+            let range = start..start + block.len();
+            start = range.end;
+            if !block.first().is_some_and(|entry| entry.name.contains(DEPTH)) {
+                self.block(range, At::default());
+                continue;
+            }
+            for depth in 0..self.stock.model.predictions() {
+                let numbers = Numbers { depth: Some(depth), ..Numbers::default() };
+                self.block(range.clone(), At { local: numbers, global: numbers });
+            }
+        }
+    }
 }
 
 /// In the names of modules that hold experts.
@@ -101,62 +182,53 @@ struct At {
 }
 
 impl<'stock> Maker<'stock, '_> {
-    /// Everything of one layer. Entries of the same modules of experts stand together: each expert has all of them before the next one.
-    fn layer(
-        &self,
-        entries: &'stock [Entry],
-        at: At,
-        tensors: &mut Vec<TargetTensor<'stock>>,
-    ) -> Result<(), ViewError> {
-        let per_rank = self.stock.experts_per_rank(self.layout);
-        let first = per_rank.saturating_mul(self.place.rank.ep);
-        for block in entries.chunk_by(|a, b| experts_of(a).is_some() && experts_of(a) == experts_of(b)) {
-            let of_experts = block.first().is_some_and(|entry| experts_of(entry).is_some());
-            for expert in 0..if of_experts { per_rank } else { 1 } {
-                let of = |numbers, expert| Numbers { expert: of_experts.then_some(expert), ..numbers };
-                let at = At { local: of(at.local, expert), global: of(at.global, first + expert) };
-                for entry in block {
-                    tensors.extend(self.make(entry, at)?);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What stands behind the layers: single tensors, or the layers that predict tokens beyond the next one.
-    fn after(
-        &self,
-        block: &'stock [Entry],
-        tensors: &mut Vec<TargetTensor<'stock>>,
-    ) -> Result<(), ViewError> {
-        let of_depths = block.first().is_some_and(|entry| entry.name.contains(DEPTH));
-        if !of_depths {
-            return self.layer(block, At::default(), tensors);
-        }
-        for depth in 0..self.stock.model.predictions() {
-            let numbers = Numbers { depth: Some(depth), ..Numbers::default() };
-            self.layer(block, At { local: numbers, global: numbers }, tensors)?;
-        }
-        Ok(())
+    fn make_key(&self, key: Key) -> Result<Option<TargetTensor<'stock>>, ViewError> {
+        let entry = self.stock.model.entries().get(key.entry);
+        entry.map_or(Ok(None), |entry| self.make(entry, key.at))
     }
 
     /// The tensor of this entry, if the rank has it.
     fn make(&self, entry: &'stock Entry, at: At) -> Result<Option<TargetTensor<'stock>>, ViewError> {
+        if entry.ignored {
+            return Ok(None);
+        }
+        let name: Arc<str> = at.local.fill(&entry.name).into();
+        let made = |target, first| {
+            Some(TargetTensor {
+                name: name.clone(),
+                entry,
+                target: Some(target),
+                first,
+                is_empty_tensor: false,
+                extra_state: None,
+            })
+        };
+        if let Some(number) = entry.constant {
+            return Ok(made(constant(number), None).filter(|_| self.is_staged(entry)));
+        }
         if entry.holds.is_empty() {
             return Ok(self.extra_state(entry, at));
         }
         if !self.is_here(entry, at.global.layer) {
             return Ok(None);
         }
-        let name: Arc<str> = at.local.fill(&entry.name).into();
-        let holds = entry.holds.iter();
-        let params: Option<Vec<&Param>> =
-            holds.map(|holding| self.of.params.get(&at.global.fill(&holding.param))).collect();
+        let params_of = |numbers: Numbers| {
+            let holds = entry.holds.iter();
+            holds.map(|holding| self.of.params.get(&numbers.fill(&holding.param))).collect::<Option<Vec<_>>>()
+        };
+        let experts = self.stock.experts_per_rank(self.layout);
+        let first = experts.saturating_mul(self.place.rank.ep);
+        let each = |expert| params_of(Numbers { expert: Some(first.saturating_add(expert)), ..at.global });
+        let params = if entry.stacked {
+            (0..experts).map(each).collect()
+        } else {
+            params_of(at.global).map(|params| vec![params])
+        };
         // A source without biases has none of the parameters that a bias would hold.
-        let Some(params) = params else { return Ok(None) };
-        let target = Some(self.target(entry, &params, &name)?);
-        let first = params.first().copied();
-        Ok(Some(TargetTensor { name, entry, target, first, is_empty_tensor: false, extra_state: None }))
+        let Some(params): Option<Vec<Vec<&Param>>> = params else { return Ok(None) };
+        let target = self.target(entry, &params, &name)?;
+        let first = params.first().and_then(|params| params.first().copied());
+        Ok(made(target, first))
     }
 
     /// The extra state of this entry: that of the same module in the source, or one that holds nothing where the source's do.
@@ -187,8 +259,9 @@ impl<'stock> Maker<'stock, '_> {
 
     /// Whether a rank here saves this entry at all: its stage, and the source's spelling of names.
     fn is_here(&self, entry: &Entry, layer: Option<u32>) -> bool {
-        // A tied copy exists because of the layout, whether or not the source needed one.
-        let named = entry.only_if_pipelined || self.stock.catalog.spells(&entry.name, layer);
+        // A copy exists because of the layout or the format, whether or not the source needed one.
+        let is_copy = entry.only_if_pipelined || entry.copy;
+        let named = is_copy || entry.fixed_part.is_some() || self.stock.catalog.spells(&entry.name, layer);
         self.is_staged(entry) && named && !(entry.only_if_pipelined && self.layout.pp() == 1)
     }
 
@@ -202,13 +275,26 @@ impl<'stock> Maker<'stock, '_> {
         }
     }
 
+    /// The tensor of this entry, of these parameters: of one list, or of one for each expert.
     fn target(
         &self,
         entry: &Entry,
-        params: &[&'stock Param],
+        params: &[Vec<&'stock Param>],
         name: &str,
     ) -> Result<Target<'stock>, ViewError> {
+        let parts: Vec<Part<'stock>> =
+            params.iter().map(|params| self.part(entry, params, name)).collect::<Result<_, _>>()?;
+        let dtype = params.iter().flatten().next().map_or(Dtype::Uint8, |param| param.dtype);
+        let mut shape = parts.first().map(|part| part.shape.clone()).unwrap_or_default();
+        if entry.stacked {
+            shape.0.insert(0, parts.len() as u64);
+        }
+        Ok(Target { dtype, shape, parts })
+    }
+
+    fn part(&self, entry: &Entry, params: &[&'stock Param], name: &str) -> Result<Part<'stock>, ViewError> {
         let mut sizes = Vec::with_capacity(params.len());
+        let mut stored = Vec::with_capacity(params.len());
         for (holding, param) in entry.holds.iter().zip(params) {
             let padded = if holding.is_vocabulary(entry.axis) {
                 self.stock.vocabulary_rows(self.layout.tp)?
@@ -216,24 +302,33 @@ impl<'stock> Maker<'stock, '_> {
                 None
             };
             sizes.push(padded.unwrap_or_else(|| param.size()));
+            let real = padded.and_then(|_| self.stock.real_rows());
+            stored.push(real.map_or_else(|| param.size(), |rows| rows.min(param.size())));
         }
         let (ways, part) = entry.part(self.layout, self.place.rank);
+        let most: Vec<Option<u64>> = entry.holds.iter().map(|holding| holding.most_parts).collect();
         let bands = entry
             .arrangement
-            .bands(&sizes, ways, part)
+            .bands_with_copies(&sizes, &most, ways, part)
             .map_err(|source| ViewError::Arrange { tensor: name.to_owned(), source })?;
-        let positions: u64 = bands.iter().map(crate::tensor::Band::positions).sum();
+        let positions: u64 = bands.iter().map(Band::positions).sum();
         let first = params.first();
         let bands = bands.into_iter().flat_map(|band| {
-            params.get(band.part).map_or_else(Vec::new, |param| fill(band, param, self.of.fill))
+            let rows = stored.get(band.part).copied().unwrap_or(u64::MAX);
+            params.get(band.part).map_or_else(Vec::new, |param| fill(band, param, rows, self.of.fill))
         });
-        Ok(Target {
-            dtype: first.map_or(Dtype::Uint8, |param| param.dtype),
+        Ok(Part {
             shape: first.map_or_else(Shape::default, |param| param.shape.with(entry.axis, positions)),
             axis: entry.axis,
             bands: bands.collect(),
         })
     }
+}
+
+/// A tensor of this one number.
+fn constant<'stock>(number: f32) -> Target<'stock> {
+    let bands = vec![(Band::once(0, 0, 0, 1), Source::Fill(Fill::Float(number)))];
+    Target::single(Dtype::Float32, Shape::default(), 0, bands)
 }
 
 /// The modules that stand once for each expert, if the entry is in them: what its name says before the part with the number.

@@ -14,13 +14,13 @@ pub enum VocabularyFill {
     LastRow,
 }
 
-/// Cuts `band` where the source's rows end; what is beyond is filled. Only bands of one run have rows to spare.
+/// Cuts `band` behind the first `stored` positions; what is beyond is filled. Only bands of one run have rows to spare.
 pub(super) fn fill<'catalog>(
     band: Band,
     param: &'catalog Param,
+    stored: u64,
     fill: VocabularyFill,
 ) -> Vec<(Band, Source<'catalog>)> {
-    let stored = param.size();
     let kept = stored.saturating_sub(band.from).min(band.len);
     if band.repeat != 1 || kept == band.len {
         return vec![(band, Source::Param(param))];

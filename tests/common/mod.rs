@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 pub mod choose;
+pub mod hf;
 pub mod manifest;
 pub mod naive;
 pub mod optimizer;

@@ -43,6 +43,8 @@ pub struct Config {
     pub dtype: Dtype,
     pub gated: bool,
     pub bias: bool,
+    /// Whether q, k and v have a bias, also where nothing else has.
+    pub qkv_bias: bool,
     /// Whether norms have a bias.
     pub norm_bias: bool,
     pub qk_norm: bool,
@@ -81,6 +83,24 @@ pub struct Moe {
     pub shared: Option<u64>,
     /// Transformer Engine's grouped layers.
     pub grouped: bool,
+    /// A bias of the router that is no parameter.
+    pub expert_bias: bool,
+    /// The expert for all tokens has a gate of its own.
+    pub shared_gate: bool,
+}
+
+impl Default for Moe {
+    fn default() -> Self {
+        Self {
+            experts: 4,
+            ffn: 8,
+            every: 1,
+            shared: None,
+            grouped: false,
+            expert_bias: true,
+            shared_gate: false,
+        }
+    }
 }
 
 impl Default for Config {
@@ -99,6 +119,7 @@ impl Default for Config {
             dtype: Dtype::Float32,
             gated: true,
             bias: false,
+            qkv_bias: false,
             norm_bias: false,
             qk_norm: false,
             tied: false,
@@ -196,6 +217,8 @@ pub struct Written {
     /// TP of the source: rows of its padding are kept, others are new.
     pub source_tp: u64,
     pub fill: Fill,
+    /// The source has no padding at all.
+    pub unpadded: bool,
 }
 
 impl Config {
@@ -204,8 +227,13 @@ impl Config {
         self.vocab.next_multiple_of(self.multiple * tp)
     }
 
+    /// Rows of the source that [`Config::whole`] draws a vocabulary of: values do not depend on it.
+    pub fn padded_at_source(&self) -> u64 {
+        self.padded(1)
+    }
+
     /// A canonical tensor: what is in it follows from its name and the place in it alone.
-    fn whole(&self, name: &str, shape: &[u64]) -> Array {
+    pub fn whole(&self, name: &str, shape: &[u64]) -> Array {
         let size = self.dtype.size();
         let count = shape.iter().product::<u64>();
         let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64 ^ self.salt, |h, b| {
@@ -267,13 +295,14 @@ impl Array {
 
 impl Written {
     pub fn new(config: &Config, source: &Cut) -> Self {
-        Self { config: config.clone(), source_tp: source.tp, fill: Fill::Zero }
+        Self { config: config.clone(), source_tp: source.tp, fill: Fill::Zero, unpadded: false }
     }
 
     /// Rows of the vocabulary at `tp`.
     fn vocabulary(&self, name: &str, tp: u64) -> Array {
         let config = &self.config;
-        let stored = config.whole(name, &[config.padded(self.source_tp), config.hidden]);
+        let rows = if self.unpadded { config.vocab } else { config.padded(self.source_tp) };
+        let stored = config.whole(name, &[config.padded(self.source_tp), config.hidden]).rows(0, rows);
         let (have, want) = (stored.shape[0], config.padded(tp));
         if want <= have {
             return stored.rows(0, want);
@@ -325,7 +354,9 @@ impl Written {
         let (tp, ep) = rank;
         let whats: &[&str] = if c.bias { &["weight", "bias"] } else { &["weight"] };
         put("mlp.router.weight", c.whole(&format!("{layer}.router"), &[moe.experts, c.hidden]));
-        put("mlp.router.expert_bias", c.whole(&format!("{layer}.router.bias"), &[moe.experts]));
+        if moe.expert_bias {
+            put("mlp.router.expert_bias", c.whole(&format!("{layer}.router.bias"), &[moe.experts]));
+        }
         let each = moe.experts / cut.ep;
         let part = (cut.etp, tp % cut.etp);
         let global = |local: u64| format!("{layer}.expert{}", ep * each + local);
@@ -361,6 +392,9 @@ impl Written {
         }
         let Some(ffn) = moe.shared else { return };
         let shared = format!("{layer}.shared");
+        if moe.shared_gate {
+            put("mlp.shared_experts.gate_weight", c.whole(&format!("{shared}.share"), &[1, c.hidden]));
+        }
         for what in whats {
             let array = self.fc1(&shared, ffn, what, (cut.tp, tp));
             put(&format!("mlp.shared_experts.linear_fc1.{what}"), array);
@@ -466,7 +500,7 @@ impl Written {
         if let Some(mla) = &c.mla {
             self.latent(mla, layer, (tp, rank), &mut put);
         } else {
-            for what in whats {
+            for what in if c.qkv_bias { &["weight", "bias"] } else { whats } {
                 put(&format!("{qkv}.{what}"), self.qkv(layer, what).row_part(tp, rank));
             }
         }

@@ -159,7 +159,7 @@ impl Trained {
     pub fn members(&self, source_tp: u64, fill: Fill, place: Place) -> Vec<Member> {
         let of = |dtype: Dtype, salt: u64, fill: Fill| {
             let config = Config { dtype, salt, ..self.config.clone() };
-            Written { config, source_tp, fill }.whole_rank(&self.cut, place)
+            Written { config, source_tp, fill, unpadded: false }.whole_rank(&self.cut, place)
         };
         let full = of(Dtype::Float32, 0, fill);
         let (masters, first, second) = (

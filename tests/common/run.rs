@@ -14,7 +14,7 @@ use ckpt_fs::reader::{Checksums, CrcMode, Reader};
 use ckpt_fs::source::{Options, open};
 use ckpt_fs::store::FileStore;
 use ckpt_fs::view::megatron::MegatronView;
-use ckpt_fs::view::{Choices, OptimizerChoice, Stock, VocabularyFill};
+use ckpt_fs::view::{Choices, OptimizerChoice, Stock, View as _, ViewFile, VocabularyFill};
 
 use super::naive::{Cut, Fill};
 use super::{Pt, read_pt};
@@ -124,8 +124,8 @@ impl View {
 
     /// Bytes of one file from `offset` on; fewer where it ends.
     pub fn piece(&self, path: &str, offset: u64, len: usize) -> Vec<u8> {
-        let file = self.view.files().into_iter().find(|file| file.path == path).unwrap();
-        let plan = self.view.plan(file.kind).unwrap().plan;
+        let number = self.view.files().iter().position(|file| file.path == path).unwrap();
+        let plan = self.view.plan(number).unwrap().plan;
         let mut bytes = vec![0; len];
         let read = self.reader.read(&plan, &Checksums::new(CrcMode::Exact), offset, &mut bytes).unwrap();
         bytes.truncate(read);
@@ -135,15 +135,15 @@ impl View {
     /// Every file with its bytes.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
         let files = self.view.files();
-        let read = |file: &ckpt_fs::view::megatron::ViewFile| {
-            let plan = self.view.plan(file.kind).unwrap().plan;
+        let read = |(number, file): (usize, &ViewFile)| {
+            let plan = self.view.plan(number).unwrap().plan;
             let mut bytes = vec![0; plan.len() as usize];
             let checksums = Checksums::new(CrcMode::Exact);
             let read = self.reader.read(&plan, &checksums, 0, &mut bytes).unwrap();
             assert_eq!(read, bytes.len());
             (file.path.clone(), bytes)
         };
-        files.iter().map(read).collect()
+        files.iter().enumerate().map(read).collect()
     }
 
     /// Every rank file, read.

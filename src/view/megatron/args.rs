@@ -10,7 +10,12 @@ use crate::value::{Object, Value};
 use crate::view::{Stock, ViewError};
 
 /// The `args` that rank `rank` of `layout` would have saved.
-pub(super) fn rewrite(args: &Value, stock: &Stock, layout: &Layout, rank: Rank) -> Result<Value, ViewError> {
+pub(in crate::view) fn rewrite(
+    args: &Value,
+    stock: &Stock,
+    layout: &Layout,
+    rank: Rank,
+) -> Result<Value, ViewError> {
     let Value::Object(object) = args else { return Ok(args.clone()) };
     let Some(fields) = object.state.as_ref().and_then(Value::items) else { return Ok(args.clone()) };
     let source = &stock.catalog.layout;

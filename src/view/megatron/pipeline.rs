@@ -3,7 +3,7 @@
 //! Source: Megatron-LM's `arguments.py`, `transformer_block.py` and `pipeline_parallel_layer_layout.py`.
 
 use super::optimizer::Form;
-use crate::family::ArgRole;
+use crate::family::{ArgRole, RunFlags};
 use crate::format::megatron::RNG_ENTRY;
 use crate::layout::{Experts, Layout, Place, Rank, StageText};
 use crate::value::Value;
@@ -79,9 +79,20 @@ pub(super) fn layers_per_virtual_stage(stock: &Stock, layout: &Layout) -> Option
     layout.stages.layers().first().copied().filter(|_| says_so)
 }
 
-/// The flags that a training run needs to load a view of this layout: sizes, stages, and what a view leaves out.
+/// The flags that a training run needs to load a view of this layout: sizes, stages, what a view leaves out, and for one made of another
+/// format what it does not take from a checkpoint.
 #[must_use]
-pub fn training_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
+pub fn training_run(stock: &Stock, layout: &Layout) -> RunFlags {
+    let of_layout = layout_flags(stock, layout);
+    let Some(args) = stock.args().filter(|_| stock.adopted) else {
+        return RunFlags { flags: of_layout, cautions: Vec::new() };
+    };
+    let mut run = stock.model.family().run_flags(args);
+    run.flags.splice(0..0, std::iter::once("--use-checkpoint-args".to_owned()).chain(of_layout));
+    run
+}
+
+fn layout_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
     let mut flags = vec![
         format!("--tensor-model-parallel-size {}", layout.tp),
         format!("--pipeline-model-parallel-size {}", layout.pp()),

@@ -142,10 +142,6 @@ fn add_states<'s>(
 /// The number that is kept for the tensor whose first parameter is `param`.
 fn scalar<'s>(params: &'s Params, param: &Param) -> Option<Target<'s>> {
     let number = params.get(&param.name)?;
-    Some(Target {
-        dtype: number.dtype,
-        shape: number.shape.clone(),
-        axis: 0,
-        bands: vec![(Band::once(0, 0, 0, 1), Source::Param(number))],
-    })
+    let bands = vec![(Band::once(0, 0, 0, 1), Source::Param(number))];
+    Some(Target::single(number.dtype, number.shape.clone(), 0, bands))
 }

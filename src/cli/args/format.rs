@@ -1,0 +1,99 @@
+//! The arguments that choose a format and what it needs.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// Which format.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Format")]
+pub(crate) struct FormatArgs {
+    /// Format of the view; by default the source's own
+    #[arg(long = "as", value_name = "FORMAT", value_enum)]
+    pub(crate) format: Option<FormatArg>,
+
+    /// hf, vllm, sglang: a model directory whose tokenizer, chat template, generation config and code go beside the weights
+    #[arg(long, value_name = "DIR")]
+    pub(crate) template: Option<PathBuf>,
+
+    /// hf, vllm, sglang: the architecture (model_type in config.json), where it is not to be inferred
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) hf_model_type: Option<String>,
+
+    /// hf: bytes of weights in each file, e.g. 5GB or 2GiB
+    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
+    pub(crate) shard_size: u64,
+
+    /// megatron, of a Hugging Face model: names as Transformer Engine's layers have them, or as Megatron's own do (--transformer-impl)
+    #[arg(long, value_enum, default_value_t = SpecArg::Te)]
+    pub(crate) megatron_spec: SpecArg,
+
+    /// megatron and safetensors, of a Hugging Face model: rows of the vocabulary are padded to a multiple of this and the tensor-parallel size
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) make_vocab_size_divisible_by: u64,
+
+    /// vllm, sglang: version of the engine, whose names of tensors change; by default the newest that is known
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) engine_version: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// Legacy Megatron directory, for --load
+    Megatron,
+    /// One safetensors file for each rank
+    Safetensors,
+    /// Hugging Face model directory, for from_pretrained
+    Hf,
+    /// Rank files for vLLM's --load-format sharded_state
+    Vllm,
+    /// Rank files for SGLang's --load-format sharded_state
+    Sglang,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SpecArg {
+    /// Transformer Engine: what runs on GPUs use
+    Te,
+    /// Megatron's own layers
+    Local,
+}
+
+/// `5GB` and `2GiB` as bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a size such as 5GB, 512MB or 2GiB".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit: f64 = match unit.trim().to_ascii_uppercase().as_str() {
+        "" | "B" => 1.0,
+        "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "TB" => 1e12,
+        "KIB" => 1024.0,
+        "MIB" => 1024.0 * 1024.0,
+        "GIB" => 1024.0 * 1024.0 * 1024.0,
+        "TIB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(wrong()),
+    };
+    let bytes = number * unit;
+    // Sizes of files are far below what a float holds exactly.
+    if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("5GB"), Ok(5_000_000_000));
+        assert_eq!(size("2GiB"), Ok(2 << 30));
+        assert_eq!(size("1.5 MB"), Ok(1_500_000));
+        assert_eq!(size("4096"), Ok(4096));
+        for bad in ["", "GB", "5XB", "-1GB", "0", "1e30GB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The form of the rules in a family file: what serde reads, nothing more.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+/// `[config]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::family) struct ConfigFile {
+    /// Its `model_type`.
+    pub(in crate::family) model_type: String,
+    pub(super) architectures: Vec<String>,
+    /// The family of Megatron files that hold the same models.
+    pub(in crate::family) megatron: String,
+    pub(super) keys: BTreeMap<String, KeyRule>,
+    /// Keys that must not be set, and why.
+    #[serde(default)]
+    pub(super) refuse: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) rope: Option<RopeRule>,
+    #[serde(default)]
+    pub(super) expert_layers: Option<ExpertLayers>,
+    #[serde(default)]
+    pub(super) args: BTreeMap<String, ArgRule>,
+    #[serde(default)]
+    pub(in crate::family) infer: Option<Infer>,
+}
+
+/// What one key of a config is.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyRule {
+    /// The field of args that says the same.
+    #[serde(default)]
+    pub(super) arg: Option<String>,
+    /// The field counts only where this one is true.
+    #[serde(default)]
+    pub(super) arg_if: Option<String>,
+    /// Fields that say it where that one does not.
+    #[serde(default)]
+    pub(super) or_args: Vec<String>,
+    /// Fields that are set to the same.
+    #[serde(default)]
+    pub(super) also: Vec<String>,
+    /// Other spellings of the key; all are written.
+    #[serde(default)]
+    pub(super) or_keys: Vec<String>,
+    /// How the two say it differently.
+    #[serde(default, rename = "as")]
+    pub(super) form: Form,
+    /// What transformers takes where a config does not say it.
+    #[serde(default)]
+    pub(super) default: Option<Json>,
+    /// `a` or `a / b` of other keys, where a config (or args) does not say it.
+    #[serde(default)]
+    pub(super) absent: Option<String>,
+    /// The same, where args do not say it.
+    #[serde(default)]
+    pub(super) arg_absent: Option<String>,
+    /// Carried where it is there, and not missed where it is not: it changes nothing that a model computes.
+    #[serde(default)]
+    pub(super) optional: bool,
+    /// It changes nothing that a model computes: a template may say something else, and then that counts.
+    #[serde(default)]
+    pub(super) loose: bool,
+    /// It must be this where a config has it, and is written as this.
+    #[serde(default)]
+    pub(super) is: Option<Json>,
+    /// Written where nothing else says it, and not looked at.
+    #[serde(default)]
+    pub(super) write: Option<Json>,
+    /// It may be anything and means nothing.
+    #[serde(default)]
+    pub(super) any: bool,
+}
+
+/// How a key and a field of args say the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Form {
+    /// By the same value.
+    #[default]
+    Same,
+    /// By opposite truths.
+    Not,
+    /// A window of w tokens, its own included, is `(w - 1, 0)` to Megatron.
+    Window,
+}
+
+/// Rotary embeddings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RopeRule {
+    /// What transformers takes where a config does not say it, in all its versions.
+    pub(super) theta: f64,
+    /// Fixed in the training code, whose args do not say it.
+    #[serde(default)]
+    pub(super) fixed: bool,
+}
+
+/// Which layers have experts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExpertLayers {
+    /// The field of args.
+    pub(super) arg: String,
+    /// Every Nth layer, counted from 1.
+    pub(super) step: String,
+    /// But for these, counted from 0.
+    pub(super) dense: String,
+}
+
+/// What one field of args must be.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ArgRule {
+    /// Its value; `"none"` is `None`.
+    #[serde(default)]
+    pub(super) is: Option<Json>,
+    /// Args that do not have the field mean this value.
+    #[serde(default)]
+    pub(super) unstated: bool,
+    /// Args made of a config go without it.
+    #[serde(default)]
+    pub(super) unwritten: bool,
+    /// Written and not looked at.
+    #[serde(default)]
+    pub(super) write: Option<Json>,
+    /// It may be anything: another rule looks after it.
+    #[serde(default)]
+    pub(super) any: bool,
+}
+
+impl ArgRule {
+    /// The value it must have, where there is one.
+    pub(super) fn needed(&self) -> Option<Json> {
+        let none = |json: &Json| json.as_str() == Some("none");
+        self.is.as_ref().filter(|_| !self.any).map(|json| if none(json) { Json::Null } else { json.clone() })
+    }
+}
+
+/// What tells this architecture from the others by args alone.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::family) struct Infer {
+    /// Fields that are true or set.
+    pub(in crate::family) when: Vec<String>,
+}

@@ -1,0 +1,145 @@
+//! Opens a Hugging Face model directory: `config.json`, the headers of its safetensors files, and what lies beside them.
+//!
+//! Not here: what a header looks like (`format`), which tensors a model has (`family`).
+
+mod config;
+mod shards;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::locate::Sizes;
+use super::{Found, Options, Source, SourceError, beside, build, experts};
+use crate::catalog::{Catalog, Iteration, Param, RankFile, Record};
+use crate::extent::ObjectId;
+use crate::family::Family;
+use crate::family::config::{Config, ConfigError, FromConfig, VOCAB_SIZE, dtype_args};
+use crate::format::hf::{CONFIG, INDEX, PICKLED, SINGLE};
+use crate::layout::Rank;
+use crate::store::FileStore;
+use crate::tensor::Dtype;
+use crate::value::{Storage, TensorRef, Value};
+
+use config::family_of;
+pub(super) use config::read as read_config;
+pub(super) use shards::header;
+
+/// Whether these names are those of a Hugging Face model directory.
+pub(super) fn is_model(names: &[String]) -> bool {
+    let has = |name: &str| names.iter().any(|n| n == name);
+    has(CONFIG) || has(SINGLE) || has(INDEX) || PICKLED.iter().any(|name| has(name))
+}
+
+/// Opens the model in `path`, a directory with these names in it.
+pub(super) fn open(
+    path: &Path,
+    names: &[String],
+    options: &Options,
+    store: &FileStore,
+) -> Result<Source, SourceError> {
+    let config = read_config(path)?;
+    let family = family_of(path, &config, options)?;
+    let files = shards::files(path, names)?;
+    let tensors = shards::read(&files, store)?;
+    let dtype = shards::main_dtype(&tensors);
+    let (args, inexpressible) = args_of(path, &family, &config, dtype, options.divisible_by)?;
+    let explain = |source| SourceError::Model { file: path.join(CONFIG).display().to_string(), source };
+    let model = Arc::new(family.model(&args, 0.0).map_err(explain)?);
+    let file = rank_file(path, &tensors, args);
+    let sizes = Sizes { tp: 1, pp: 1, ep: 1 };
+    let ranks = vec![file];
+    let shared_out = experts::shared_out(&model, sizes, &ranks)?;
+    let mut catalog = build::catalog(&model, (sizes, shared_out), Iteration::Release, ranks, &[], store)?;
+    check_vocabulary(path, &config, &catalog)?;
+    // Everything that is wanted of it is in the catalog now.
+    for file in &mut catalog.ranks {
+        file.tree = without_model(&file.tree);
+    }
+    let beside = beside::read(path, names, store)?;
+    let files = files.paths.iter().map(|(_, path)| path.clone()).chain([path.join(CONFIG)]).collect();
+    Ok(Source {
+        catalog: Arc::new(catalog),
+        model,
+        format: Found::HuggingFace,
+        directory: path.to_owned(),
+        files,
+        missing: Vec::new(),
+        config: Some(config),
+        inexpressible,
+        beside,
+    })
+}
+
+/// What the config says, as a run of Megatron would say it.
+fn args_of(
+    path: &Path,
+    family: &Family,
+    config: &Config,
+    dtype: Dtype,
+    divisible_by: Option<u64>,
+) -> Result<(Value, Vec<ConfigError>), SourceError> {
+    let file = path.join(CONFIG).display().to_string();
+    let explain = |source| SourceError::Config { file: file.clone(), source: Box::new(source) };
+    let FromConfig { args: mut fields, inexpressible } = family.args_of(config).map_err(explain)?;
+    let rows = config.get(VOCAB_SIZE).and_then(serde_json::Value::as_i64).filter(|rows| *rows > 0);
+    let Some(rows) = rows else {
+        return Err(SourceError::Contents { file, what: format!("it does not say {VOCAB_SIZE}") });
+    };
+    fields.push((VOCAB_SIZE.to_owned(), Value::Int(rows)));
+    let divisible_by = i64::try_from(divisible_by.unwrap_or(128)).unwrap_or(i64::MAX);
+    fields.push(("make_vocab_size_divisible_by".to_owned(), Value::Int(divisible_by)));
+    fields.extend(dtype_args(dtype));
+    Ok((Value::namespace(fields), inexpressible))
+}
+
+/// The table has the rows that the config says: loaders fail otherwise.
+fn check_vocabulary(path: &Path, config: &Config, catalog: &Catalog) -> Result<(), SourceError> {
+    let stated = config.get(VOCAB_SIZE).and_then(serde_json::Value::as_u64);
+    match catalog.param("embedding.weight").map(Param::size) {
+        Some(rows) if Some(rows) != stated => Err(SourceError::Contents {
+            file: path.join(CONFIG).display().to_string(),
+            what: format!("its {VOCAB_SIZE} is {}, but the embedding has {rows} rows", stated.unwrap_or(0)),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The files as one rank that saved everything.
+fn rank_file(path: &Path, tensors: &[shards::Tensor], args: Value) -> RankFile {
+    let mut storages = HashMap::new();
+    let mut files = HashMap::new();
+    let model = tensors.iter().map(|tensor| {
+        let extent = tensor.extent;
+        storages.insert(tensor.name.clone(), Record { extent, crc: None });
+        files.entry(extent.object).or_insert_with(|| tensor.file.to_string());
+        let storage = Storage { key: tensor.name.clone(), bytes: extent.len };
+        // Headers were checked: the shape's bytes fit.
+        let strides = tensor.shape.contiguous_strides().unwrap_or_default();
+        let reference = TensorRef {
+            dtype: tensor.dtype,
+            shape: tensor.shape.clone(),
+            strides,
+            offset: 0,
+            storage,
+            requires_grad: false,
+        };
+        (Value::Str(tensor.name.clone()), Value::Tensor(Arc::new(reference)))
+    });
+    let model = Value::Dict(model.collect());
+    RankFile {
+        rank: Rank { pp: 0, tp: 0, ep: 0 },
+        object: tensors.first().map_or(ObjectId(0), |tensor| tensor.extent.object),
+        name: path.display().to_string(),
+        tree: Value::Dict([(Value::str("args"), args), (Value::str("model"), model)].into()),
+        storages,
+        left_out: Vec::new(),
+        buffers: None,
+        files,
+    }
+}
+
+fn without_model(tree: &Value) -> Value {
+    let rest = tree.items().unwrap_or_default().iter().filter(|(key, _)| key.as_str() != Some("model"));
+    Value::Dict(rest.cloned().collect())
+}

@@ -1,0 +1,48 @@
+//! `config.json`: reading it, and finding the family that it is of.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::family::Family;
+use crate::family::config::{Config, MODEL_TYPE};
+use crate::format::hf::CONFIG;
+use crate::source::beside::read_small;
+use crate::source::{Options, SourceError};
+
+/// Larger is no config.
+const MOST: u64 = 16 << 20;
+
+/// The config in the directory `path`.
+pub(in crate::source) fn read(path: &Path) -> Result<Config, SourceError> {
+    let file = path.join(CONFIG);
+    let text = read_small(&file, MOST)?;
+    serde_json::from_slice(&text).map_err(|error| SourceError::Contents {
+        file: file.display().to_string(),
+        what: format!("not a JSON object: {error}"),
+    })
+}
+
+/// The family that the config, or the user, says the model in `path` is of.
+pub(in crate::source) fn family_of(
+    path: &Path,
+    config: &Config,
+    options: &Options,
+) -> Result<Arc<Family>, SourceError> {
+    let stated = config.get(MODEL_TYPE).and_then(serde_json::Value::as_str);
+    let file = path.join(CONFIG).display().to_string();
+    let Some(wanted) = options.model_type.as_deref().or(stated) else {
+        let what = format!("it does not say {MODEL_TYPE}; say it with --hf-model-type");
+        return Err(SourceError::Contents { file, what });
+    };
+    let family = options.families.iter().find(|family| family.model_type() == Some(wanted));
+    family.cloned().ok_or_else(|| {
+        let known: BTreeSet<&str> = options.families.iter().filter_map(|family| family.model_type()).collect();
+        SourceError::ModelType {
+            file,
+            found: wanted.to_owned(),
+            known: known.into_iter().collect::<Vec<_>>().join(", "),
+            advice: "If it is one of these under another name, say which with --hf-model-type; else describe it in a family file and pass --family FILE",
+        }
+    })
+}

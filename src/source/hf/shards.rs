@@ -1,0 +1,166 @@
+//! The safetensors files of a model: which there are, and what their headers say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::extent::{Extent, ObjectId};
+use crate::format::hf::{INDEX, Index, PICKLED, SINGLE, decode_index};
+use crate::format::safetensors::{Header, PREFIX, decode, header_len};
+use crate::source::beside::read_small;
+use crate::source::workers::in_parallel;
+use crate::source::{SourceError, some_of};
+use crate::store::{FileStore, Store};
+use crate::tensor::{Dtype, Shape};
+
+/// Larger is no index: one of a hundred thousand tensors has 10 MB.
+const LARGEST_INDEX: u64 = 256 << 20;
+
+/// The files of a model.
+pub(super) struct Files {
+    /// Name and place of each.
+    pub(super) paths: Vec<(String, PathBuf)>,
+    /// Which tensor is in which, where there are several.
+    index: Option<Index>,
+    /// The index's name for messages.
+    index_name: String,
+}
+
+/// A tensor of the model.
+pub(super) struct Tensor {
+    pub(super) name: Arc<str>,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Shape,
+    pub(super) extent: Extent,
+    /// Name of its file for messages.
+    pub(super) file: Arc<str>,
+}
+
+/// The files of the model in `path`, a directory with these names in it.
+pub(super) fn files(path: &Path, names: &[String]) -> Result<Files, SourceError> {
+    let has = |name: &str| names.iter().any(|n| n == name);
+    let problem = |what: String| Err(SourceError::NotACheckpoint { path: path.to_owned(), what });
+    let index_name = path.join(INDEX).display().to_string();
+    match (has(SINGLE), has(INDEX)) {
+        (true, true) => problem(format!(
+            "it has both {SINGLE} and {INDEX}; loaders take the former and never look at the latter, so one of them is left from something else: move it away"
+        )),
+        (true, false) => Ok(Files { paths: vec![(SINGLE.to_owned(), path.join(SINGLE))], index: None, index_name }),
+        (false, true) => {
+            let text = read_small(&path.join(INDEX), LARGEST_INDEX)?;
+            let index = decode_index(&text).map_err(|what| SourceError::Contents { file: index_name.clone(), what })?;
+            let paths = shards(path, &index, &index_name)?;
+            Ok(Files { paths, index: Some(index), index_name })
+        }
+        (false, false) if names.iter().any(|name| name.starts_with("model-rank-") || name.starts_with("model-pp-")) => problem(
+            "these are files of an inference engine (sharded_state), which can be made but not read; pass the model they were made of".into(),
+        ),
+        (false, false) if PICKLED.iter().any(|name| has(name)) => problem(format!(
+            "its weights are in pytorch_model.bin, which this version does not read; save them as safetensors ({SINGLE})"
+        )),
+        (false, false) => problem(format!("it has a config, but neither {SINGLE} nor {INDEX}")),
+    }
+}
+
+/// The files that an index names: each must be there.
+fn shards(path: &Path, index: &Index, index_name: &str) -> Result<Vec<(String, PathBuf)>, SourceError> {
+    let files: BTreeSet<&String> = index.weight_map.values().collect();
+    let wrong = |what: String| Err(SourceError::Contents { file: index_name.to_owned(), what });
+    if files.is_empty() {
+        return wrong("it names no tensor".into());
+    }
+    // A path that leads elsewhere is not one of this model's files.
+    if let Some(odd) = files.iter().find(|name| name.contains('/') || name.starts_with('.')) {
+        return wrong(format!("it names the file {odd:?}, which is not in this directory"));
+    }
+    let lacking: Vec<String> =
+        files.iter().filter(|name| !path.join(name).exists()).map(|name| (*name).clone()).collect();
+    if !lacking.is_empty() {
+        return wrong(format!("it names files that are not there: {}", some_of(&lacking)));
+    }
+    Ok(files.into_iter().map(|name| (name.clone(), path.join(name))).collect())
+}
+
+/// The tensors of all files, whose headers are read at the same time.
+pub(super) fn read(files: &Files, store: &FileStore) -> Result<Vec<Tensor>, SourceError> {
+    let mut objects = Vec::with_capacity(files.paths.len());
+    for (_, path) in &files.paths {
+        objects.push(store.add(path)?);
+    }
+    let headers = in_parallel(&objects, |object| header(*object, store))?;
+    let mut tensors = Vec::new();
+    let mut seen: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
+    for ((name, _), (object, header)) in files.paths.iter().zip(objects.iter().zip(headers)) {
+        let file: Arc<str> = store.name(*object).into();
+        for tensor in header.tensors {
+            check_index(files, &tensor.name, name, &file)?;
+            if let Some(other) = seen.insert(tensor.name.clone(), file.clone()) {
+                let what = format!("is also in {other}");
+                return Err(SourceError::Tensor {
+                    file: file.to_string(),
+                    tensor: tensor.name.to_string(),
+                    what,
+                });
+            }
+            let extent = Extent {
+                object: *object,
+                offset: tensor.bytes.start,
+                len: tensor.bytes.end - tensor.bytes.start,
+            };
+            tensors.push(Tensor {
+                name: tensor.name,
+                dtype: tensor.dtype,
+                shape: tensor.shape,
+                extent,
+                file: file.clone(),
+            });
+        }
+    }
+    let named = files.index.iter().flat_map(|index| &index.weight_map);
+    match named.into_iter().find(|(name, _)| !seen.contains_key(name.as_str())) {
+        Some((tensor, file)) => Err(SourceError::Contents {
+            file: files.index_name.clone(),
+            what: format!("it says that {tensor} is in {file}, which does not have it"),
+        }),
+        None => Ok(tensors),
+    }
+}
+
+/// The index says of a tensor that it is where it is.
+fn check_index(files: &Files, tensor: &str, name: &str, file: &str) -> Result<(), SourceError> {
+    let Some(index) = &files.index else { return Ok(()) };
+    let what = match index.weight_map.get(tensor) {
+        Some(said) if said == name => return Ok(()),
+        Some(said) => format!("it says that {tensor} is in {said}, but it is in {file}"),
+        None => format!("it does not name {tensor}, which is in {file}"),
+    };
+    Err(SourceError::Contents { file: files.index_name.clone(), what })
+}
+
+/// The header of a file: its beginning is read once, and what is longer than that once more.
+pub(in crate::source) fn header(object: ObjectId, store: &FileStore) -> Result<Header, SourceError> {
+    /// Most headers fit.
+    const FIRST: u64 = 64 << 10;
+    let explain = |source| SourceError::Safetensors { file: store.name(object), source };
+    let len = store.len(object)?;
+    let mut bytes = vec![0; usize::try_from(len.min(FIRST)).unwrap_or(0)];
+    store.read_exact_at(object, 0, &mut bytes)?;
+    let prefix = bytes.first_chunk::<8>().copied().unwrap_or_default();
+    let json = header_len(prefix, len).map_err(explain)?;
+    // The header is no longer than the file.
+    let end = usize::try_from(PREFIX + json).unwrap_or(usize::MAX);
+    if end > bytes.len() {
+        bytes = vec![0; end];
+        store.read_exact_at(object, 0, &mut bytes)?;
+    }
+    decode(bytes.get(PREFIX as usize..end).unwrap_or_default(), len).map_err(explain)
+}
+
+/// The element type of most bytes.
+pub(super) fn main_dtype(tensors: &[Tensor]) -> Dtype {
+    let mut bytes: BTreeMap<Dtype, u64> = BTreeMap::new();
+    for tensor in tensors {
+        *bytes.entry(tensor.dtype).or_default() += tensor.extent.len;
+    }
+    bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(Dtype::Float32, |(dtype, _)| dtype)
+}

@@ -1,0 +1,151 @@
+//! Opens a directory of safetensors files as this tool writes them: one for each rank, with what the rank is in the header's metadata.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::hf::header;
+use super::locate::{Located, RankPath};
+use super::rank_file::ReadFile;
+use super::torch_file::TorchFile;
+use super::workers::in_parallel;
+use super::{Found, Options, Source, SourceError, build, detect, experts};
+use crate::catalog::{Iteration, Record};
+use crate::extent::{Extent, ObjectId};
+use crate::family::Family;
+use crate::format::megatron::{RELEASE, parse_rank_dir};
+use crate::format::ranks::{ENDING, RankHeader};
+use crate::format::safetensors::Header;
+use crate::store::{FileStore, Store};
+use crate::value::{Storage, TensorRef, Value};
+
+/// Whether these names are those of such a directory.
+pub(super) fn is_checkpoint(names: &[String]) -> bool {
+    names.iter().any(|name| rank_of(name).is_some())
+}
+
+/// What stands for the rank in the name of its file.
+fn rank_of(name: &str) -> Option<&str> {
+    name.strip_suffix(ENDING).filter(|stem| parse_rank_dir(stem).is_some())
+}
+
+/// Opens the checkpoint in `path`, a directory with these names in it.
+pub(super) fn open(
+    path: &Path,
+    names: &[String],
+    options: &Options,
+    store: &FileStore,
+) -> Result<Source, SourceError> {
+    let files = names.iter().filter_map(|name| {
+        let stem = rank_of(name)?;
+        let dir = parse_rank_dir(stem)?;
+        Some(RankPath { dir, name: stem.to_owned(), path: path.join(name), buffers: None })
+    });
+    let files: Vec<RankPath> = files.collect();
+    let mut objects = Vec::with_capacity(files.len());
+    for file in &files {
+        objects.push((file, store.add(&file.path)?));
+    }
+    let read = in_parallel(&objects, |(file, object)| read(file, *object, store))?;
+    let (headers, ranks): (Vec<RankHeader>, Vec<ReadFile>) = read.into_iter().unzip();
+    let iteration = headers.first().map_or(Iteration::Release, iteration);
+    let located = Located { directory: path.to_owned(), iteration, files, ending: ENDING.to_owned() };
+    let (sizes, ranks) = detect::sizes(&located, ranks)?;
+    let family = family(path, &headers, options)?;
+    let model = Arc::new(detect::model_of(&family, sizes.tp, &ranks)?);
+    let shared_out = experts::shared_out(&model, sizes, &ranks)?;
+    let missing = located.missing(sizes);
+    let missing = experts::really_missing(missing, &model, sizes, shared_out, &ranks, &located.ending);
+    let catalog = build::catalog(&model, (sizes, shared_out), iteration, ranks, &missing, store)?;
+    let files = located.files.into_iter().map(|file| file.path).collect();
+    Ok(Source {
+        catalog: Arc::new(catalog),
+        model,
+        format: Found::Ranks,
+        config: None,
+        inexpressible: Vec::new(),
+        beside: Vec::new(),
+        directory: located.directory,
+        files,
+        missing,
+    })
+}
+
+fn iteration(header: &RankHeader) -> Iteration {
+    match header.iteration.as_str() {
+        RELEASE => Iteration::Release,
+        number => number.parse().map_or(Iteration::Release, Iteration::Number),
+    }
+}
+
+/// The family whose names the files have.
+fn family(path: &Path, headers: &[RankHeader], options: &Options) -> Result<Arc<Family>, SourceError> {
+    let name = headers.first().map(|header| header.family.as_str()).unwrap_or_default();
+    let problem = |what: String| SourceError::NotACheckpoint { path: path.to_owned(), what };
+    if let Some(other) = headers.iter().find(|header| header.family != name) {
+        return Err(problem(format!("its files are of the families {name} and {}", other.family)));
+    }
+    let family = options.families.iter().find(|family| family.name == name);
+    family.cloned().ok_or_else(|| {
+        problem(format!("its files are of the family {name:?}, which is not built in; pass the file that describes it with --family"))
+    })
+}
+
+/// The file of one rank, as a rank file of Megatron would have been read.
+fn read(file: &RankPath, object: ObjectId, store: &FileStore) -> Result<(RankHeader, ReadFile), SourceError> {
+    let name = store.name(object);
+    let found = header(object, store)?;
+    let problem = |what: String| SourceError::Contents { file: name.clone(), what };
+    if !RankHeader::is_in(&found.metadata) {
+        return Err(problem(
+            "its metadata is not what ckpt-fs writes; which model it is a rank of is not known".into(),
+        ));
+    }
+    let rank = RankHeader::decode(&found.metadata).map_err(problem)?;
+    let storages = found.tensors.iter().map(|tensor| {
+        let extent =
+            Extent { object, offset: tensor.bytes.start, len: tensor.bytes.end - tensor.bytes.start };
+        (tensor.name.clone(), Record { extent, crc: None })
+    });
+    let storages = storages.collect();
+    let model = TorchFile { name: name.clone(), tree: tree(&rank, &found), storages, left_out: Vec::new() };
+    Ok((rank, ReadFile { dir: file.dir, object, model, buffers: None }))
+}
+
+/// The tree that a rank file would have.
+fn tree(rank: &RankHeader, header: &Header) -> Value {
+    let mut parts: Vec<(String, Vec<(Value, Value)>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for tensor in &header.tensors {
+        let (part, name) = split(&tensor.name);
+        let storage = Storage { key: tensor.name.clone(), bytes: tensor.bytes.end - tensor.bytes.start };
+        // Headers were checked: the shape's bytes fit.
+        let strides = tensor.shape.contiguous_strides().unwrap_or_default();
+        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+        let reference = TensorRef { dtype, shape, strides, offset: 0, storage, requires_grad: false };
+        let place = *places.entry(part.to_owned()).or_insert(parts.len());
+        if place == parts.len() {
+            parts.push((part.to_owned(), Vec::new()));
+        }
+        if let Some((_, items)) = parts.get_mut(place) {
+            items.push((Value::str(name), Value::Tensor(Arc::new(reference))));
+        }
+    }
+    let mut tree = vec![(Value::str("args"), rank.args.clone())];
+    tree.extend(
+        rank.checkpoint_version.map(|version| (Value::str("checkpoint_version"), Value::Float(version))),
+    );
+    if let Iteration::Number(number) = iteration(rank) {
+        tree.push((Value::str("iteration"), Value::Int(i64::try_from(number).unwrap_or(i64::MAX))));
+    }
+    tree.extend(parts.into_iter().map(|(part, items)| (Value::Str(part.into()), Value::Dict(items.into()))));
+    Value::Dict(tree.into())
+}
+
+/// The part of the model that a tensor is of, and its name there: `model1/decoder...` with virtual stages.
+fn split(name: &str) -> (&str, &str) {
+    let numbered = |part: &str| {
+        part.strip_prefix("model").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    name.split_once('/').filter(|(part, _)| numbered(part)).unwrap_or(("model", name))
+}

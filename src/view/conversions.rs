@@ -1,0 +1,301 @@
+//! Everything that one source can be shown as: for each format the stock that its views are made of.
+//!
+//! A source is its own family's; a view in another format is made of the same parameters under the names of that format's family
+//! (`adopt`). What the model is passes through the args of Megatron, which every family reads.
+
+mod config;
+mod engine;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::adopt::Adoption;
+use super::engine::EngineView;
+use super::hf::HfView;
+use super::megatron::MegatronView;
+use super::ranks::RanksView;
+use super::{Choices, Format, OptimizerChoice, Stock, View, ViewError};
+use crate::catalog::{Beside, Catalog};
+use crate::family::config::{Config, ConfigError};
+use crate::family::{self, Family, Model, Padding, Vocabulary};
+use crate::layout::{Layout, LayoutSpec};
+use crate::value::Value;
+
+/// A source, as views see it.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// What it holds.
+    pub catalog: Arc<Catalog>,
+    /// What its tensors are.
+    pub model: Arc<Model>,
+    /// The format it is in.
+    pub format: Format,
+    /// What its `config.json` says and args cannot.
+    pub inexpressible: Vec<ConfigError>,
+    /// The files of a model directory beside its weights.
+    pub files: ModelFiles,
+    /// Those of another directory, which take their place.
+    pub template: Option<ModelFiles>,
+}
+
+/// What lies beside the weights in a Hugging Face model directory.
+#[derive(Debug, Clone, Default)]
+pub struct ModelFiles {
+    /// The directory, for messages.
+    pub name: String,
+    /// Its `config.json`, where it has one.
+    pub config: Option<Config>,
+    /// All others.
+    pub beside: Vec<Beside>,
+}
+
+/// What the user wants of formats other than the source's.
+#[derive(Debug, Clone)]
+pub struct Wishes {
+    /// Which of the spellings of names that the family of Megatron files has.
+    pub dialect: String,
+    /// What the rows of the vocabulary are a multiple of, before tensor parallelism.
+    pub divisible_by: u64,
+    /// `model_type` of the config, where it is not to be inferred.
+    pub model_type: Option<String>,
+    /// The version of the inference engine; the newest known where it is not said.
+    pub engine_version: Option<String>,
+    /// Bytes of data in each file of a Hugging Face model.
+    pub shard_size: u64,
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            dialect: "te".into(),
+            divisible_by: 128,
+            model_type: None,
+            engine_version: None,
+            shard_size: 5_000_000_000,
+        }
+    }
+}
+
+/// Everything that one source can be shown as.
+#[derive(Debug)]
+pub struct Conversions {
+    given: Given,
+    families: Vec<Arc<Family>>,
+    choices: Choices,
+    wishes: Wishes,
+    /// The source as its own family's.
+    own: Arc<Stock>,
+    made: Mutex<HashMap<Format, Arc<Stock>>>,
+}
+
+impl Conversions {
+    /// Everything that `given` can be shown as with these families.
+    ///
+    /// # Errors
+    /// [`ViewError`] where a choice cannot be.
+    pub fn new(
+        given: Given,
+        families: Vec<Arc<Family>>,
+        choices: Choices,
+        wishes: Wishes,
+    ) -> Result<Self, ViewError> {
+        let mut choices = choices;
+        choices.vocab_size = choices.vocab_size.or_else(|| config::vocab_size(&given));
+        let own = Arc::new(Stock::new(given.catalog.clone(), given.model.clone(), &choices)?);
+        Ok(Self { given, families, choices, wishes, own, made: Mutex::default() })
+    }
+
+    /// The source's own format.
+    #[must_use]
+    pub fn own_format(&self) -> Format {
+        self.given.format
+    }
+
+    /// The source as its own family's, in its own format.
+    #[must_use]
+    pub fn own(&self) -> &Arc<Stock> {
+        &self.own
+    }
+
+    /// What views in this format are made of.
+    ///
+    /// # Errors
+    /// [`ViewError`] saying why the source cannot be shown so.
+    pub fn stock(&self, format: Format) -> Result<Arc<Stock>, ViewError> {
+        if let Some(stock) = self.made.lock().get(&format) {
+            return Ok(stock.clone());
+        }
+        let stock = self.make(format)?;
+        self.made.lock().insert(format, stock.clone());
+        Ok(stock)
+    }
+
+    fn make(&self, format: Format) -> Result<Arc<Stock>, ViewError> {
+        match format {
+            Format::Safetensors if self.given.format == Format::Megatron => self.weights_alone(),
+            Format::Safetensors => Ok(self.own.clone()),
+            Format::Megatron if self.is_of(family::Format::Megatron) => Ok(self.own.clone()),
+            Format::Megatron => self.megatron(),
+            Format::Hf if self.given.format == Format::Hf => self.own_whole(),
+            Format::Hf => self.hf(),
+            Format::Vllm | Format::Sglang => self.engine(format),
+        }
+    }
+
+    /// Whether the source's names are those of such files.
+    fn is_of(&self, format: family::Format) -> bool {
+        self.given.model.family().format() == format
+    }
+
+    /// The source without its optimizer.
+    fn weights_alone(&self) -> Result<Arc<Stock>, ViewError> {
+        let choices = Choices { optimizer: OptimizerChoice::Nothing, ..self.choices };
+        Ok(Arc::new(Stock::new(self.given.catalog.clone(), self.given.model.clone(), &choices)?))
+    }
+
+    /// The source's own names, with a vocabulary that is not padded.
+    fn own_whole(&self) -> Result<Arc<Stock>, ViewError> {
+        let (catalog, model) = (self.given.catalog.clone(), self.given.model.clone());
+        let vocabulary = self.vocabulary(Padding::Exact, None);
+        Ok(Arc::new(Stock::with_vocabulary(catalog, model, &self.choices, vocabulary)?))
+    }
+
+    /// Rank files of Megatron, for a source that is none.
+    fn megatron(&self) -> Result<Arc<Stock>, ViewError> {
+        if let Some(error) = self.given.inexpressible.first() {
+            return Err(ViewError::Inexpressible { source: Box::new(error.clone()) });
+        }
+        let source = self.given.model.family();
+        let wanted = source.megatron().unwrap_or_default();
+        let family = self.families.iter().find(|family| family.name == wanted);
+        let Some(family) = family.filter(|family| family.fresh_version().is_some()) else {
+            return Err(ViewError::NoFamily { title: source.title.clone(), format: Format::Megatron });
+        };
+        let has_dialects = family.dialects().next().is_some();
+        let dialect = Some(self.wishes.dialect.as_str()).filter(|_| has_dialects);
+        if let Some(dialect) = dialect.filter(|dialect| !family.dialects().any(|known| known == *dialect)) {
+            return Err(ViewError::Dialect {
+                dialect: dialect.to_owned(),
+                known: family.dialects().map(ToOwned::to_owned).collect(),
+            });
+        }
+        let mut args = family.fresh_args(dialect);
+        args.extend(fields_of(self.own.args()));
+        let divisible_by = i64::try_from(self.wishes.divisible_by).unwrap_or(i64::MAX);
+        args.push(("make_vocab_size_divisible_by".into(), Value::Int(divisible_by)));
+        let version = family.fresh_version().map(Value::Float).unwrap_or(Value::None);
+        let entries =
+            vec![(Value::str("checkpoint_version"), version), (Value::str("iteration"), Value::Int(0))];
+        self.adopt(family, Value::namespace(last_of_each(args)), dialect, entries, |padding| {
+            (padding, Some(self.wishes.divisible_by))
+        })
+    }
+
+    /// A Hugging Face model, for a source that is none.
+    fn hf(&self) -> Result<Arc<Stock>, ViewError> {
+        let family = self.hf_family()?;
+        self.check_expressible(&family)?;
+        self.adopt(&family, self.args()?, None, Vec::new(), |_| (Padding::Exact, None))
+    }
+
+    /// The args of the source's first rank.
+    fn args(&self) -> Result<Value, ViewError> {
+        self.own.args().cloned().ok_or(ViewError::NoRank)
+    }
+
+    /// The stock of another family, with its own rule for the vocabulary.
+    fn adopt(
+        &self,
+        family: &Arc<Family>,
+        args: Value,
+        dialect: Option<&str>,
+        entries: Vec<(Value, Value)>,
+        rule: impl FnOnce(Padding) -> (Padding, Option<u64>),
+    ) -> Result<Arc<Stock>, ViewError> {
+        let adoption = Adoption { catalog: &self.given.catalog, family, args, dialect, entries };
+        let (catalog, model) = adoption.carry_out()?;
+        let (padding, multiple) = rule(family.padding());
+        let vocabulary = self.vocabulary(padding, multiple.or_else(|| family.padded_to()));
+        let choices = Choices { vocab_size: None, optimizer: OptimizerChoice::Nothing, ..self.choices };
+        let stock = Stock::with_vocabulary(Arc::new(catalog), Arc::new(model), &choices, vocabulary)?;
+        Ok(Arc::new(stock))
+    }
+
+    /// The source's vocabulary under another rule of padding.
+    fn vocabulary(&self, padding: Padding, multiple: Option<u64>) -> Option<Vocabulary> {
+        self.own.vocabulary().map(|own| Vocabulary { padding, multiple, stored_tp: None, ..*own })
+    }
+
+    /// The layout that `spec` means in this format.
+    ///
+    /// # Errors
+    /// [`ViewError`] with the reason and what is possible.
+    pub fn layout(&self, format: Format, spec: &LayoutSpec) -> Result<Layout, ViewError> {
+        let stock = self.stock(format)?;
+        let whole = stock.catalog.layout.clone();
+        // Said before what does not divide: nothing would.
+        if let Some(layout) =
+            spec.resolve(&whole).ok().filter(|layout| format.is_single() && *layout != whole)
+        {
+            return Err(ViewError::NoSuchLayout { format, layout });
+        }
+        let layout = stock.layout(spec)?;
+        let fits = match format {
+            Format::Megatron | Format::Safetensors => true,
+            Format::Hf => layout == whole,
+            Format::Vllm => layout.vpp == 1 && layout.ep() == 1 && layout.etp() == layout.tp,
+            Format::Sglang => layout.pp() == 1 && layout.ep() == 1 && layout.etp() == layout.tp,
+        };
+        if fits { Ok(layout) } else { Err(ViewError::NoSuchLayout { format, layout }) }
+    }
+
+    /// The view in this format and layout, which [`Conversions::layout`] has checked.
+    ///
+    /// # Errors
+    /// [`ViewError`] saying why the source cannot be shown so.
+    pub fn view(&self, format: Format, layout: &Layout) -> Result<Arc<dyn View>, ViewError> {
+        let stock = self.stock(format)?;
+        let layout = layout.clone();
+        Ok(match format {
+            Format::Megatron => Arc::new(MegatronView::new(stock, layout)),
+            Format::Safetensors => Arc::new(RanksView::new(stock, layout)),
+            Format::Hf => {
+                let config = self.config()?;
+                Arc::new(HfView::new(stock, layout, config, self.beside(), self.wishes.shard_size)?)
+            }
+            Format::Vllm | Format::Sglang => {
+                Arc::new(EngineView::new(stock, layout, format, self.config()?, self.beside()))
+            }
+        })
+    }
+
+    /// Files that go with the weights.
+    fn beside(&self) -> &[Beside] {
+        self.given.template.as_ref().map_or(&self.given.files.beside, |template| &template.beside)
+    }
+}
+
+/// The fields of args.
+fn fields_of(args: Option<&Value>) -> Vec<(String, Value)> {
+    let Some(Value::Object(object)) = args else { return Vec::new() };
+    let fields = object.state.as_ref().and_then(Value::items).unwrap_or_default();
+    fields.iter().filter_map(|(key, value)| Some((key.as_str()?.to_owned(), value.clone()))).collect()
+}
+
+/// Of fields that are said several times the last, in the order in which they are first said.
+fn last_of_each(fields: Vec<(String, Value)>) -> Vec<(String, Value)> {
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut kept: Vec<(String, Value)> = Vec::new();
+    for (name, value) in fields {
+        match places.get(&name).and_then(|at| kept.get_mut(*at)) {
+            Some(known) => known.1 = value,
+            None => {
+                places.insert(name.clone(), kept.len());
+                kept.push((name, value));
+            }
+        }
+    }
+    kept
+}

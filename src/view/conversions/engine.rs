@@ -1,0 +1,40 @@
+//! Rank files for inference engines: which family of names a version of an engine has for a model.
+
+use std::sync::Arc;
+
+use super::Conversions;
+use crate::family::{self, Family};
+use crate::view::{Format, Stock, ViewError};
+
+impl Conversions {
+    /// What the engine's rank files are made of.
+    pub(super) fn engine(&self, format: Format) -> Result<Arc<Stock>, ViewError> {
+        let model = self.hf_family()?;
+        self.check_engine_model(&model)?;
+        let family = self.engine_family(format, &model)?;
+        self.adopt(&family, self.args()?, None, Vec::new(), |padding| (padding, None))
+    }
+
+    /// A config must go beside the files: what it cannot say, an engine cannot know.
+    fn check_engine_model(&self, model: &Family) -> Result<(), ViewError> {
+        let has_config = self.given.files.config.is_some() && !self.given.inexpressible.is_empty();
+        if has_config { Ok(()) } else { self.check_expressible(model) }
+    }
+
+    fn engine_family(&self, format: Format, model: &Family) -> Result<Arc<Family>, ViewError> {
+        let of = if format == Format::Vllm { family::Format::Vllm } else { family::Format::Sglang };
+        let model_type = model.model_type().unwrap_or_default();
+        let all = || self.families.iter().filter(|family| family.format() == of);
+        let fitting: Vec<&Arc<Family>> = all().filter(|family| family.serves(model_type)).collect();
+        if fitting.is_empty() {
+            return Err(ViewError::NoFamily { title: model.title.clone(), format });
+        }
+        let version = self.wishes.engine_version.as_deref();
+        let found = fitting.iter().find(|family| family.is_of_version(version));
+        found.map(|family| (*family).clone()).ok_or_else(|| ViewError::EngineVersion {
+            format,
+            version: version.unwrap_or("newest").to_owned(),
+            known: fitting.iter().map(|family| family.versions()).collect(),
+        })
+    }
+}

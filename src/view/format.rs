@@ -1,0 +1,77 @@
+//! The formats that a checkpoint can be shown in.
+
+use std::fmt;
+
+use crate::layout::Layout;
+
+/// A format of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Format {
+    /// A legacy Megatron directory.
+    Megatron,
+    /// One safetensors file for each rank, with the source's own names.
+    Safetensors,
+    /// A Hugging Face model directory.
+    Hf,
+    /// Rank files as vLLM's `sharded_state` loader takes them.
+    Vllm,
+    /// Rank files as SGLang's does.
+    Sglang,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Megatron, Self::Safetensors, Self::Hf, Self::Vllm, Self::Sglang];
+
+    /// Its name, as flags and directories of a mount have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Megatron => "megatron",
+            Self::Safetensors => "safetensors",
+            Self::Hf => "hf",
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+        }
+    }
+
+    /// The format of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// Its name for people.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Megatron => "legacy Megatron directory (torch .pt)",
+            Self::Safetensors => "one safetensors file per rank",
+            Self::Hf => "Hugging Face model directory (safetensors)",
+            Self::Vllm => "vLLM rank files (sharded_state)",
+            Self::Sglang => "SGLang rank files (sharded_state)",
+        }
+    }
+
+    /// What a layout is called in this format: engines know nothing of pipelines and experts beyond what must be said.
+    #[must_use]
+    pub fn layout_name(self, layout: &Layout) -> String {
+        match self {
+            Self::Vllm | Self::Sglang if layout.pp() == 1 => format!("tp{}", layout.tp),
+            Self::Vllm | Self::Sglang => Layout { experts: None, ..layout.clone() }.to_string(),
+            Self::Megatron | Self::Safetensors | Self::Hf => layout.to_string(),
+        }
+    }
+
+    /// Whether there is one layout only: everything whole, for one reader.
+    #[must_use]
+    pub fn is_single(self) -> bool {
+        self == Self::Hf
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,129 @@
+//! A Hugging Face model directory: config, weights in one safetensors file or in several with an index, and what lies beside them.
+
+mod shards;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::target::tensor_of;
+use super::{Format, PlannedFile, Stock, View, ViewError, ViewFile, tensors};
+use crate::catalog::Beside;
+use crate::extent::Extent;
+use crate::format::hf::{CONFIG, INDEX, encode_index, is_weights, shard};
+use crate::layout::{Layout, Place, Rank};
+use crate::plan::{Builder, Stripe};
+use shards::Shards;
+
+/// The view.
+#[derive(Debug)]
+pub(super) struct HfView {
+    stock: Arc<Stock>,
+    layout: Layout,
+    shards: Shards,
+    files: Vec<ViewFile>,
+    contents: Vec<Content>,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// These bytes.
+    Text(Arc<[u8]>),
+    /// A file of the source or the template.
+    Passed(Extent),
+    /// Some of the weights.
+    Weights(usize),
+}
+
+/// Where everything is.
+pub(super) const WHOLE: Place = Place { rank: Rank { pp: 0, tp: 0, ep: 0 }, chunk: 0 };
+
+impl HfView {
+    /// The view of `stock` with this config and these files beside the weights.
+    pub(super) fn new(
+        stock: Arc<Stock>,
+        layout: Layout,
+        config: Vec<u8>,
+        beside: &[Beside],
+        shard_size: u64,
+    ) -> Result<Self, ViewError> {
+        let shards = Shards::of(&stock, &layout, shard_size)?;
+        let mut all = described(config, beside);
+        let count = shards.count();
+        all.extend((0..count).map(|number| (shard(number, count), Content::Weights(number))));
+        if count > 1 {
+            let text = encode_index(&shards.index(), shards.bytes, shards.elements);
+            all.push((INDEX.to_owned(), Content::Text(text.into())));
+        }
+        let (files, contents) = listed(all);
+        Ok(Self { stock, layout, shards, files, contents })
+    }
+
+    fn weights(&self, number: usize) -> Result<PlannedFile, ViewError> {
+        let mut all = Vec::new();
+        for key in self.shards.keys(number) {
+            let tensor = tensor_of(&self.stock, &self.layout, WHOLE, *key)?;
+            all.extend(tensor.map(|tensor| (tensor.name.clone(), tensor)));
+        }
+        // Loaders of transformers 4 refuse files that do not say so.
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        tensors::lay_out(&metadata, &all)
+    }
+}
+
+/// The files beside weights: config, and what is passed through.
+pub(super) fn described(config: Vec<u8>, beside: &[Beside]) -> Vec<(String, Content)> {
+    let passed = beside.iter().filter(|file| file.name != CONFIG);
+    let passed = passed.map(|file| (file.name.clone(), Content::Passed(file.extent)));
+    std::iter::once((CONFIG.to_owned(), Content::Text(config.into()))).chain(passed).collect()
+}
+
+/// Files in the order of a listing, and what each holds.
+pub(super) fn listed(mut all: Vec<(String, Content)>) -> (Vec<ViewFile>, Vec<Content>) {
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    let file = |(path, content): (String, Content)| {
+        let is_weights = matches!(content, Content::Weights(_));
+        (ViewFile { path, rank: None, is_mapped: is_weights, is_probe: false }, content)
+    };
+    all.into_iter().map(file).unzip()
+}
+
+/// A file that holds no weights.
+pub(super) fn plain(content: &Content) -> PlannedFile {
+    let mut builder = Builder::new();
+    match content {
+        Content::Text(bytes) => builder.literal(bytes.clone()),
+        Content::Passed(extent) if extent.len > 0 => {
+            builder.stripe(Stripe::contiguous(extent.object, extent.offset, extent.len));
+        }
+        Content::Passed(_) | Content::Weights(_) => {}
+    }
+    PlannedFile { plan: builder.finish(), tensors: Vec::new() }
+}
+
+impl View for HfView {
+    fn format(&self) -> Format {
+        Format::Hf
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn files(&self) -> &[ViewFile] {
+        &self.files
+    }
+
+    fn plan(&self, number: usize) -> Result<PlannedFile, ViewError> {
+        match self.contents.get(number) {
+            Some(Content::Weights(shard)) => self.weights(*shard),
+            Some(content) => Ok(plain(content)),
+            None => Ok(PlannedFile::of_bytes(Vec::new())),
+        }
+    }
+
+    /// Weights in any number of files.
+    fn may_replace(&self, path: &str) -> bool {
+        !path.contains('/') && path.starts_with("model") && is_weights(path)
+    }
+}

@@ -1,0 +1,253 @@
+//! Views of one format over sources of another, against the naive answer: random models of every architecture, random layouts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ckpt_fs::catalog::Beside;
+use ckpt_fs::family::Family;
+use ckpt_fs::layout::{LayoutSpec, Stages};
+use ckpt_fs::reader::{Checksums, CrcMode, Reader};
+use ckpt_fs::source::{Found, Options, open};
+use ckpt_fs::store::FileStore;
+use ckpt_fs::tensor::Dtype;
+use ckpt_fs::view::{Choices, Conversions, Format, Given, ModelFiles, Wishes};
+use common::choose::{pick, stages};
+use common::hf::{self, ARCHS, Arch};
+use common::naive::{Config, Cut, Kind, Moe, Written};
+use common::source::Checkpoint;
+use common::{Array, Pt, read_pt};
+use proptest::prelude::*;
+
+/// A source, opened by the library, and everything that it can be shown as.
+struct Opened {
+    conversions: Conversions,
+    reader: Reader,
+}
+
+impl Opened {
+    fn new(root: &Path, wishes: Wishes) -> Result<Self, String> {
+        let store = Arc::new(FileStore::new());
+        let families: Vec<Arc<Family>> = Family::embedded().unwrap().into_iter().map(Arc::new).collect();
+        let divisible_by = Some(wishes.divisible_by);
+        let options = Options { families: families.clone(), divisible_by, ..Options::default() };
+        let source = open(root, &options, &store).map_err(|error| error.to_string())?;
+        let beside: Vec<Beside> = source.beside.clone();
+        let given = Given {
+            catalog: source.catalog,
+            model: source.model,
+            format: match source.format {
+                Found::Megatron => Format::Megatron,
+                Found::HuggingFace => Format::Hf,
+                Found::Ranks => Format::Safetensors,
+            },
+            inexpressible: source.inexpressible,
+            files: ModelFiles { name: root.display().to_string(), config: source.config, beside },
+            template: None,
+        };
+        let conversions = Conversions::new(given, families, Choices::default(), wishes);
+        let conversions = conversions.map_err(|error| error.to_string())?;
+        Ok(Self { conversions, reader: Reader::new(store) })
+    }
+
+    /// Every file of a view with its bytes.
+    fn files(&self, format: Format, spec: &LayoutSpec) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let text = |error: ckpt_fs::view::ViewError| error.to_string();
+        let layout = self.conversions.layout(format, spec).map_err(text)?;
+        let view = self.conversions.view(format, &layout).map_err(text)?;
+        let read = |(number, file): (usize, &ckpt_fs::view::ViewFile)| {
+            let plan = view.plan(number).map_err(text)?.plan;
+            let mut bytes = vec![0; plan.len() as usize];
+            let read = self.reader.read(&plan, &Checksums::new(CrcMode::Exact), 0, &mut bytes).unwrap();
+            assert_eq!(read, bytes.len());
+            Ok((file.path.clone(), bytes))
+        };
+        view.files().iter().enumerate().map(read).collect()
+    }
+
+    /// Writes a view to disk.
+    fn write(&self, format: Format, spec: &LayoutSpec, root: &Path) {
+        for (path, bytes) in self.files(format, spec).unwrap() {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+}
+
+fn spec(cut: &Cut) -> LayoutSpec {
+    LayoutSpec {
+        tp: Some(cut.tp as u32),
+        pp: Some(cut.pp()),
+        vpp: Some(cut.vpp),
+        ep: Some(cut.ep as u32),
+        etp: Some(cut.etp as u32),
+        stages: Stages::new(cut.stages.clone()),
+        ..LayoutSpec::default()
+    }
+}
+
+/// Compares names first and then each tensor: what differs is said by name, not by its bytes.
+fn same(found: &[(String, Array)], wanted: &[(String, Array)], what: &str) {
+    let kinds = |list: &[(String, Array)]| {
+        list.iter()
+            .map(|(name, array)| format!("{name} {} {:?}", array.dtype, array.shape))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(found), kinds(wanted), "{what}");
+    for ((name, a), (_, b)) in found.iter().zip(wanted) {
+        assert!(a.bytes == b.bytes, "{what}: {name} differs");
+    }
+}
+
+fn same_tensors(found: &Pt, wanted: &[(String, Array)], what: &str) {
+    same(&hf::sorted(found.tensors.clone()), &hf::sorted(wanted.to_vec()), what);
+}
+
+/// Rank files of Megatron are the naive ones.
+fn check_megatron(files: &[(String, Vec<u8>)], written: &Written, cut: &Cut, what: &str) {
+    let ranks: Vec<_> = files.iter().filter(|(path, _)| path.ends_with(".pt")).collect();
+    let mut expected = cut.all_ranks();
+    expected.sort_unstable();
+    assert_eq!(ranks.len(), expected.len(), "{what}");
+    for ((path, bytes), rank) in ranks.into_iter().zip(expected) {
+        assert!(path.contains(&format!("/{}/", cut.dir(rank))), "{what}: {path}");
+        same_tensors(&read_pt(bytes), &written.whole_rank(cut, rank), &format!("{what}: {path}"));
+    }
+}
+
+/// The weights of a model directory.
+fn model(files: &[(String, Vec<u8>)]) -> Vec<(String, Array)> {
+    let weights = files.iter().filter(|(path, _)| path.ends_with(".safetensors"));
+    hf::sorted(weights.flat_map(|(_, bytes)| hf::read(bytes)).collect())
+}
+
+#[derive(Debug, Clone)]
+struct Case {
+    arch: Arch,
+    config: Config,
+    source: Cut,
+    target: Cut,
+    te: bool,
+    shards: usize,
+    shard_size: u64,
+    engine_tp: u64,
+}
+
+fn divisors(whole: u64) -> Vec<u64> {
+    (1..=whole).filter(|n| whole.is_multiple_of(*n)).collect()
+}
+
+prop_compose! {
+    fn any_case()(
+        arch in 0usize..7, tps in (0usize..8, 0usize..8, 0usize..8), layers in 1u32..5,
+        ends in (prop::collection::vec(0u32..6, 0..3), prop::collection::vec(0u32..6, 0..3)),
+        sizes in (1u64..3, 1u64..3, 1u64..4, 1u64..4), vocab in 1u64..200, groups in 0usize..8,
+        flags in any::<[bool; 4]>(), experts in (0usize..4, 0usize..4, 1u32..3, 0usize..4), shards in 1usize..4, shard_size in 0u64..4000,
+    ) -> Case {
+        let arch = pick(&ARCHS, arch);
+        let (heads, head) = (4 * sizes.0, 2 * sizes.1);
+        let groups = pick(&divisors(heads), groups);
+        let moe = arch.has_experts().then(|| Moe {
+            experts: 4, ffn: 8 * sizes.2, every: if arch == Arch::Mixtral { 1 } else { experts.2 },
+            shared: (arch == Arch::Qwen2Moe).then_some(4 * sizes.3), grouped: flags[1], expert_bias: false,
+            shared_gate: arch == Arch::Qwen2Moe,
+        });
+        let config = Config {
+            kind: if flags[1] { Kind::CoreTe } else { Kind::Core }, layers, hidden: 6, heads, groups, head,
+            ffn: if arch == Arch::Mixtral { 8 * sizes.2 } else { 8 * sizes.3 }, vocab, multiple: 8, vocab_in_args: true,
+            dtype: if flags[2] { Dtype::Bfloat16 } else { Dtype::Float32 },
+            qkv_bias: matches!(arch, Arch::Qwen2 | Arch::Qwen2Moe), qk_norm: matches!(arch, Arch::Qwen3 | Arch::Qwen3Moe),
+            tied: flags[3], moe, ..Config::default()
+        };
+        // Megatron lets several ranks share a query group only where the fused rows divide.
+        let possible: Vec<u64> = divisors(4).into_iter().filter(|tp| groups.is_multiple_of(*tp) || (tp.is_multiple_of(groups) && ((heads + 2 * groups) * head).is_multiple_of(*tp))).collect();
+        let cut = |tp, ends: &[u32], ep| {
+            let cut = Cut::new(pick(&possible, tp), &stages(layers, ends));
+            if arch.has_experts() { let etp = pick(&divisors(cut.tp), experts.3); cut.experts(pick(&divisors(4), ep), etp) } else { cut }
+        };
+        let (source, target) = (cut(tps.0, &ends.0, experts.0), cut(tps.1, &ends.1, experts.1));
+        let engine: Vec<u64> = divisors(4).into_iter().filter(|tp| groups.is_multiple_of(*tp) || tp.is_multiple_of(groups)).collect();
+        Case { arch, config, source, target, te: flags[1], shards, shard_size, engine_tp: pick(&engine, tps.2) }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A model directory as rank files of Megatron, and those as a model directory again.
+    #[test]
+    fn a_model_becomes_rank_files_and_comes_back(case in any_case()) {
+        let Case { arch, config, target, .. } = &case;
+        let dir = tempfile::tempdir().unwrap();
+        let tensors = hf::tensors(*arch, config);
+        hf::write(&dir.path().join("src"), &hf::config(*arch, config), &tensors, case.shards);
+        let dialect = if case.te { "te" } else { "local" };
+        let wishes = Wishes { dialect: dialect.into(), divisible_by: config.multiple, shard_size: case.shard_size.max(1), ..Wishes::default() };
+        let opened = Opened::new(&dir.path().join("src"), wishes.clone()).unwrap();
+        let files = opened.files(Format::Megatron, &spec(target)).unwrap();
+        check_megatron(&files, &from_model(config), target, &format!("{case:?}"));
+        // Its own format, in other files.
+        same(&model(&opened.files(Format::Hf, &LayoutSpec::default()).unwrap()), &hf::sorted(tensors.clone()), "own format");
+        // What vLLM loads, and each rank in a file of this tool, which is a source again.
+        check_vllm(&opened, &case, &from_model(config));
+        // A query group is no less than one rank's here.
+        let tp = if config.groups.is_multiple_of(target.tp) { target.tp } else { 1 };
+        let tp = LayoutSpec { tp: Some(tp as u32), ..LayoutSpec::default() };
+        opened.write(Format::Safetensors, &tp, &dir.path().join("ranks"));
+        let ranks = Opened::new(&dir.path().join("ranks"), wishes.clone()).unwrap();
+        same(&model(&ranks.files(Format::Hf, &LayoutSpec::default()).unwrap()), &hf::sorted(tensors.clone()), "by rank and back");
+        // There and back.
+        opened.write(Format::Megatron, &spec(target), &dir.path().join("megatron"));
+        let there = Opened::new(&dir.path().join("megatron"), wishes).unwrap();
+        same(&model(&there.files(Format::Hf, &LayoutSpec::default()).unwrap()), &hf::sorted(tensors), "back again");
+    }
+
+    /// A training checkpoint as a model directory, as files of this tool and as those of vLLM.
+    #[test]
+    fn a_checkpoint_becomes_everything(case in any_case()) {
+        let Case { arch, config, source, target, .. } = &case;
+        let dir = tempfile::tempdir().unwrap();
+        let mut checkpoint = Checkpoint::new(config, source);
+        for (field, value) in hf::args(*arch, config) {
+            checkpoint = checkpoint.arg(field, &value);
+        }
+        checkpoint.write(&dir.path().join("src"));
+        let opened = Opened::new(&dir.path().join("src"), Wishes { shard_size: case.shard_size.max(1), ..Wishes::default() }).unwrap();
+        let files = opened.files(Format::Hf, &LayoutSpec::default()).unwrap();
+        same(&model(&files), &hf::sorted(hf::tensors(*arch, config)), "as a model directory");
+        let (_, text) = files.iter().find(|(path, _)| path == "config.json").unwrap();
+        let said: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(text).unwrap();
+        for (key, value) in hf::config(*arch, config) {
+            if key != "intermediate_size" || !arch.has_experts() || *arch == Arch::Mixtral {
+                prop_assert_eq!(said.get(&key).unwrap_or(&serde_json::Value::Null).as_f64(), value.as_f64(), "{}", key);
+            }
+        }
+        // Each rank in a file of this tool, and Megatron's rank files of those.
+        opened.write(Format::Safetensors, &spec(source), &dir.path().join("ranks"));
+        let ranks = Opened::new(&dir.path().join("ranks"), Wishes::default()).unwrap();
+        let back = ranks.files(Format::Megatron, &spec(target)).unwrap();
+        check_megatron(&back, &Written::new(config, source), target, &format!("{case:?}"));
+        check_vllm(&opened, &case, &Written::new(config, source));
+    }
+}
+
+fn check_vllm(opened: &Opened, case: &Case, written: &Written) {
+    let tp = case.engine_tp;
+    let asked = LayoutSpec { tp: Some(tp as u32), ..LayoutSpec::default() };
+    let files = opened.files(Format::Vllm, &asked).unwrap();
+    for rank in 0..tp {
+        let name = format!("model-rank-{rank}-part-0.safetensors");
+        let (_, bytes) = files.iter().find(|(path, _)| *path == name).unwrap();
+        let wanted = hf::sorted(hf::vllm(case.arch, written, tp, rank));
+        same(&hf::read(bytes), &wanted, &format!("rank {rank} of {tp}: {case:?}"));
+    }
+}
+
+/// A model without padding, which Megatron pads with zeros.
+fn from_model(config: &Config) -> Written {
+    Written { unpadded: true, ..Written::new(config, &Cut::new(1, &[config.layers])) }
+}
