@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::Param;
 
-/// Parameters by name, in the order they were met.
+/// Parameters by name, in the order they were met. A clone shares them until it is added to.
 #[derive(Debug, Clone, Default)]
 pub struct Params {
-    list: Vec<Param>,
-    by_name: HashMap<Arc<str>, usize>,
+    list: Arc<Vec<Param>>,
+    by_name: Arc<HashMap<Arc<str>, usize>>,
 }
 
 impl Params {
@@ -27,10 +27,15 @@ impl Params {
 
     /// The parameter of `fresh`'s name: the one already there, or `fresh` itself. The caller compares the two.
     pub fn get_or_insert(&mut self, fresh: Param) -> &mut Param {
-        let index = *self.by_name.entry(fresh.name.clone()).or_insert(self.list.len());
-        if index == self.list.len() {
-            self.list.push(fresh);
-        }
-        &mut self.list[index]
+        let list = Arc::make_mut(&mut self.list);
+        let index = match self.by_name.get(&fresh.name) {
+            Some(index) => *index,
+            None => {
+                Arc::make_mut(&mut self.by_name).insert(fresh.name.clone(), list.len());
+                list.push(fresh);
+                list.len() - 1
+            }
+        };
+        &mut list[index]
     }
 }

@@ -237,6 +237,12 @@ pub(super) struct TensorFile {
     /// It holds the parameters of all experts (of its rank), one after the other along an axis of their own.
     #[serde(default)]
     pub(super) stacked: bool,
+    /// Versions of the engine that have it: from this one on.
+    #[serde(default)]
+    pub(super) since: Option<String>,
+    /// And before this one.
+    #[serde(default)]
+    pub(super) before: Option<String>,
     /// Nothing but this number, as a 32-bit float without dimensions.
     #[serde(default)]
     pub(super) constant: Option<f32>,
@@ -305,16 +311,15 @@ pub(super) struct FlagFile {
     pub(super) caution: Option<String>,
 }
 
-/// Which models an inference engine loads from files of this family, and in which versions.
+/// Which models an inference engine loads from files of this family.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EngineFile {
-    /// `model_type` of their configs.
-    pub(super) models: Vec<String>,
-    /// The first version that names tensors so; all before the next one's.
+    /// `model_type` of their configs, each with the first version of the engine whose names are known.
+    pub(super) models: BTreeMap<String, String>,
+    /// The newest version that was looked at.
+    pub(super) newest: String,
+    /// The first version that loads several stages; none does where it is left out or empty.
     #[serde(default)]
-    pub(super) since: Option<String>,
-    /// Where they end, for versions after which they changed.
-    #[serde(default)]
-    pub(super) before: Option<String>,
+    pub(super) pipelines_since: Option<String>,
 }

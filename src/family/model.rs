@@ -8,7 +8,7 @@ use super::file::{SizeFile, TensorFile};
 use super::names::templates;
 use super::predictions::{count as predictions, of_layer};
 use super::settle::Copies;
-use super::{ArgRole, Arrangement, CutBy, Family, LayerKind, ModelError, Numbers, Padding, Vocabulary};
+use super::{ArgRole, Arrangement, CutBy, Family, LayerKind, ModelError, Numbers};
 use crate::value::Value;
 
 /// The pipeline stage a tensor is on.
@@ -295,29 +295,6 @@ impl Model {
         holds
             .filter(|(axis, holding)| holding.is_vocabulary(*axis))
             .map(|(_, holding)| holding.param.as_str())
-    }
-
-    /// The vocabulary, for a source that stores `stored` rows of it at tensor-parallel size `tp`.
-    #[must_use]
-    pub fn vocabulary(&self, args: &Value, stored: u64, tp: u32) -> Vocabulary {
-        let rule = &self.family.file.vocabulary;
-        let number =
-            |field: &str| args.attribute(field).and_then(Value::as_int).and_then(|n| u64::try_from(n).ok());
-        let unpadded = rule
-            .unpadded_if_false
-            .as_ref()
-            .and_then(|field| args.attribute(field))
-            .is_some_and(|v| !v.is_truthy());
-        let (padding, multiple) = if unpadded {
-            (Padding::Fixed, Some(1))
-        } else {
-            let stated = rule.multiple.as_deref().and_then(number).filter(|n| *n > 0);
-            (rule.padding, stated.or(rule.multiple_of))
-        };
-        let mut vocabulary =
-            Vocabulary { padding, multiple, stored, stored_tp: Some(u64::from(tp)), true_size: None };
-        vocabulary.trust(rule.true_size.as_deref().and_then(number));
-        vocabulary
     }
 
     fn entry(&self, tensor: &TensorFile) -> Result<Entry, ModelError> {

@@ -1,5 +1,8 @@
 //! Padding of the vocabulary: how many rows the embedding has at a tensor-parallel size, and what of them is real.
 
+use super::Model;
+use crate::value::Value;
+
 /// How the family pads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -72,6 +75,31 @@ pub enum VocabularyError {
         /// TP of the source.
         tp: u64,
     },
+}
+
+impl Model {
+    /// The vocabulary, for a source that stores `stored` rows of it at tensor-parallel size `tp`.
+    #[must_use]
+    pub fn vocabulary(&self, args: &Value, stored: u64, tp: u32) -> Vocabulary {
+        let rule = &self.family.file.vocabulary;
+        let number =
+            |field: &str| args.attribute(field).and_then(Value::as_int).and_then(|n| u64::try_from(n).ok());
+        let unpadded = rule
+            .unpadded_if_false
+            .as_ref()
+            .and_then(|field| args.attribute(field))
+            .is_some_and(|v| !v.is_truthy());
+        let (padding, multiple) = if unpadded {
+            (Padding::Fixed, Some(1))
+        } else {
+            let stated = rule.multiple.as_deref().and_then(number).filter(|n| *n > 0);
+            (rule.padding, stated.or(rule.multiple_of))
+        };
+        let mut vocabulary =
+            Vocabulary { padding, multiple, stored, stored_tp: Some(u64::from(tp)), true_size: None };
+        vocabulary.trust(rule.true_size.as_deref().and_then(number));
+        vocabulary
+    }
 }
 
 impl super::Family {

@@ -85,7 +85,7 @@ impl Views {
                 views.add(*format, layout, &[])?;
             }
             Shape::Many(None) => views.add_formats()?,
-            Shape::Many(Some(format)) => views.add_layouts(*format, &[])?,
+            Shape::Many(Some(format)) => views.add_layouts(*format)?,
         }
         Ok(views)
     }
@@ -94,30 +94,47 @@ impl Views {
     fn add_formats(&mut self) -> Result<(), ViewError> {
         let own = self.conversions.own_format();
         if !own.is_single() {
-            self.add_layouts(own, &[])?;
+            self.add_layouts(own)?;
         }
         for format in Format::ALL {
             // What cannot be shown is not there; `inspect` says why.
-            if self.conversions.stock(format).is_ok() {
-                self.add_layouts(format, &[format.name()])?;
+            if self.conversions.stock(format).is_err() {
+                continue;
             }
+            // Laid out when somebody looks into it.
+            let directory = self.table.write().directory(Ino::ROOT, format.name(), format.name());
+            self.growing.insert(directory, format);
         }
         Ok(())
     }
 
-    /// The directory of a format, with the layout that the source has in it; a format with one layout has its files there.
-    fn add_layouts(&mut self, format: Format, names: &[&str]) -> Result<(), ViewError> {
+    /// Makes `root` the directory of all layouts of a format, with the one that the source has in it.
+    fn add_layouts(&mut self, format: Format) -> Result<(), ViewError> {
+        self.growing.insert(Ino::ROOT, format);
+        self.add_first(format, &[])
+    }
+
+    /// Adds the layout that the source has in this format to the directory that these names lead to; a format with one layout has its files
+    /// there.
+    fn add_first(&self, format: Format, names: &[&str]) -> Result<(), ViewError> {
         let layout = self.conversions.stock(format)?.catalog.layout.clone();
-        if format.is_single() {
-            return self.add(format, &layout, names).map(|_| ());
-        }
-        let mut directory = Ino::ROOT;
-        for name in names {
-            directory = self.table.write().directory(directory, name, name);
-        }
-        self.growing.insert(directory, format);
         let name = format.layout_name(&layout);
-        self.add(format, &layout, &[names, &[name.as_str()]].concat()).map(|_| ())
+        let within = [name.as_str()];
+        let names = [names, if format.is_single() { &[] } else { &within }].concat();
+        self.add(format, &layout, &names).map(|_| ())
+    }
+
+    /// What stands in the directory of a format, before anybody is told: its files, or a first layout as an example.
+    fn fill(&self, ino: Ino) -> Result<(), TreeError> {
+        let Some(format) = self.growing.get(&ino).filter(|_| ino != Ino::ROOT) else { return Ok(()) };
+        let is_empty = self.table.read().list(ino).is_some_and(|entries| entries.is_empty());
+        if !is_empty {
+            return Ok(());
+        }
+        self.add_first(*format, &[format.name()]).map_err(|error| {
+            (self.settings.log)(&format!("{format}: {error}"));
+            TreeError::Io(error.to_string())
+        })
     }
 
     /// Adds the files of a layout, to the root or to the directory that these names lead to, and returns where they are.
@@ -205,10 +222,13 @@ impl Tree for Views {
             return Err(TreeError::NotDirectory);
         }
         let name = name.to_str().ok_or(TreeError::NotFound)?;
+        if self.growing.get(&parent).is_some_and(|format| format.is_single()) {
+            self.fill(parent)?;
+        }
         let child = self.table.read().child(parent, name);
         let ino = match child {
             Some(ino) => ino,
-            None => match self.growing.get(&parent) {
+            None => match self.growing.get(&parent).filter(|format| !format.is_single()) {
                 Some(format) => self.layout_directory(parent, *format, name)?,
                 None => return Err(TreeError::NotFound),
             },
@@ -228,6 +248,7 @@ impl Tree for Views {
 
     fn list(&self, ino: Ino) -> Result<Vec<DirEntry>, TreeError> {
         self.node(ino)?;
+        self.fill(ino)?;
         self.table.read().list(ino).ok_or(TreeError::NotDirectory)
     }
 

@@ -245,8 +245,11 @@ impl Conversions {
         let fits = match format {
             Format::Megatron | Format::Safetensors => true,
             Format::Hf => layout == whole,
-            Format::Vllm => layout.vpp == 1 && layout.ep() == 1 && layout.etp() == layout.tp,
-            Format::Sglang => layout.pp() == 1 && layout.ep() == 1 && layout.etp() == layout.tp,
+            Format::Vllm | Format::Sglang => {
+                let version = self.wishes.engine_version.as_deref();
+                let pipelined = layout.pp() == 1 || stock.model.family().has_pipelines(version);
+                pipelined && layout.vpp == 1 && layout.ep() == 1 && layout.etp() == layout.tp
+            }
         };
         if fits { Ok(layout) } else { Err(ViewError::NoSuchLayout { format, layout }) }
     }

@@ -178,14 +178,14 @@ pub enum ViewError {
         known: Vec<String>,
     },
     /// A version of an engine whose names are not known.
-    #[error("names of {format} {version} are not known for this model; known versions: {}", .known.join(", "))]
+    #[error("what {format} {version} calls the tensors of this model is not known; known: {known}")]
     EngineVersion {
         /// The engine.
         format: Format,
         /// The version asked for.
         version: String,
-        /// Those that there are.
-        known: Vec<String>,
+        /// Those that are known.
+        known: String,
     },
     /// A layout that the format does not have.
     #[error("{format} files have no layout {layout}{}", advice(*.format))]
@@ -267,7 +267,9 @@ fn advice(format: Format) -> &'static str {
     match format {
         Format::Hf => ": a model directory is whole; --as megatron, safetensors or vllm is cut for ranks",
         Format::Sglang => ": its loader knows tensor parallelism alone (--tp N)",
-        Format::Vllm => ": its loader knows --tp and --pp alone, with experts cut like the rest",
+        Format::Vllm => {
+            ": its loader knows --tp alone, and for dense models --pp from version 0.32 on; experts are cut like the rest"
+        }
         Format::Megatron | Format::Safetensors => "",
     }
 }

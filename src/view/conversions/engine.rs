@@ -25,16 +25,14 @@ impl Conversions {
         let of = if format == Format::Vllm { family::Format::Vllm } else { family::Format::Sglang };
         let model_type = model.model_type().unwrap_or_default();
         let all = || self.families.iter().filter(|family| family.format() == of);
-        let fitting: Vec<&Arc<Family>> = all().filter(|family| family.serves(model_type)).collect();
-        if fitting.is_empty() {
+        let Some(family) = all().find(|family| family.serves(model_type)) else {
             return Err(ViewError::NoFamily { title: model.title.clone(), format });
-        }
+        };
         let version = self.wishes.engine_version.as_deref();
-        let found = fitting.iter().find(|family| family.is_of_version(version));
-        found.map(|family| (*family).clone()).ok_or_else(|| ViewError::EngineVersion {
+        family.at_version(model_type, version).map(Arc::new).ok_or_else(|| ViewError::EngineVersion {
             format,
-            version: version.unwrap_or("newest").to_owned(),
-            known: fitting.iter().map(|family| family.versions()).collect(),
+            version: version.unwrap_or_default().to_owned(),
+            known: family.versions(model_type),
         })
     }
 }
