@@ -115,6 +115,16 @@ pub struct Storage {
     pub bytes: u64,
 }
 
+impl TensorRef {
+    /// A row-major tensor that is all of its storage. Its size is that of something that exists, so it fits.
+    #[must_use]
+    pub fn whole(key: Arc<str>, dtype: Dtype, shape: Shape) -> Self {
+        let bytes = shape.bytes(dtype).unwrap_or(u64::MAX);
+        let strides = shape.contiguous_strides().unwrap_or_default();
+        Self { dtype, shape, strides, offset: 0, storage: Storage { key, bytes }, requires_grad: false }
+    }
+}
+
 impl Value {
     /// A `str` value.
     #[must_use]

@@ -1,8 +1,8 @@
 //! Experts: which layers have them, and what cuts their tensors.
 
 use super::file::ExpertsFile;
-use super::{ArgRole, Entry, Model, ModelError};
-use crate::layout::{Layout, Processes, Rank};
+use super::{ArgRole, Entry, Model, ModelError, Stage};
+use crate::layout::{Layout, Place, Processes, Rank};
 use crate::value::Value;
 
 /// The layers that have a tensor. In a model without experts every layer is dense.
@@ -45,6 +45,16 @@ impl Entry {
     #[must_use]
     pub fn fits(&self, kind: Option<LayerKind>) -> bool {
         kind.is_none_or(|kind| self.layers == LayerKind::Any || self.layers == kind)
+    }
+
+    /// Whether it is on the stage of `place`, where its layer is not asked for.
+    #[must_use]
+    pub fn is_on(&self, layout: &Layout, place: Place) -> bool {
+        match self.stage {
+            Stage::First => layout.is_first(place) || (self.also_last && layout.is_last(place)),
+            Stage::Last => layout.is_last(place),
+            Stage::Layer => true,
+        }
     }
 
     /// In how many parts `layout` cuts this tensor, and which of them is that of `rank`.
@@ -123,6 +133,13 @@ impl Model {
     pub fn kind_of(&self, layer: u32) -> LayerKind {
         let has_experts = self.experts.as_ref().is_some_and(|experts| experts.are_in(layer));
         if has_experts { LayerKind::Expert } else { LayerKind::Dense }
+    }
+
+    /// Experts that each expert rank of `layout` has; none in a model without.
+    #[must_use]
+    pub fn experts_per_rank(&self, layout: &Layout) -> u32 {
+        let experts = self.size("experts").unwrap_or(0);
+        u32::try_from(experts / u64::from(layout.ep().max(1))).unwrap_or(u32::MAX)
     }
 
     /// The kind of the layer with this number, if it is one.

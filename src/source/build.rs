@@ -126,12 +126,7 @@ impl Builder<'_> {
             return Ok(());
         }
         let (layout, place) = (&self.catalog.layout, Place { rank: file.rank, chunk: *chunk });
-        let belongs = match entry.stage {
-            Stage::First => layout.is_first(place) || (entry.also_last && layout.is_last(place)),
-            Stage::Last => layout.is_last(place),
-            Stage::Layer => true,
-        };
-        if !belongs {
+        if !entry.is_on(layout, place) {
             let which = if entry.stage == Stage::First { "first" } else { "last" };
             let (stage, stages) = (layout.stage(place), layout.stages.count());
             let what = format!("belongs to the {which} of {stages} pipeline stages, but is in stage {stage}");
@@ -170,8 +165,7 @@ impl Builder<'_> {
     }
 
     fn experts_per_rank(&self) -> u32 {
-        let experts = self.model.size("experts").unwrap_or(0);
-        u32::try_from(experts / u64::from(self.catalog.layout.ep().max(1))).unwrap_or(u32::MAX)
+        self.model.experts_per_rank(&self.catalog.layout)
     }
 
     /// A tensor is in a layer of its kind, and of an expert that its rank has.

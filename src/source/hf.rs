@@ -19,7 +19,7 @@ use crate::format::hf::{CONFIG, INDEX, PICKLED, SINGLE};
 use crate::layout::Rank;
 use crate::store::FileStore;
 use crate::tensor::Dtype;
-use crate::value::{Storage, TensorRef, Value};
+use crate::value::{TensorRef, Value};
 
 use config::family_of;
 pub(super) use config::read as read_config;
@@ -113,17 +113,7 @@ fn rank_file(path: &Path, tensors: &[shards::Tensor], args: Value) -> RankFile {
         let extent = tensor.extent;
         storages.insert(tensor.name.clone(), Record { extent, crc: None });
         files.entry(extent.object).or_insert_with(|| tensor.file.to_string());
-        let storage = Storage { key: tensor.name.clone(), bytes: extent.len };
-        // Headers were checked: the shape's bytes fit.
-        let strides = tensor.shape.contiguous_strides().unwrap_or_default();
-        let reference = TensorRef {
-            dtype: tensor.dtype,
-            shape: tensor.shape.clone(),
-            strides,
-            offset: 0,
-            storage,
-            requires_grad: false,
-        };
+        let reference = TensorRef::whole(tensor.name.clone(), tensor.dtype, tensor.shape.clone());
         (Value::Str(tensor.name.clone()), Value::Tensor(Arc::new(reference)))
     });
     let model = Value::Dict(model.collect());

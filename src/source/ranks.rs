@@ -17,7 +17,7 @@ use crate::format::megatron::{RELEASE, parse_rank_dir};
 use crate::format::ranks::{ENDING, RankHeader};
 use crate::format::safetensors::Header;
 use crate::store::{FileStore, Store};
-use crate::value::{Storage, TensorRef, Value};
+use crate::value::{TensorRef, Value};
 
 /// Whether these names are those of such a directory.
 pub(super) fn is_checkpoint(names: &[String]) -> bool {
@@ -118,11 +118,7 @@ fn tree(rank: &RankHeader, header: &Header) -> Value {
     let mut places: HashMap<String, usize> = HashMap::new();
     for tensor in &header.tensors {
         let (part, name) = split(&tensor.name);
-        let storage = Storage { key: tensor.name.clone(), bytes: tensor.bytes.end - tensor.bytes.start };
-        // Headers were checked: the shape's bytes fit.
-        let strides = tensor.shape.contiguous_strides().unwrap_or_default();
-        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
-        let reference = TensorRef { dtype, shape, strides, offset: 0, storage, requires_grad: false };
+        let reference = TensorRef::whole(tensor.name.clone(), tensor.dtype, tensor.shape.clone());
         let place = *places.entry(part.to_owned()).or_insert(parts.len());
         if place == parts.len() {
             parts.push((part.to_owned(), Vec::new()));

@@ -74,15 +74,15 @@ struct Adopted<'a> {
 }
 
 impl Adopted<'_> {
+    /// Names of the parameters that the family's files hold, with `{layer}` and `{expert}`.
+    fn templates(&self) -> BTreeSet<&str> {
+        let held = self.model.entries().iter().flat_map(|entry| &entry.holds);
+        held.map(|holding| holding.param.as_str()).collect()
+    }
+
     /// Every parameter has a place: one that has none would be lost.
     fn check_all_held(&self) -> Result<(), ViewError> {
-        let templates: BTreeSet<&str> = self
-            .model
-            .entries()
-            .iter()
-            .flat_map(|entry| &entry.holds)
-            .map(|holding| holding.param.as_str())
-            .collect();
+        let templates = self.templates();
         let held: HashSet<String> = templates
             .iter()
             .flat_map(|template| {
@@ -112,13 +112,7 @@ impl Adopted<'_> {
     /// For each parameter the entry that is to hold it, with the layers where: in the wanted dialect where the family has it there.
     fn spellings(&self, dialect: Option<&str>) -> BTreeMap<Arc<str>, BTreeSet<u32>> {
         let mut spellings: BTreeMap<Arc<str>, BTreeSet<u32>> = BTreeMap::new();
-        let templates: BTreeSet<&str> = self
-            .model
-            .entries()
-            .iter()
-            .flat_map(|entry| &entry.holds)
-            .map(|holding| holding.param.as_str())
-            .collect();
+        let templates = self.templates();
         for template in templates {
             let holding: Vec<&Entry> =
                 self.model.entries().iter().filter(|entry| holds(entry, template)).collect();

@@ -166,13 +166,6 @@ impl Stock {
         (1..=experts).filter(|ep| experts.is_multiple_of(*ep)).collect()
     }
 
-    /// Experts that each expert rank of `layout` has.
-    #[must_use]
-    pub fn experts_per_rank(&self, layout: &Layout) -> u32 {
-        let experts = self.model.size("experts").unwrap_or(0);
-        u32::try_from(experts / u64::from(layout.ep().max(1))).unwrap_or(u32::MAX)
-    }
-
     /// The layout that `spec` means for this source, checked against what the model allows.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ pub(super) fn keys(stock: &Stock, layout: &Layout, place: Place) -> Vec<Key> {
     let first_layered = entries.iter().position(is_layered).unwrap_or(entries.len());
     let after_layered = entries.iter().rposition(is_layered).map_or(entries.len(), |last| last + 1);
     let mut lister =
-        Lister { stock, per_rank: stock.experts_per_rank(layout), ep: place.rank.ep, keys: Vec::new() };
+        Lister { stock, per_rank: stock.model.experts_per_rank(layout), ep: place.rank.ep, keys: Vec::new() };
     lister.block(0..first_layered, At::default());
     for (local, layer) in (0..).zip(layout.layers_at(place)) {
         let of = |layer| Numbers { layer: Some(layer), ..Numbers::default() };
@@ -216,7 +216,7 @@ impl<'stock> Maker<'stock, '_> {
             let holds = entry.holds.iter();
             holds.map(|holding| self.of.params.get(&numbers.fill(&holding.param))).collect::<Option<Vec<_>>>()
         };
-        let experts = self.stock.experts_per_rank(self.layout);
+        let experts = self.stock.model.experts_per_rank(self.layout);
         let first = experts.saturating_mul(self.place.rank.ep);
         let each = |expert| params_of(Numbers { expert: Some(first.saturating_add(expert)), ..at.global });
         let params = if entry.stacked {
@@ -266,13 +266,7 @@ impl<'stock> Maker<'stock, '_> {
     }
 
     fn is_staged(&self, entry: &Entry) -> bool {
-        match entry.stage {
-            Stage::First => {
-                self.layout.is_first(self.place) || (entry.also_last && self.layout.is_last(self.place))
-            }
-            Stage::Last => self.layout.is_last(self.place),
-            Stage::Layer => true,
-        }
+        entry.is_on(self.layout, self.place)
     }
 
     /// The tensor of this entry, of these parameters: of one list, or of one for each expert.

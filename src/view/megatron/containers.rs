@@ -114,7 +114,7 @@ impl<'a> Containers<'a> {
         let tensors = self.tensors.iter().filter_map(|tensor| names(&tensor.name)).collect();
         let entries = self.stock.model.entries().iter().filter_map(|entry| names(&entry.name)).collect();
         let layers = self.layout.layers_at(self.place);
-        let experts = self.stock.experts_per_rank(self.layout);
+        let experts = self.stock.model.experts_per_rank(self.layout);
         let list = modules::rewrite(&sources, &source_layout.stages, layers, &tensors, &entries, experts);
         match example {
             Value::Object(object) => Value::Object(Arc::new(Object { items: list, ..Object::clone(object) })),

@@ -148,12 +148,8 @@ impl<'a> Contents<'a> {
     }
 }
 
-/// A contiguous tensor that is all of its storage. Sizes were computed from files of at most 2^63 bytes, so they fit.
 fn reference(key: Arc<str>, dtype: Dtype, shape: Shape) -> Value {
-    let bytes = shape.bytes(dtype).unwrap_or(u64::MAX);
-    let strides = shape.contiguous_strides().unwrap_or_default();
-    let storage = Storage { key, bytes };
-    Value::Tensor(Arc::new(TensorRef { dtype, shape, strides, offset: 0, storage, requires_grad: false }))
+    Value::Tensor(Arc::new(TensorRef::whole(key, dtype, shape)))
 }
 
 struct FileBuilder {
