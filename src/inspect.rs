@@ -63,7 +63,7 @@ pub struct Summary {
     pub bytes: u64,
     /// Bytes by element type.
     pub dtypes: BTreeMap<String, u64>,
-    /// Rank files found.
+    /// Rank files found, or files with weights of a model directory.
     pub rank_files: usize,
     /// Rank files that are missing (every parameter is covered without them).
     pub missing: Vec<String>,
@@ -193,7 +193,8 @@ pub fn summary(
         elements,
         bytes,
         dtypes,
-        rank_files: catalog.ranks.len(),
+        // A model directory is one rank in several files.
+        rank_files: catalog.ranks.iter().map(|file| file.files.len().max(1)).sum(),
         missing: source.missing.clone(),
         left_out: left_out(source, &stock, format, target),
         optimizer: catalog.optimizer.as_ref().map(optimizer),

@@ -251,3 +251,55 @@ fn check_vllm(opened: &Opened, case: &Case, written: &Written) {
 fn from_model(config: &Config) -> Written {
     Written { unpadded: true, ..Written::new(config, &Cut::new(1, &[config.layers])) }
 }
+
+/// What a run does not take from a checkpoint is printed, ready to paste; what is left out is said.
+#[test]
+fn flags_for_a_run_are_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { qk_norm: true, dtype: Dtype::Bfloat16, ..Config::default() };
+    let mut said = hf::config(Arch::Qwen3, &config);
+    said.insert(
+        "rope_scaling".into(),
+        serde_json::json!({ "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192 }),
+    );
+    let source = dir.path().join("model");
+    hf::write(&source, &said, &hf::tensors(Arch::Qwen3, &config), 1);
+    let wanted = [
+        "--use-checkpoint-args",
+        "--tensor-model-parallel-size 2",
+        "--norm-epsilon 2e-6",
+        "--qk-layernorm",
+        "--use-rope-scaling",
+        "--rope-scaling-factor 32",
+        "--bf16",
+        "--transformer-impl transformer_engine",
+        "pretrain_gpt.py does not look at --rope-scaling-factor",
+    ];
+    let listed = ckpt!("ls", source, "--as", "megatron", "--tp", "2").ok();
+    for flag in wanted {
+        assert!(listed.err.contains(flag), "{flag} is missing in {}", listed.err);
+    }
+    assert!(!ckpt!("ls", source, "--as", "vllm", "--tp", "2").ok().err.contains("--norm-epsilon"));
+    let local = ckpt!("inspect", source, "--as", "megatron", "--megatron-spec", "local").ok().out;
+    assert!(local.contains("--transformer-impl local"), "{local}");
+    let trained = dir.path().join("trained");
+    Checkpoint::new(&Config::default(), &Cut::new(1, &[4])).write(&trained);
+    let kept = ckpt!("materialize", trained, dir.path().join("ranks"), "--as", "safetensors").ok().err;
+    assert!(kept.contains("left out: rng_state (only Megatron views have it)"), "{kept}");
+}
+
+/// Formats, and why not, as data for programs.
+#[test]
+fn inspect_says_which_formats_are_possible() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = Config { gated: false, ..Config::default() };
+    Checkpoint::new(&plain, &Cut::new(1, &[4])).write(dir.path());
+    let formats = ckpt!("inspect", dir.path(), "--json").ok().json()["formats"].clone();
+    let of =
+        |name: &str| formats.as_array().unwrap().iter().find(|row| row["format"] == name).unwrap().clone();
+    assert_eq!(of("megatron")["possible_tp"], serde_json::json!([1, 2, 4]));
+    assert!(of("megatron")["refused"].is_null() && of("safetensors")["refused"].is_null());
+    for format in ["hf", "vllm", "sglang"] {
+        assert!(of(format)["refused"].as_str().unwrap().contains("args."), "{}", of(format));
+    }
+}

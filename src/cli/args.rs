@@ -11,7 +11,7 @@ pub(crate) use format::{FormatArg, FormatArgs, SpecArg};
 use crate::layout::StageText;
 use crate::source::IterationChoice;
 
-/// A training checkpoint in any tensor- and pipeline-parallel layout, without rewriting it.
+/// A large model's checkpoint in any parallel layout and format, without rewriting it.
 #[derive(Debug, Parser)]
 #[command(name = "ckpt-fs", version, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Arguments {
@@ -26,12 +26,12 @@ Exit codes: 0 success, 1 verify found a difference, 2 wrong usage, 3 the source 
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show a checkpoint in another layout as a read-only directory
+    /// Show a checkpoint in another layout or format as a read-only directory
     Mount(MountArgs),
     /// Take a mount away
     #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
-    /// Write a checkpoint to disk in another layout
+    /// Write a checkpoint to disk in another layout or format
     Materialize(MaterializeArgs),
     /// Say what a checkpoint is and which layouts it can take
     Inspect(InspectArgs),
@@ -151,7 +151,7 @@ pub(crate) enum IoChoice {
 
 #[derive(Debug, Args)]
 pub(crate) struct MountArgs {
-    /// The checkpoint: the directory of a run, or of one iteration
+    /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
     pub(crate) source: PathBuf,
 
     /// Where to mount. A name such as tp8pp4 or tp1pp2@10,32 is the layout; under any other name each layout is a directory
@@ -224,7 +224,7 @@ pub(crate) struct UnmountArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MaterializeArgs {
-    /// The checkpoint: the directory of a run, or of one iteration
+    /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
     pub(crate) source: PathBuf,
 
     /// The directory to make; a name such as tp8pp4 or tp1pp2@10,32 is the layout
@@ -263,7 +263,7 @@ pub(crate) struct MaterializeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// The checkpoint: the directory of a run, or of one iteration
+    /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
     pub(crate) source: PathBuf,
 
     #[command(flatten)]
@@ -286,7 +286,7 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LsArgs {
-    /// The checkpoint: the directory of a run, or of one iteration
+    /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
     pub(crate) source: PathBuf,
 
     #[command(flatten)]
@@ -329,7 +329,7 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DigestArgs {
-    /// The checkpoint: the directory of a run, or of one iteration
+    /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
     pub(crate) source: PathBuf,
 
     #[command(flatten)]

@@ -7,6 +7,7 @@ use super::error::{CliError, Exit};
 use super::table::{bytes, table};
 use super::{layout, open};
 use crate::inspect::{OptimizerSummary, ParameterSummary, Summary, parameters, summary};
+use crate::view::Format;
 
 pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     let spec = layout::from_flags(&args.layout)?;
@@ -37,8 +38,11 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
     row("checkpoint", summary.directory.clone());
     row("format", format!("{} ({})", summary.format, summary.format_title));
     row("family", format!("{} ({})", summary.family, summary.family_title));
-    row("iteration", summary.iteration.clone());
-    row("layout", summary.layout.clone());
+    let is_model = summary.format == Format::Hf.name();
+    if !is_model {
+        row("iteration", summary.iteration.clone());
+        row("layout", summary.layout.clone());
+    }
     let groups = match (summary.heads, summary.query_groups) {
         (Some(heads), Some(groups)) if groups != heads => format!(", {heads} heads in {groups} query groups"),
         (Some(heads), _) => format!(", {heads} heads"),
@@ -60,7 +64,7 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         format!("{} parameters, {} ({})", summary.elements, bytes(summary.bytes), dtypes.join(", ")),
     );
     row("optimizer", summary.optimizer.as_ref().map_or_else(|| "none".to_owned(), optimizer));
-    row("rank files", summary.rank_files.to_string());
+    row(if is_model { "files" } else { "rank files" }, summary.rank_files.to_string());
     if !summary.missing.is_empty() {
         row("missing", format!("{} (every parameter is covered without them)", summary.missing.join(", ")));
     }

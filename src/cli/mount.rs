@@ -117,11 +117,16 @@ fn refuse_to_hide_the_source(args: &MountArgs, opened: &Opened) -> Result<(), Cl
 /// The file at the root of every checkpoint that a run writes.
 const TRACKER: &str = "latest_checkpointed_iteration.txt";
 
+/// Files with the weights of a Hugging Face model, or where they are.
+const MODELS: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
+
 /// Whether a checkpoint lies in the directory, and is not shown there by a mount: source and mount point are easily swapped.
 fn is_checkpoint(point: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
     let is_mount = point.parent().is_some_and(|parent| device(parent) != device(point));
-    !is_mount && point.join(TRACKER).is_file()
+    let has = |name: &str| point.join(name).is_file();
+    let is_model = has("config.json") && MODELS.iter().any(|name| has(name));
+    !is_mount && (has(TRACKER) || is_model)
 }
 
 /// In a terminal: which of the two kinds of mount this is.

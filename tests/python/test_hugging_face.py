@@ -99,6 +99,11 @@ class HuggingFace(Case):
             self.assertTrue((at / "vllm" / "tp4" / "tokenizer.json").exists())
             self.assertTrue((at / "megatron" / "tp4pp1" / "release" / "mp_rank_03").is_dir())
 
+    def test_a_model_is_not_hidden_by_a_mount(self):
+        done = ckpt_fs("mount", self.work / "llama" / "single", self.work / "qwen2" / "single", check=False)
+        self.assertEqual(done.returncode, 7, done.stderr)
+        self.assertIn("would be hidden by the mount", done.stderr)
+
     def test_the_safetensors_library_reads_every_view(self):
         """Names, shapes, numbers and metadata, by the library that loaders use; and the file is what it would write itself."""
         from safetensors import safe_open
