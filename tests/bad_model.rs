@@ -129,7 +129,8 @@ fn a_config_that_lacks_or_mistakes_a_key() {
     of().without("num_attention_heads")
         .refused(UNSUPPORTED, &["config.json", "does not say num_attention_heads"]);
     of().without("vocab_size").refused(SOURCE, &["config.json", "does not say vocab_size"]);
-    of().key("num_hidden_layers", json!("four")).refused(UNSUPPORTED, &["num_layers"]);
+    of().key("num_hidden_layers", json!("four"))
+        .refused(UNSUPPORTED, &["num_hidden_layers is \"four\"", "a whole number above 0"]);
     of().key("num_hidden_layers", json!(1u64 << 40)).refused(UNSUPPORTED, &["num_layers"]);
     of().key("rope_scaling", json!("yes")).refused(UNSUPPORTED, &["rope_scaling is \"yes\"", "an object"]);
     of().key("rope_parameters", json!({ "rope_theta": 5.0 }))
@@ -429,4 +430,134 @@ fn an_architecture_of_a_file() {
     ckpt!("materialize", megatron, back, "--as", "hf", "--hf-model-type", "internlm2", "--family", family)
         .ok();
     ckpt!("verify", back, ours, "--family", family).ok();
+}
+
+/// What has the right name and the wrong type would silently be a default on the other side.
+#[test]
+fn values_of_another_type() {
+    let of = || Model::of(Arch::Llama);
+    for (key, value) in [
+        ("rms_norm_eps", json!("1e-5")),
+        ("rms_norm_eps", json!(0.0)),
+        ("rms_norm_eps", json!(true)),
+        ("num_key_value_heads", json!(2.0)),
+        ("num_attention_heads", json!(0)),
+        ("rope_theta", json!(1e300)),
+        ("vocab_size", json!(11.0)),
+    ] {
+        let code = if key == "vocab_size" { SOURCE } else { UNSUPPORTED };
+        of().key(key, value.clone()).refused(code, &["config.json", &format!("{key} is {value}"), "above 0"]);
+    }
+    of().key("rope_scaling", json!({ "type": "linear", "factor": "4" }))
+        .refused(UNSUPPORTED, &["rope_scaling.factor is \"4\""]);
+    of().key("rope_scaling", json!({ "rope_type": 5, "factor": 4 }))
+        .refused(UNSUPPORTED, &["rope_scaling.rope_type is 5"]);
+    for (key, value) in [
+        ("partial_rotary_factor", json!(0.5)),
+        ("rope_scaling", json!({ "rope_type": null, "type": "linear", "factor": 2.5 })),
+    ] {
+        let model = of().key(key, value).write();
+        ckpt!("ls", model.path, "--as", "megatron").refused(UNSUPPORTED, &[key]);
+    }
+    let linear =
+        of().key("rope_scaling", json!({ "rope_type": null, "type": "linear", "factor": 4.0 })).write();
+    let said = ckpt!("ls", linear.path, "--as", "megatron").ok().err;
+    assert!(
+        said.contains("--rotary-seq-len-interpolation-factor 4\n") || said.contains("-factor 4 "),
+        "{said}"
+    );
+    // Null is as many as heads, absent is a number that transformers has.
+    let null = Model::of(Arch::Qwen2).key("num_key_value_heads", Json::Null).write();
+    ckpt!("inspect", null.path).refused(SOURCE, &["keys dimension is 4", "8 by config.json"]);
+}
+
+#[test]
+fn args_of_another_type_or_meaning() {
+    let with = |arch: Arch, field: &str, value: Value| {
+        let (dir, checkpoint) = trained(arch, |_| {});
+        (dir, checkpoint.arg(field, &value))
+    };
+    for (field, value) in [
+        ("rotary_base", Value::str("500000")),
+        ("layernorm_epsilon", Value::str("1e-5")),
+        ("layernorm_epsilon", Value::Float(f64::NAN)),
+        ("rotary_seq_len_interpolation_factor", Value::str("4")),
+        ("max_position_embeddings", Value::Float(64.0)),
+    ] {
+        not_as_hf(
+            with(Arch::Llama, field, value),
+            &[],
+            UNSUPPORTED,
+            &[&format!("args.{field} is"), "above 0"],
+        );
+    }
+    let list = Value::List([Value::str("aux_loss"), Value::str("sinkhorn")].into());
+    for (field, value) in [
+        ("moe_router_load_balancing_type", Value::str("sinkhorn")),
+        ("moe_router_load_balancing_type", list),
+        ("moe_router_force_load_balancing", Value::Bool(true)),
+        ("moe_router_topk_scaling_factor", Value::Float(2.5)),
+    ] {
+        not_as_hf(with(Arch::Mixtral, field, value), &[], UNSUPPORTED, &[field]);
+    }
+    // The same, said in another way.
+    for (arch, field, value) in [
+        (Arch::Llama, "swiglu", Value::Int(1)),
+        (Arch::Llama, "window_size", Value::Tuple([Value::Int(-1), Value::Int(-1)].into())),
+        (Arch::Mixtral, "moe_layer_freq", Value::List(vec![Value::Int(1); 4].into())),
+        (Arch::Mixtral, "moe_router_topk_scaling_factor", Value::Float(1.0)),
+        (Arch::Mixtral, "moe_router_load_balancing_type", Value::str("seq_aux_loss")),
+    ] {
+        let (dir, checkpoint) = with(arch, field, value);
+        checkpoint.write(dir.path());
+        ckpt!("ls", dir.path(), "--as", "hf", "--hf-model-type", arch.model_type()).ok();
+    }
+    let (dir, checkpoint) = with(Arch::Llama, "use_rope_scaling", Value::Bool(true));
+    checkpoint.arg("rope_scaling_factor", &Value::Float(32.0)).write(dir.path());
+    let said = ckpt!("ls", dir.path(), "--as", "hf").ok().err;
+    assert!(said.contains("pretrain_gpt.py does not look at --rope-scaling-factor"), "{said}");
+}
+
+/// What args cannot say is not lost on the way through another format, and not taken from a template of something else.
+#[test]
+fn a_config_that_args_cannot_say_stays_as_it_is() {
+    let yarn = json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32 });
+    let model = Model::of(Arch::Qwen2).key("rope_scaling", yarn.clone()).write();
+    let out = model.path.with_file_name("out");
+    ckpt!("materialize", model.path, out, "--as", "safetensors").refused(UNSUPPORTED, &["rope_scaling"]);
+    let template = Model::of(Arch::Qwen2).write();
+    ckpt!("materialize", model.path, out, "--as", "hf", "--template", template.path).ok();
+    let config: Json = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["rope_scaling"], yarn);
+    // A family that is known is not read as another.
+    let mistral = Model::of(Arch::Mistral).write();
+    ckpt!("inspect", mistral.path, "--hf-model-type", "llama")
+        .refused(SOURCE, &["model_type is mistral", "leave --hf-model-type out"]);
+}
+
+/// Files of this tool say which rank they are, whatever they are called.
+#[test]
+fn rank_files_that_were_moved_or_mixed() {
+    let model = Model::of(Arch::Llama).write();
+    let made = |name: &str, tp: &str| {
+        let path = model.path.with_file_name(name);
+        ckpt!("materialize", model.path, path, "--as", "safetensors", "--tp", tp).ok();
+        path
+    };
+    let swapped = made("swapped", "2");
+    let (first, second) = (swapped.join("mp_rank_00.safetensors"), swapped.join("mp_rank_01.safetensors"));
+    fs::rename(&first, swapped.join("x")).unwrap();
+    fs::rename(&second, &first).unwrap();
+    fs::rename(swapped.join("x"), &second).unwrap();
+    ckpt!("inspect", swapped).refused(SOURCE, &["mp_rank_00.safetensors", "of rank tp 1 pp 0 ep 0"]);
+    let mixed = made("mixed", "1");
+    fs::rename(&first, mixed.join("mp_rank_01.safetensors")).unwrap();
+    ckpt!("inspect", mixed).refused(SOURCE, &["layout \"tp1pp1\"", "layout \"tp2pp1\"", "leftovers"]);
+    let foreign = made("foreign", "1");
+    let plain = hf::file(&hf::tensors(Arch::Llama, &small(Arch::Llama)));
+    fs::write(foreign.join("mp_rank_00.safetensors"), plain).unwrap();
+    ckpt!("inspect", foreign).refused(SOURCE, &["metadata is not what ckpt-fs writes"]);
+    let lacking = made("lacking", "2");
+    fs::remove_file(lacking.join("mp_rank_01.safetensors")).unwrap();
+    assert_ne!(ckpt!("inspect", lacking).code, 0);
 }

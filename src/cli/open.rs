@@ -89,8 +89,16 @@ impl Opened {
 
     /// What a training run must be told that it does not take from a checkpoint made of another format.
     pub(super) fn say_what_to_run_with(&self, layout: &Layout) -> Result<(), CliError> {
-        if self.format != Format::Megatron || self.source.model.family().format() == family::Format::Megatron
-        {
+        let of_megatron = self.source.model.family().format() == family::Format::Megatron;
+        if self.format != Format::Megatron {
+            // What is doubtful of a run's args is doubtful of a config that is made of them.
+            let args =
+                self.conversions.own().args().filter(|_| of_megatron && self.format != Format::Safetensors);
+            let run = args.map(|args| self.source.model.family().run_flags(args)).unwrap_or_default();
+            run.cautions.iter().for_each(|caution| eprintln!("ckpt-fs: note: {caution}"));
+            return Ok(());
+        }
+        if of_megatron {
             return Ok(());
         }
         let stock = self.conversions.stock(self.format)?;
@@ -163,6 +171,12 @@ fn opened(
 
 fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError> {
     let (config, beside) = template(path, store)?;
+    if config.is_none() && beside.is_empty() {
+        let path = path.display();
+        return Err(CliError::Usage(format!(
+            "--template {path}: there is neither a config.json nor a tokenizer in it"
+        )));
+    }
     Ok(ModelFiles { name: path.display().to_string(), config, beside })
 }
 

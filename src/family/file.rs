@@ -306,6 +306,9 @@ pub(super) struct FlagFile {
     /// The value that needs no word of caution.
     #[serde(default)]
     pub(super) usual: Option<serde_json::Value>,
+    /// `[field, value]`: what is to be said is said only where this field has this value.
+    #[serde(default)]
+    pub(super) caution_if: Option<(String, String)>,
     /// What to say of any other.
     #[serde(default)]
     pub(super) caution: Option<String>,

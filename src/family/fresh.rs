@@ -52,7 +52,11 @@ impl Family {
                 continue;
             }
             found.flags.push(rule.flag.replace("{}", &text(&value)));
-            found.cautions.extend(rule.caution.clone());
+            let doubtful = rule
+                .caution_if
+                .as_ref()
+                .is_none_or(|(field, value)| args.attribute(field).and_then(Value::as_str) == Some(value));
+            found.cautions.extend(rule.caution.clone().filter(|_| doubtful));
         }
         found
     }

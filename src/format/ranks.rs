@@ -72,7 +72,10 @@ impl RankHeader {
         let json =
             serde_json::from_str(&args).map_err(|error| format!("{PREFIX}args in its metadata: {error}"))?;
         let version = get("checkpoint_version").ok();
-        let number = |text: &String| text.parse().map_err(|_| wrong("checkpoint_version", text));
+        let number = |text: &String| {
+            let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+            number.ok_or_else(|| wrong("checkpoint_version", text))
+        };
         Ok(Self {
             family: get("family")?,
             layout: get("layout")?,
@@ -80,7 +83,7 @@ impl RankHeader {
             iteration: get("iteration")?,
             checkpoint_version: version.as_ref().map(number).transpose()?,
             args: decode_value(&json)
-                .ok_or_else(|| format!("{PREFIX}args in its metadata is not what ckpt-fs writes"))?,
+                .ok_or_else(|| format!("{PREFIX}args in its metadata holds more than plain values, torch dtypes and enumerations of Megatron"))?,
         })
     }
 }

@@ -220,7 +220,7 @@ impl Builder<'_> {
         if entry.only_if_pipelined {
             if self.catalog.layout.pp() == 1 {
                 self.catalog.left_out.insert(format!(
-                    "{} (a copy of the embedding, which one stage does not need)",
+                    "{} (a copy of the embedding, which one stage does not need; verify compares the two)",
                     entry.name
                 ));
             }

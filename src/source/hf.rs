@@ -82,9 +82,13 @@ fn args_of(
     let file = path.join(CONFIG).display().to_string();
     let explain = |source| SourceError::Config { file: file.clone(), source: Box::new(source) };
     let FromConfig { args: mut fields, inexpressible } = family.args_of(config).map_err(explain)?;
-    let rows = config.get(VOCAB_SIZE).and_then(serde_json::Value::as_i64).filter(|rows| *rows > 0);
-    let Some(rows) = rows else {
-        return Err(SourceError::Contents { file, what: format!("it does not say {VOCAB_SIZE}") });
+    let stated = config.get(VOCAB_SIZE);
+    let Some(rows) = stated.and_then(serde_json::Value::as_i64).filter(|rows| *rows > 0) else {
+        let what = match stated {
+            None => format!("it does not say {VOCAB_SIZE}"),
+            Some(other) => format!("its {VOCAB_SIZE} is {other}; expected a whole number above 0"),
+        };
+        return Err(SourceError::Contents { file, what });
     };
     fields.push((VOCAB_SIZE.to_owned(), Value::Int(rows)));
     let divisible_by = i64::try_from(divisible_by.unwrap_or(128)).unwrap_or(i64::MAX);

@@ -16,6 +16,7 @@ use crate::family::Family;
 use crate::format::megatron::{RELEASE, parse_rank_dir};
 use crate::format::ranks::{ENDING, RankHeader};
 use crate::format::safetensors::Header;
+use crate::layout::Rank;
 use crate::store::{FileStore, Store};
 use crate::value::{TensorRef, Value};
 
@@ -48,15 +49,28 @@ pub(super) fn open(
     }
     let read = in_parallel(&objects, |(file, object)| read(file, *object, store))?;
     let (headers, ranks): (Vec<RankHeader>, Vec<ReadFile>) = read.into_iter().unzip();
-    let iteration = headers.first().map_or(Iteration::Release, iteration);
+    let iteration = one_of_all(path, &headers)?;
     let located = Located { directory: path.to_owned(), iteration, files, ending: ENDING.to_owned() };
     let (sizes, ranks) = detect::sizes(&located, ranks)?;
+    for (header, file) in headers.iter().zip(&ranks) {
+        if header.rank != file.rank {
+            let Rank { pp, tp, ep } = header.rank;
+            let what =
+                format!("by its metadata it is of rank tp {tp} pp {pp} ep {ep}, which its name does not say");
+            return Err(SourceError::Contents { file: file.name.clone(), what });
+        }
+    }
     let family = family(path, &headers, options)?;
     let model = Arc::new(detect::model_of(&family, sizes.tp, &ranks)?);
     let shared_out = experts::shared_out(&model, sizes, &ranks)?;
     let missing = located.missing(sizes);
     let missing = experts::really_missing(missing, &model, sizes, shared_out, &ranks, &located.ending);
     let catalog = build::catalog(&model, (sizes, shared_out), iteration, ranks, &missing, store)?;
+    let said = headers.first().map(|header| header.layout.as_str()).unwrap_or_default();
+    if catalog.layout.to_string() != said {
+        let what = format!("its files are {}, but by their metadata {said:?}", catalog.layout);
+        return Err(SourceError::NotACheckpoint { path: path.to_owned(), what });
+    }
     let files = located.files.into_iter().map(|file| file.path).collect();
     Ok(Source {
         catalog: Arc::new(catalog),
@@ -71,11 +85,28 @@ pub(super) fn open(
     })
 }
 
-fn iteration(header: &RankHeader) -> Iteration {
+fn iteration(header: &RankHeader) -> Option<Iteration> {
     match header.iteration.as_str() {
-        RELEASE => Iteration::Release,
-        number => number.parse().map_or(Iteration::Release, Iteration::Number),
+        RELEASE => Some(Iteration::Release),
+        number => number.parse().ok().map(Iteration::Number),
     }
+}
+
+/// The iteration of all files, which are of one layout too.
+fn one_of_all(path: &Path, headers: &[RankHeader]) -> Result<Iteration, SourceError> {
+    let problem = |what: String| Err(SourceError::NotACheckpoint { path: path.to_owned(), what });
+    let Some(first) = headers.first() else { return problem("it has no rank file".into()) };
+    for header in headers {
+        let pairs =
+            [("iteration", &first.iteration, &header.iteration), ("layout", &first.layout, &header.layout)];
+        if let Some((what, a, b)) = pairs.into_iter().find(|(_, a, b)| a != b) {
+            return problem(format!(
+                "its files are of {what} {a:?} and of {what} {b:?}; are there leftovers of another one in it?"
+            ));
+        }
+    }
+    iteration(first)
+        .map_or_else(|| problem(format!("the iteration of its files is {:?}", first.iteration)), Ok)
 }
 
 /// The family whose names the files have.
@@ -131,7 +162,7 @@ fn tree(rank: &RankHeader, header: &Header) -> Value {
     tree.extend(
         rank.checkpoint_version.map(|version| (Value::str("checkpoint_version"), Value::Float(version))),
     );
-    if let Iteration::Number(number) = iteration(rank) {
+    if let Some(Iteration::Number(number)) = iteration(rank) {
         tree.push((Value::str("iteration"), Value::Int(i64::try_from(number).unwrap_or(i64::MAX))));
     }
     tree.extend(parts.into_iter().map(|(part, items)| (Value::Str(part.into()), Value::Dict(items.into()))));

@@ -135,6 +135,8 @@ impl Conversions {
     fn make(&self, format: Format) -> Result<Arc<Stock>, ViewError> {
         match format {
             Format::Safetensors if self.given.format == Format::Megatron => self.weights_alone(),
+            // Its files have args in the place of a config.
+            Format::Safetensors if !self.given.inexpressible.is_empty() => Err(self.inexpressible()),
             Format::Safetensors => Ok(self.own.clone()),
             Format::Megatron if self.is_of(family::Format::Megatron) => Ok(self.own.clone()),
             Format::Megatron => self.megatron(),
@@ -164,8 +166,8 @@ impl Conversions {
 
     /// Rank files of Megatron, for a source that is none.
     fn megatron(&self) -> Result<Arc<Stock>, ViewError> {
-        if let Some(error) = self.given.inexpressible.first() {
-            return Err(ViewError::Inexpressible { source: Box::new(error.clone()) });
+        if !self.given.inexpressible.is_empty() {
+            return Err(self.inexpressible());
         }
         let source = self.given.model.family();
         let wanted = source.megatron().unwrap_or_default();
@@ -191,6 +193,12 @@ impl Conversions {
         self.adopt(family, Value::namespace(last_of_each(args)), dialect, entries, |padding| {
             (padding, Some(self.wishes.divisible_by))
         })
+    }
+
+    /// What the source's config says and args cannot.
+    fn inexpressible(&self) -> ViewError {
+        let first = self.given.inexpressible.first().cloned();
+        first.map_or(ViewError::NoRank, |source| ViewError::Inexpressible { source: Box::new(source) })
     }
 
     /// A Hugging Face model, for a source that is none.

@@ -128,13 +128,30 @@ class Tree(Case):
                 self.assertEqual(caught.exception.errno, errno.EROFS, name)
 
 
+def layouts(path):
+    """What is listed beside the directories of other formats."""
+    return sorted(set(os.listdir(path)) - {"hf", "megatron", "safetensors", "sglang", "vllm"})
+
+
 class ManyLayouts(Case):
     def test_layouts_appear_on_demand(self):
         with Mount(YUAN) as path:
-            self.assertEqual(os.listdir(path), ["tp2pp2@2,4"])
+            self.assertEqual(layouts(path), ["tp2pp2@2,4"])
             self.assertTrue((path / "tp4pp1" / "iter_0000100").is_dir())
-            self.assertEqual(sorted(os.listdir(path)), ["tp2pp2@2,4", "tp4pp1"])
+            self.assertEqual(layouts(path), ["tp2pp2@2,4", "tp4pp1"])
             self.assertEqual(len(list((path / "tp1pp6").rglob("*.pt"))), 6)
+
+    def test_every_format_has_a_directory(self):
+        """Formats that the source can be shown in stand beside its own layouts, and have layouts of their own."""
+        with Mount(YUAN) as path:
+            self.assertEqual(sorted(set(os.listdir(path)) - set(layouts(path))), ["hf", "megatron", "safetensors"])
+            self.assertEqual(sorted(os.listdir(path / "hf")), ["config.json", "model.safetensors"])
+            self.assertEqual(os.listdir(path / "safetensors"), ["tp2pp2@2,4"])
+            self.assertTrue((path / "safetensors" / "tp4pp1" / "mp_rank_03.safetensors").is_file())
+            self.assertTrue((path / "megatron" / "tp1pp1" / "iter_0000100").is_dir())
+            for name in ("vllm", "hf/tp1pp1", "safetensors/tp3pp1", "tp4pp1/hf"):
+                with self.subTest(name=name), self.assertRaises(FileNotFoundError):
+                    os.stat(path / name)
 
     def test_other_spellings_do_not_exist(self):
         """A layout has one name; another spelling of it would be a second inode for the same files."""
@@ -152,7 +169,7 @@ class ManyLayouts(Case):
             for name in ("tp3pp1", "tp8pp1", "tp1pp7", "tp1pp5", "tp1pp2@3,4", "tp1pp2@6", "tp1pp3@2,4", "tp5pp1"):
                 with self.subTest(name=name), self.assertRaises(OSError):
                     os.listdir(path / name)
-            self.assertEqual(os.listdir(path), ["tp2pp2@2,4"])
+            self.assertEqual(layouts(path), ["tp2pp2@2,4"])
 
 
 class Refusals(Case):

@@ -65,6 +65,10 @@ fn value(key: &str, rule: &KeyRule, config: &Config) -> Result<Option<Value>, Co
             _ => Ok(None),
         };
     }
+    if let (Some(Json::Null), Some(other)) = (stated, &rule.null) {
+        let value = quotient(other, config).ok_or_else(|| ConfigError::Missing { key: key.to_owned() })?;
+        return Ok(Some(from_json(&value)));
+    }
     // A window that is null is none; anything else that is null is not said.
     let stated = stated.filter(|value| rule.form == Form::Window || !value.is_null()).cloned();
     let unsaid = || rule.default.clone().or_else(|| quotient(rule.absent.as_deref()?, config));
@@ -76,10 +80,10 @@ fn value(key: &str, rule: &KeyRule, config: &Config) -> Result<Option<Value>, Co
     };
     let wrong = |expected| ConfigError::Kind { key: key.to_owned(), value: value.clone(), expected };
     match rule.form {
-        Form::Same => match &value {
-            Json::Array(_) | Json::Object(_) => Err(wrong("a number")),
-            value => Ok(Some(from_json(value))),
-        },
+        Form::Same => {
+            let value = rule.kind.check(&value).ok_or_else(|| wrong(rule.kind.name()))?;
+            Ok(Some(from_json(&value)))
+        }
         Form::Not => {
             value.as_bool().map(|flag| Some(Value::Bool(!flag))).ok_or_else(|| wrong("true or false"))
         }

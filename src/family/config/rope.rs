@@ -6,7 +6,8 @@
 use serde_json::{Value as Json, json};
 
 use super::rule::RopeRule;
-use super::{Config, ConfigError};
+use super::write::wrong_arg;
+use super::{Config, ConfigError, to_json};
 use crate::value::Value;
 
 /// What Megatron's code has, and every Llama 3.x.
@@ -17,6 +18,7 @@ const LLAMA3: [(&str, f64); 3] =
 const BLOCKS: [&str; 2] = ["rope_parameters", "rope_scaling"];
 
 const THETA: &str = "rope_theta";
+const PARTIAL: &str = "partial_rotary_factor";
 
 /// How angles are stretched.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +32,10 @@ enum Scaling {
 
 /// The fields of args that say what a config says.
 pub(super) fn args(rule: &RopeRule, config: &Config) -> Result<Vec<(String, Value)>, ConfigError> {
+    if let Some(value) = config.get(PARTIAL).filter(|value| !value.is_null() && value.as_f64() != Some(1.0)) {
+        let reason = "this architecture turns all of a head".to_owned();
+        return Err(ConfigError::Refused { key: PARTIAL.into(), value: value.clone(), reason });
+    }
     let (theta, scaling) = (theta(rule, config)?, scaling(config)?);
     if rule.fixed {
         return if theta == rule.theta && scaling == Scaling::None {
@@ -49,29 +55,36 @@ pub(super) fn args(rule: &RopeRule, config: &Config) -> Result<Vec<(String, Valu
         Value::Float(theta)
     };
     let (llama3, linear) = match scaling {
-        Scaling::None => (None, None),
-        Scaling::Linear(factor) => (None, Some(factor)),
-        Scaling::Llama3(factor) => (Some(factor), None),
+        Scaling::None => (None, Value::None),
+        // Megatron's flag takes whole numbers.
+        Scaling::Linear(factor) => (None, Value::Int(factor as i64)),
+        Scaling::Llama3(factor) => (Some(factor), Value::None),
     };
     Ok(vec![
         ("rotary_base".into(), base),
         ("use_rope_scaling".into(), Value::Bool(llama3.is_some())),
         // Megatron's own value where it is not used.
         ("rope_scaling_factor".into(), Value::Float(llama3.unwrap_or(8.0))),
-        ("rotary_seq_len_interpolation_factor".into(), linear.map_or(Value::None, Value::Float)),
+        ("rotary_seq_len_interpolation_factor".into(), linear),
     ])
 }
 
 /// Both spellings of what args say.
 pub(super) fn config(rule: &RopeRule, args: &Value, config: &mut Config) -> Result<(), ConfigError> {
-    let number = |field: &str| args.attribute(field).and_then(Value::as_number);
-    let theta = if rule.fixed { Some(rule.theta) } else { number("rotary_base") };
+    let number = |field: &str| match args.attribute(field) {
+        None | Some(Value::None) => Ok(None),
+        Some(value) => match value.as_number().filter(|number| *number > 0.0 && number.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(wrong_arg(field, to_json(value), "a number above 0")),
+        },
+    };
+    let theta = if rule.fixed { Some(rule.theta) } else { number("rotary_base")? };
     // Versions before the flag had this fixed.
     let theta = theta.unwrap_or(10000.0);
     let llama3 = args.attribute("use_rope_scaling").is_some_and(Value::is_truthy);
-    let linear = number("rotary_seq_len_interpolation_factor").filter(|factor| *factor != 1.0);
+    let linear = number("rotary_seq_len_interpolation_factor")?.filter(|factor| *factor != 1.0);
     let scaling = match (llama3, linear) {
-        (true, None) => Scaling::Llama3(number("rope_scaling_factor").unwrap_or(8.0)),
+        (true, None) => Scaling::Llama3(number("rope_scaling_factor")?.unwrap_or(8.0)),
         (false, Some(factor)) => Scaling::Linear(factor),
         (false, None) => Scaling::None,
         (true, Some(factor)) => {
@@ -108,7 +121,7 @@ fn theta(rule: &RopeRule, config: &Config) -> Result<f64, ConfigError> {
         .map(|block| (format!("{block}.{THETA}"), config.get(*block).and_then(|block| block.get(THETA))));
     for (key, value) in std::iter::once((THETA.to_owned(), config.get(THETA))).chain(places) {
         let Some(value) = value.filter(|value| !value.is_null()) else { continue };
-        let number = value.as_f64().filter(|theta| *theta > 0.0);
+        let number = value.as_f64().filter(|theta| *theta > 0.0 && *theta < 1e15);
         let theta = number.ok_or_else(|| ConfigError::Kind {
             key: key.clone(),
             value: value.clone(),
@@ -165,17 +178,36 @@ fn scaling_in(key: &str, block: &Json) -> Result<Scaling, ConfigError> {
         ));
     }
     let number = |name: &str| block_of.get(name).and_then(Json::as_f64);
-    if number("partial_rotary_factor").is_some_and(|factor| factor != 1.0) {
+    if number(PARTIAL).is_some_and(|factor| factor != 1.0) {
         return Err(refused("this architecture turns all of a head"));
     }
     let factor = || {
-        let factor = number("factor").filter(|factor| *factor > 0.0);
-        factor.ok_or_else(|| ConfigError::Missing { key: format!("{key}.factor") })
+        let key = format!("{key}.factor");
+        let value = block_of.get("factor").ok_or_else(|| ConfigError::Missing { key: key.clone() })?;
+        let factor = value.as_f64().filter(|factor| *factor > 0.0 && factor.is_finite());
+        factor.ok_or_else(|| ConfigError::Kind { key, value: value.clone(), expected: "a number above 0" })
     };
-    let kind = block_of.get("rope_type").or_else(|| block_of.get("type")).and_then(Json::as_str);
-    match kind.unwrap_or("default") {
+    let mut kinds = ["rope_type", "type"]
+        .into_iter()
+        .filter_map(|name| block_of.get(name))
+        .filter(|kind| !kind.is_null());
+    let kind = match kinds.next() {
+        None => "default",
+        Some(kind) => match kind.as_str() {
+            Some(kind) => kind,
+            None => {
+                return Err(ConfigError::Kind {
+                    key: format!("{key}.rope_type"),
+                    value: kind.clone(),
+                    expected: "a name",
+                });
+            }
+        },
+    };
+    match kind {
         "default" => Ok(Scaling::None),
-        "linear" => Ok(Scaling::Linear(factor()?)),
+        "linear" if factor()?.fract() == 0.0 && factor()? < 1e9 => Ok(Scaling::Linear(factor()?)),
+        "linear" => Err(refused("Megatron's flag for the factor takes whole numbers")),
         "llama3" if LLAMA3.iter().all(|(name, value)| number(name) == Some(*value)) => {
             Ok(Scaling::Llama3(factor()?))
         }

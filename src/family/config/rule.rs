@@ -47,6 +47,12 @@ pub(super) struct KeyRule {
     /// Other spellings of the key; all are written.
     #[serde(default)]
     pub(super) or_keys: Vec<String>,
+    /// What values are.
+    #[serde(default, rename = "type")]
+    pub(super) kind: Kind,
+    /// Another key, whose value stands for a null.
+    #[serde(default)]
+    pub(super) null: Option<String>,
     /// How the two say it differently.
     #[serde(default, rename = "as")]
     pub(super) form: Form,
@@ -74,6 +80,40 @@ pub(super) struct KeyRule {
     /// It may be anything and means nothing.
     #[serde(default)]
     pub(super) any: bool,
+}
+
+/// What the values of a key are. What is of another type is refused: it would silently be a default elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    /// A whole number above 0.
+    #[default]
+    Count,
+    /// A number above 0, which is always written with a fraction.
+    Positive,
+    /// Any number, or true or false.
+    Any,
+}
+
+impl Kind {
+    /// The value, if it is one of these.
+    pub(super) fn check(self, value: &Json) -> Option<Json> {
+        match self {
+            Self::Count => value.as_i64().filter(|number| *number > 0).map(Json::from),
+            Self::Positive => {
+                value.as_f64().filter(|number| *number > 0.0 && number.is_finite()).map(Json::from)
+            }
+            Self::Any => (value.is_number() || value.is_boolean()).then(|| value.clone()),
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Count => "a whole number above 0",
+            Self::Positive => "a number above 0",
+            Self::Any => "a number, true or false",
+        }
+    }
 }
 
 /// How a key and a field of args say the same.
@@ -125,6 +165,9 @@ pub(super) struct ArgRule {
     /// Args made of a config go without it.
     #[serde(default)]
     pub(super) unwritten: bool,
+    /// It must be one of these; `"none"` is `None`.
+    #[serde(default)]
+    pub(super) one_of: Vec<Json>,
     /// Written and not looked at.
     #[serde(default)]
     pub(super) write: Option<Json>,

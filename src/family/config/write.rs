@@ -55,18 +55,41 @@ fn put(config: &mut Config, key: &str, rule: &KeyRule, value: Json) {
 
 /// A field that must have one value has it.
 fn check(field: &str, rule: &ArgRule, title: &str, args: &Value) -> Result<(), ConfigError> {
-    let Some(needed) = rule.needed() else { return Ok(()) };
     let found = args.attribute(field).map_or(Json::Null, to_json);
+    if !rule.one_of.is_empty() {
+        let is_one = |found: &Json| {
+            rule.one_of.iter().any(|one| if found.is_null() { is_none(one) } else { same(found, one) })
+        };
+        let each = found.as_array().map_or_else(|| vec![&found], |list| list.iter().collect());
+        let fits = each.into_iter().all(|found| (found.is_null() && rule.unstated) || is_one(found));
+        let needed = Json::from(rule.one_of.clone());
+        return if fits { Ok(()) } else { Err(unlike(title, field, found, needed)) };
+    }
+    let Some(needed) = rule.needed() else { return Ok(()) };
     let fits = match &found {
         Json::Null => rule.unstated || !is_truthy(&needed),
-        // None, False and 0 all switch something off.
-        found if !is_truthy(&needed) => !is_truthy(found),
+        // None, False and 0 all switch something off, and so does a window without an end.
+        found if !is_truthy(&needed) => !is_truthy(found) || is_endless(found),
+        // True may be said as 1, and every layer as a list of them.
+        found if needed.is_boolean() => is_truthy(found) && !found.is_string(),
+        Json::Array(list) if !list.is_empty() => list.iter().all(|item| same(item, &needed)),
         found => same(found, &needed),
     };
-    if fits {
-        return Ok(());
-    }
-    Err(ConfigError::Unlike { title: title.to_owned(), field: field.to_owned(), value: found, needed })
+    if fits { Ok(()) } else { Err(unlike(title, field, found, needed)) }
+}
+
+fn unlike(title: &str, field: &str, value: Json, needed: Json) -> ConfigError {
+    ConfigError::Unlike { title: title.to_owned(), field: field.to_owned(), value, needed }
+}
+
+fn is_none(json: &Json) -> bool {
+    json.as_str() == Some("none")
+}
+
+/// A window of which neither side ends.
+fn is_endless(json: &Json) -> bool {
+    let sides = json.as_array().map(|sides| sides.iter().map(Json::as_i64).collect::<Vec<_>>());
+    matches!(sides.as_deref(), Some([Some(back), Some(ahead)]) if *back < 0 && *ahead <= 0)
 }
 
 /// What the key is by args; `None` where they do not say it.
@@ -85,12 +108,20 @@ fn value(key: &str, rule: &KeyRule, args: &Value) -> Result<Option<Json>, Config
         (Form::Same, None) => Ok(None),
         // Lists of coefficients and the like: nothing that a config could say.
         (Form::Same, Some((_, value))) if rule.optional && value.as_number().is_none() => Ok(None),
-        (Form::Same, Some((_, value))) => Ok(Some(to_json(value))),
+        (Form::Same, Some((field, value))) => {
+            let json = to_json(value);
+            let of_kind = rule.kind.check(&json);
+            of_kind.map(Some).ok_or_else(|| wrong_arg(field, json, rule.kind.name()))
+        }
     }
 }
 
 /// `(w - 1, 0)` as w.
 fn window(key: &str, field: &str, value: &Value) -> Result<Json, ConfigError> {
+    // A side that is below 0 has no end.
+    if value.elements().and_then(|sides| sides.first()).and_then(Value::as_int).is_some_and(|back| back < 0) {
+        return Ok(Json::Null);
+    }
     let sides = value.elements().map(|sides| sides.iter().map(Value::as_int).collect::<Vec<_>>());
     match sides.as_deref() {
         Some([Some(back), Some(0)]) if *back >= 0 => Ok((back + 1).into()),
@@ -126,4 +157,9 @@ fn expert_layers(rule: &ExpertLayers, args: &Value, config: &mut Config) -> Resu
     config.insert(rule.step.clone(), 1.into());
     config.insert(rule.dense.clone(), json!(dense));
     Ok(())
+}
+
+/// A field of args that holds something of another type.
+pub(super) fn wrong_arg(field: &str, value: Json, expected: &'static str) -> ConfigError {
+    ConfigError::Kind { key: format!("args.{field}"), value, expected }
 }

@@ -1,18 +1,20 @@
 //! A value tree as JSON: plain values as themselves, all others as an object with one key that begins with `$`.
 //!
-//! Tensors have no bytes here and become `None`.
+//! Files in this format must stay inert, also when a pickle is made of them: of classes and functions only torch's dtypes, the namespace of
+//! arguments and Megatron's enumerations are written and read. Anything else is written as `None`, and not read.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::tensor::Dtype;
 use crate::value::{Construct, Global, Object, Value};
 
 /// The JSON of a value.
 #[must_use]
 pub fn encode(value: &Value) -> Json {
     match value {
-        Value::None | Value::Tensor(_) => Json::Null,
+        Value::None | Value::Tensor(_) | Value::Persistent(_) => Json::Null,
         Value::Bool(flag) => (*flag).into(),
         Value::Int(number) => (*number).into(),
         Value::Float(number) if number.is_finite() => (*number).into(),
@@ -25,11 +27,12 @@ pub fn encode(value: &Value) -> Json {
         Value::Set(items) => json!({ "$set": list(items) }),
         Value::FrozenSet(items) => json!({ "$frozenset": list(items) }),
         Value::Dict(items) => plain_dict(items).unwrap_or_else(|| json!({ "$dict": pairs(items) })),
-        Value::Global(global) => json!({ "$global": [&*global.module, &*global.name] }),
-        Value::Persistent(id) => json!({ "$persistent": encode(id) }),
+        Value::Global(global) if is_dtype(global) => json!({ "$global": [&*global.module, &*global.name] }),
+        Value::Global(_) => Json::Null,
+        Value::Object(object) if !is_inert(object) => Json::Null,
         Value::Object(object) => json!({ "$object": {
             "construct": if object.construct == Construct::Call { "call" } else { "new" },
-            "callable": encode(&object.callable),
+            "callable": name_of(&object.callable),
             "args": encode(&object.args),
             "appended": list(&object.appended),
             "items": pairs(&object.items),
@@ -70,22 +73,16 @@ fn tagged(kind: &str, content: &Json) -> Option<Value> {
         "$set" => Value::Set(items()?),
         "$frozenset" => Value::FrozenSet(items()?),
         "$dict" => Value::Dict(unpairs(content)?.into()),
-        "$global" => match content.as_array()?.as_slice() {
-            [Json::String(module), Json::String(name)] => {
-                Value::Global(Arc::new(Global { module: module.as_str().into(), name: name.as_str().into() }))
-            }
-            _ => return None,
-        },
-        "$persistent" => Value::Persistent(Arc::new(decode(content)?)),
+        "$global" => Value::Global(Arc::new(global(content).filter(is_dtype)?)),
         "$object" => {
             let get = |key: &str| content.get(key);
-            Value::Object(Arc::new(Object {
+            let object = Object {
                 construct: if get("construct")?.as_str()? == "call" {
                     Construct::Call
                 } else {
                     Construct::New
                 },
-                callable: decode(get("callable")?)?,
+                callable: Value::Global(Arc::new(global(get("callable")?)?)),
                 args: decode(get("args")?)?,
                 appended: values(get("appended")?.as_array()?)?,
                 items: unpairs(get("items")?)?,
@@ -93,10 +90,47 @@ fn tagged(kind: &str, content: &Json) -> Option<Value> {
                     Json::Null => None,
                     state => Some(decode(state.get(0)?)?),
                 },
-            }))
+            };
+            Value::Object(Arc::new(Some(object).filter(is_inert)?))
         }
         _ => return None,
     })
+}
+
+/// A dtype is a name that torch has, and nothing that can be called.
+fn is_dtype(global: &Global) -> bool {
+    &*global.module == "torch" && Dtype::from_name(&global.name).is_some()
+}
+
+/// Whether rebuilding the object runs nothing: a namespace with fields, or a member of an enumeration of Megatron by its number.
+fn is_inert(object: &Object) -> bool {
+    let Value::Global(class) = &object.callable else { return false };
+    let arguments = object.args.elements().unwrap_or_default();
+    let is_bare = object.appended.is_empty() && object.items.is_empty();
+    match object.construct {
+        Construct::New => class.is("argparse", "Namespace") && is_bare && arguments.is_empty(),
+        Construct::Call => {
+            let is_class = class.name.starts_with(|c: char| c.is_ascii_uppercase());
+            let of_megatron = class.module.starts_with("megatron.") && is_class;
+            of_megatron && is_bare && object.state.is_none() && matches!(arguments, [Value::Int(_)])
+        }
+    }
+}
+
+fn name_of(callable: &Value) -> Json {
+    match callable {
+        Value::Global(global) => json!([&*global.module, &*global.name]),
+        _ => Json::Null,
+    }
+}
+
+fn global(json: &Json) -> Option<Global> {
+    match json.as_array()?.as_slice() {
+        [Json::String(module), Json::String(name)] => {
+            Some(Global { module: module.as_str().into(), name: name.as_str().into() })
+        }
+        _ => None,
+    }
 }
 
 /// The one entry of a map whose key begins with `$`.
@@ -148,6 +182,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn object(construct: Construct, class: (&str, &str), args: Vec<Value>, state: Option<Value>) -> Value {
+        let callable = Value::Global(Arc::new(Global { module: class.0.into(), name: class.1.into() }));
+        let args = Value::Tuple(args.into());
+        Value::Object(Arc::new(Object { construct, callable, args, appended: vec![], items: vec![], state }))
+    }
+
     fn any_value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::None),
@@ -157,8 +197,9 @@ mod tests {
             "[a-z$\"]{0,4}".prop_map(|text| Value::str(&text)),
             prop::collection::vec(any::<u8>(), 0..5).prop_map(|bytes| Value::Bytes(bytes.into())),
             prop::collection::vec(any::<u8>(), 9..12).prop_map(|bytes| Value::Long(bytes.into())),
-            ("[a-z.]{1,5}", "[A-Z]{1,3}").prop_map(|(module, name)| {
-                Value::Global(Arc::new(Global { module: module.as_str().into(), name: name.as_str().into() }))
+            Just(Value::Global(Arc::new(Global { module: "torch".into(), name: "bfloat16".into() }))),
+            ("megatron[.][a-z]{1,5}", "[A-Z][a-z]{1,3}", any::<i64>()).prop_map(|(module, name, number)| {
+                object(Construct::Call, (&module, &name), vec![Value::Int(number)], None)
             }),
         ];
         leaf.prop_recursive(3, 24, 4, |inner| {
@@ -167,18 +208,17 @@ mod tests {
             prop_oneof![
                 items.clone().prop_map(|items| Value::List(items.into())),
                 items.clone().prop_map(|items| Value::Tuple(items.into())),
-                items.clone().prop_map(|items| Value::Set(items.into())),
-                pairs.clone().prop_map(|items| Value::Dict(items.into())),
+                items.prop_map(|items| Value::Set(items.into())),
+                pairs.prop_map(|items| Value::Dict(items.into())),
                 prop::collection::btree_map("[a-z$]{0,3}", inner.clone(), 0..4).prop_map(|map| {
                     Value::Dict(map.into_iter().map(|(key, value)| (Value::str(&key), value)).collect())
                 }),
-                (inner.clone(), items, pairs, prop::option::of(inner), any::<bool>()).prop_map(
-                    |(callable, appended, items, state, call)| {
-                        let construct = if call { Construct::Call } else { Construct::New };
-                        let args = Value::Tuple(Arc::new([]));
-                        Value::Object(Arc::new(Object { construct, callable, args, appended, items, state }))
-                    }
-                ),
+                inner.prop_map(|state| object(
+                    Construct::New,
+                    ("argparse", "Namespace"),
+                    vec![],
+                    Some(state)
+                )),
             ]
         })
     }
@@ -190,6 +230,26 @@ mod tests {
             let back = decode(&serde_json::from_str(&text).unwrap()).unwrap();
             // Debug text tells apart all that matters, and takes a NaN for itself.
             prop_assert_eq!(format!("{:?}", back), format!("{:?}", value));
+        }
+    }
+
+    /// A file of tensors must not become a pickle that runs something.
+    #[test]
+    fn nothing_that_could_run_is_written_or_read() {
+        let system = object(Construct::Call, ("os", "system"), vec![Value::str("true")], None);
+        let path = object(Construct::Call, ("megatron.core", "Load"), vec![Value::str("/etc")], None);
+        let posix = Value::Global(Arc::new(Global { module: "posix".into(), name: "system".into() }));
+        for value in [system, path, posix, object(Construct::New, ("subprocess", "Popen"), vec![], None)] {
+            assert_eq!(encode(&value), Json::Null);
+        }
+        for text in [
+            r#"{"$global":["os","system"]}"#,
+            r#"{"$global":["torch","load"]}"#,
+            r#"{"$object":{"construct":"call","callable":["os","system"],"args":{"$tuple":["true"]},"appended":[],"items":[],"state":null}}"#,
+            r#"{"$object":{"construct":"call","callable":["megatron.core","Load"],"args":{"$tuple":["/"]},"appended":[],"items":[],"state":null}}"#,
+            r#"{"$persistent":1}"#,
+        ] {
+            assert!(decode(&serde_json::from_str(text).unwrap()).is_none(), "{text}");
         }
     }
 

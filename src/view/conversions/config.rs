@@ -73,8 +73,8 @@ impl Conversions {
     /// The text of `config.json`.
     pub(super) fn config(&self) -> Result<Vec<u8>, ViewError> {
         let config = match (&self.given.files.config, self.template_config()) {
-            // What args cannot say stands in it as the source has it.
-            (Some(own), None) if !self.given.inexpressible.is_empty() => own.clone(),
+            // What args cannot say stands in it as the source has it, and no template can be held against it.
+            (Some(own), _) if !self.given.inexpressible.is_empty() => own.clone(),
             (own, template) => {
                 let family = self.hf_family()?;
                 let written = self.written(&family)?;
