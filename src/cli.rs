@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
             Exit::Success.into()
         }
         Err(error) => {
-            eprintln!("ckpt-fs: {error}");
+            eprintln!("ckpt-fs: {}", error::harmless(&error.to_string()));
             error.exit().into()
         }
     }

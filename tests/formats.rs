@@ -303,3 +303,53 @@ fn inspect_says_which_formats_are_possible() {
         assert!(of(format)["refused"].as_str().unwrap().contains("args."), "{}", of(format));
     }
 }
+
+/// Experts that stand in one tensor for each layer are the same experts.
+#[test]
+fn experts_stacked_in_one_tensor() {
+    let moe = Moe { experts: 4, ffn: 8, every: 1, expert_bias: false, grouped: true, ..Moe::default() };
+    let config =
+        Config { kind: Kind::CoreTe, qk_norm: true, moe: Some(moe), multiple: 8, ..Config::default() };
+    let mut tensors = hf::tensors(Arch::Qwen3Moe, &config);
+    let whole = tensors.clone();
+    tensors.retain(|(name, _)| !name.contains(".experts."));
+    for layer in 0..config.layers {
+        let expert = |e: u64, name: &str| {
+            let name = format!("model.layers.{layer}.mlp.experts.{e}.{name}_proj.weight");
+            whole.iter().find(|(known, _)| *known == name).unwrap().1.clone()
+        };
+        let stacked = |parts: Vec<Array>, rows: u64| {
+            let mut all = Array::join(&parts);
+            all.shape = vec![moe.experts, rows, all.shape[1]];
+            all
+        };
+        let gated = (0..moe.experts).flat_map(|e| [expert(e, "gate"), expert(e, "up")]).collect();
+        let down = (0..moe.experts).map(|e| expert(e, "down")).collect();
+        let of = |name: &str| format!("model.layers.{layer}.mlp.experts.{name}_proj");
+        tensors.push((of("gate_up"), stacked(gated, 2 * moe.ffn)));
+        tensors.push((of("down"), stacked(down, config.hidden)));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("model");
+    hf::write(&source, &hf::config(Arch::Qwen3Moe, &config), &tensors, 2);
+    let opened = Opened::new(&source, Wishes { divisible_by: 8, ..Wishes::default() }).unwrap();
+    let cut = Cut::new(2, &[2, 2]).experts(2, 1);
+    check_megatron(
+        &opened.files(Format::Megatron, &spec(&cut)).unwrap(),
+        &from_model(&config),
+        &cut,
+        "stacked",
+    );
+    same(
+        &model(&opened.files(Format::Hf, &LayoutSpec::default()).unwrap()),
+        &hf::sorted(tensors),
+        "as it is",
+    );
+    opened.write(Format::Megatron, &spec(&cut), &dir.path().join("there"));
+    let there = Opened::new(&dir.path().join("there"), Wishes::default()).unwrap();
+    same(
+        &model(&there.files(Format::Hf, &LayoutSpec::default()).unwrap()),
+        &hf::sorted(whole),
+        "expert by expert",
+    );
+}

@@ -175,3 +175,19 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::NoRank => Exit::Source,
     }
 }
+
+/// Text for a terminal: names in files may hold anything, and a control character would do something there.
+pub(super) fn harmless(text: &str) -> String {
+    let is_plain = |c: char| !c.is_control() || c == '\n';
+    text.chars().map(|c| if is_plain(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_spelled_out() {
+        assert_eq!(harmless("a\u{1b}[2J\nb\u{7}"), "a\\u{1b}[2J\nb\\u{7}");
+    }
+}

@@ -46,7 +46,7 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
             let mounted = match start(args, spec, &log) {
                 Ok(mounted) => mounted,
                 Err(error) => {
-                    eprintln!("ckpt-fs: {error}");
+                    eprintln!("ckpt-fs: {}", super::error::harmless(&error.to_string()));
                     let exit = error.exit();
                     let told = notifier.failed(exit as u8);
                     told.map_err(|source| CliError::System { what: "report to the shell", source })?;
