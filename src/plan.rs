@@ -114,6 +114,15 @@ impl FilePlan {
         self.starts.iter().copied().zip(&self.segments)
     }
 
+    /// The segments that lie in bytes `range`, whole.
+    pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = &Segment> {
+        let first = self.starts.partition_point(|start| *start < range.start);
+        let of_range = self.starts.iter().zip(&self.segments).skip(first);
+        of_range
+            .take_while(move |(start, segment)| *start + segment.bytes() <= range.end)
+            .map(|(_, segment)| segment)
+    }
+
     /// Bytes of memory that the plan takes, roughly.
     #[must_use]
     pub fn memory(&self) -> usize {
@@ -195,6 +204,17 @@ mod tests {
             });
         });
         reads
+    }
+
+    #[test]
+    fn segments_within_a_range_are_whole() {
+        let plan = plan();
+        let within = |range| plan.within(range).map(Segment::bytes).collect::<Vec<_>>();
+        assert_eq!(within(0..16), [4, 6, 2, 4]);
+        assert_eq!(within(4..12), [6, 2]);
+        assert_eq!(within(5..11), [0; 0]);
+        assert_eq!(within(4..11), [6]);
+        assert_eq!(within(16..20), [0; 0]);
     }
 
     #[test]

@@ -6,4 +6,5 @@ pub mod daemon;
 mod fault;
 pub mod limits;
 pub mod mapping;
+pub mod memory;
 pub mod signals;

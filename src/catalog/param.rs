@@ -81,6 +81,10 @@ impl Param {
 
     /// Adds a stored piece.
     pub fn add(&mut self, chunk: Chunk) {
+        // Most parameters of a published model are one piece, and there are many.
+        if self.chunks.is_empty() {
+            self.chunks.reserve_exact(1);
+        }
         let at = self.chunks.partition_point(|c| (c.span.start, c.rank) <= (chunk.span.start, chunk.rank));
         self.chunks.insert(at, chunk);
     }

@@ -15,6 +15,7 @@ use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, MountOptions, Mounted, Warn, mount};
 use crate::reader::CrcMode;
 use crate::sys::daemon::{self, Role};
+use crate::sys::memory;
 use crate::sys::signals::Signals;
 use crate::vfs::{IoMode, Settings, Shape, Views};
 
@@ -98,6 +99,7 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     opened.say_what_is_left_out(layout);
     layout.map_or(Ok(()), |layout| opened.say_what_to_run_with(layout))?;
     say_what_is_mounted(&args.mountpoint, &shape, &opened);
+    memory::give_back();
     Ok(mounted)
 }
 

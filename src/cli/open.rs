@@ -13,7 +13,7 @@ use crate::layout::{Layout, LayoutSpec};
 use crate::reader::Reader;
 use crate::source::{Found, Options, Source, open, template};
 use crate::store::{FileStore, Store};
-use crate::sys::limits;
+use crate::sys::{limits, memory};
 use crate::view::megatron::training_run;
 use crate::view::{Choices, Conversions, Format, Given, ModelFiles, OptimizerChoice, VocabularyFill, Wishes};
 use crate::weights::Weights;
@@ -144,6 +144,8 @@ fn opened(
         divisible_by: format.map(|format| format.make_vocab_size_divisible_by),
     };
     let source = open(path, &options, &store)?;
+    // What comes next would otherwise be added to what reading the metadata took.
+    memory::give_back();
     let template = format.and_then(|format| format.template.as_deref());
     let template = template.map(|template| template_files(template, &store)).transpose()?;
     let own = match source.format {

@@ -9,13 +9,15 @@ mod cursor;
 mod encode;
 mod freeze;
 mod integer;
+mod lower;
 mod machine;
 mod node;
 mod opcode;
 #[cfg(test)]
 mod tests;
 
-pub use encode::encode;
+pub use encode::{encode, encode_lowered};
+pub use lower::Lower;
 
 use crate::value::Value;
 

@@ -82,16 +82,13 @@ impl Listing {
 }
 
 fn listed(tensor: &PlacedTensor, plan: &FilePlan, store: &dyn Store) -> TensorListing {
-    let within = plan.located().filter(|(start, segment)| {
-        tensor.bytes.start <= *start && start + segment.bytes() <= tensor.bytes.end
-    });
     TensorListing {
         name: tensor.name.to_string(),
         dtype: tensor.dtype.name(),
         shape: tensor.shape.0.clone(),
         offset: tensor.bytes.start,
         bytes: tensor.bytes.end - tensor.bytes.start,
-        from: within.flat_map(|(_, segment)| pieces(segment, store)).collect(),
+        from: plan.within(tensor.bytes.clone()).flat_map(|segment| pieces(segment, store)).collect(),
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) fn open(
     // Everything that is wanted of it is in the catalog now.
     for file in &mut catalog.ranks {
         file.tree = without_model(&file.tree);
+        file.storages = HashMap::new();
     }
     let beside = beside::read(path, names, store)?;
     let files = files.paths.iter().map(|(_, path)| path.clone()).chain([path.join(CONFIG)]).collect();

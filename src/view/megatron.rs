@@ -155,9 +155,9 @@ impl MegatronView {
                 // Where the source has its first part of the model, the view has all of its own.
                 Some(name) if parse_model_entry(name).is_some() => {
                     let first = parse_model_entry(name) == Some(0);
-                    for (place, model) in places.iter().zip(&models).filter(|_| first) {
-                        let key = model_entry(place.chunk, self.layout.vpp);
-                        entries.push((Value::str(&key), model.clone()));
+                    if first {
+                        let key = |place: &Place| Value::str(&model_entry(place.chunk, self.layout.vpp));
+                        entries.extend(places.iter().map(key).zip(models.drain(..)));
                     }
                 }
                 Some("optimizer") => {
@@ -168,7 +168,7 @@ impl MegatronView {
                 _ => entries.push((key.clone(), Carried::new(source, &mut contents).value(value))),
             }
         }
-        contents.lay_out(&Value::Dict(entries.into()), MODEL_FILE, &source.name)
+        contents.lay_out(Value::Dict(entries.into()), MODEL_FILE, &source.name)
     }
 
     /// The file with a rank's flat buffers.
@@ -177,7 +177,7 @@ impl MegatronView {
         let optimizer = RankOptimizer::new(&self.stock, &self.layout, rank)?.ok_or(ViewError::NoOptimizer)?;
         let mut contents = Contents::default();
         let tree = optimizer.buffers(&mut contents);
-        contents.lay_out(&tree, DISTRIBUTED_FILE, &source.name)
+        contents.lay_out(tree, DISTRIBUTED_FILE, &source.name)
     }
 
     /// Whether an entry of the source's rank files is not carried over because the user wants it so.

@@ -63,8 +63,9 @@ pub(super) fn tensors_of<'stock>(
     place: Place,
 ) -> Result<Vec<TargetTensor<'stock>>, ViewError> {
     let maker = Maker { of, stock: of.stock, layout, place };
-    let mut tensors = Vec::new();
-    for key in keys(of.stock, layout, place) {
+    let keys = keys(of.stock, layout, place);
+    let mut tensors = Vec::with_capacity(keys.len());
+    for key in keys {
         tensors.extend(maker.make_key(key)?);
     }
     Ok(tensors)
@@ -276,8 +277,10 @@ impl<'stock> Maker<'stock, '_> {
         params: &[Vec<&'stock Param>],
         name: &str,
     ) -> Result<Target<'stock>, ViewError> {
-        let parts: Vec<Part<'stock>> =
-            params.iter().map(|params| self.part(entry, params, name)).collect::<Result<_, _>>()?;
+        let mut parts: Vec<Part<'stock>> = Vec::with_capacity(params.len());
+        for params in params {
+            parts.push(self.part(entry, params, name)?);
+        }
         let dtype = params.iter().flatten().next().map_or(Dtype::Uint8, |param| param.dtype);
         let mut shape = parts.first().map(|part| part.shape.clone()).unwrap_or_default();
         if entry.stacked {
@@ -307,14 +310,18 @@ impl<'stock> Maker<'stock, '_> {
             .map_err(|source| ViewError::Arrange { tensor: name.to_owned(), source })?;
         let positions: u64 = bands.iter().map(Band::positions).sum();
         let first = params.first();
-        let bands = bands.into_iter().flat_map(|band| {
+        // There are as many of these as tensors, and most have one band: room for no more than that.
+        let mut filled = Vec::with_capacity(bands.len());
+        for band in bands {
             let rows = stored.get(band.part).copied().unwrap_or(u64::MAX);
-            params.get(band.part).map_or_else(Vec::new, |param| fill(band, param, rows, self.of.fill))
-        });
+            filled.extend(
+                params.get(band.part).into_iter().flat_map(|param| fill(band, param, rows, self.of.fill)),
+            );
+        }
         Ok(Part {
             shape: first.map_or_else(Shape::default, |param| param.shape.with(entry.axis, positions)),
             axis: entry.axis,
-            bands: bands.collect(),
+            bands: filled,
         })
     }
 }

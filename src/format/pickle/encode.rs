@@ -6,11 +6,12 @@
 //!
 //! Empty containers that must stay distinct need `Arc`s of their own: `Arc::from(vec![])`, not `Arc::default()`.
 //!
-//! Not here: tensors (`torch` lowers them to objects first).
+//! Not here: tensors (`torch` lowers them to objects, see [`Lower`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use super::lower::{AsIs, Lower};
 use super::opcode as op;
 use super::{PickleError, integer};
 use crate::value::{Construct, Global, Object, Value};
@@ -29,32 +30,71 @@ static LATIN1: LazyLock<Arc<str>> = LazyLock::new(|| "latin1".into());
 /// # Errors
 /// [`PickleError::Tensor`], [`PickleError::TooDeep`], [`PickleError::TooLong`], [`PickleError::GlobalName`].
 pub fn encode(root: &Value) -> Result<Vec<u8>, PickleError> {
-    let mut encoder = Encoder { out: vec![op::PROTO, 2], memo: HashMap::new(), next: 0 };
+    encode_lowered(root, &mut AsIs)
+}
+
+/// As [`encode`], with values replaced by `lower`.
+///
+/// # Errors
+/// As [`encode`], a tensor only where it was not replaced, and those of `lower`.
+pub fn encode_lowered<L: Lower>(root: &Value, lower: &mut L) -> Result<Vec<u8>, L::Error> {
+    let mut encoder = Encoder {
+        lower,
+        lowered: HashMap::new(),
+        out: vec![op::PROTO, 2],
+        memo: HashMap::new(),
+        globals: HashMap::new(),
+        in_repeated: false,
+        next: 0,
+    };
     encoder.value(root, MAX_DEPTH)?;
     encoder.out.push(op::STOP);
     Ok(encoder.out)
 }
 
-/// What makes two values the same object.
-#[derive(PartialEq, Eq, Hash)]
-enum Identity {
-    /// Address of the `Arc`'s content. The tree is borrowed meanwhile, so no address is used twice.
-    Address(usize),
-    Global(Arc<str>, Arc<str>),
-    EmptyStr,
-    EmptyBytes,
-}
+/// What makes two values the same object: the address of the `Arc`'s content. The tree is borrowed meanwhile, so no address is used twice.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Address(usize);
 
-struct Encoder {
+/// The one empty `str` and the one empty `bytes`. Nothing lies at these addresses.
+const EMPTY_STR: Address = Address(0);
+const EMPTY_BYTES: Address = Address(1);
+
+struct Encoder<'a, L> {
+    lower: &'a mut L,
+    /// What stands for values that may be met again.
+    lowered: HashMap<Address, Value>,
     out: Vec<u8>,
-    memo: HashMap<Identity, u32>,
+    /// Objects that may be met again, and their numbers.
+    memo: HashMap<Address, u32>,
+    globals: HashMap<(Arc<str>, Arc<str>), u32>,
+    /// Whether what is being written belongs to a persistent id that is met again: it is written again each time, except for what is in it.
+    in_repeated: bool,
     /// Number of objects memoized so far, including those that nothing can refer to again.
     next: u32,
 }
 
-impl Encoder {
-    fn value(&mut self, value: &Value, depth: u32) -> Result<(), PickleError> {
+impl<L: Lower> Encoder<'_, L> {
+    fn value(&mut self, value: &Value, depth: u32) -> Result<(), L::Error> {
         let depth = depth.checked_sub(1).ok_or(PickleError::TooDeep { limit: MAX_DEPTH })?;
+        let identity = match value {
+            Value::Tensor(tensor) => self.address(tensor),
+            Value::Object(object) => self.address(object),
+            Value::Persistent(id) => self.address(id),
+            _ => return self.plain(value, depth),
+        };
+        if let Some(known) = identity.and_then(|identity| self.lowered.get(&identity)) {
+            let known = known.clone();
+            return self.plain(&known, depth);
+        }
+        let Some(lowered) = self.lower.lower(value)? else { return self.plain(value, depth) };
+        if let Some(identity) = identity {
+            self.lowered.insert(identity, lowered.clone());
+        }
+        self.plain(&lowered, depth)
+    }
+
+    fn plain(&mut self, value: &Value, depth: u32) -> Result<(), L::Error> {
         match value {
             Value::None => self.out.push(op::NONE),
             Value::Bool(true) => self.out.push(op::NEWTRUE),
@@ -65,9 +105,9 @@ impl Encoder {
             Value::Str(text) => self.str(text)?,
             Value::Bytes(bytes) => self.bytes(bytes)?,
             Value::List(items) => {
-                let identity = address(items.as_ptr());
-                if !self.fetch(&identity) {
-                    self.list(Some(identity), items, depth)?;
+                let identity = self.address(items);
+                if !self.fetch(identity) {
+                    self.list(identity, items, depth)?;
                 }
             }
             Value::Tuple(items) => self.tuple(items, depth)?,
@@ -77,11 +117,14 @@ impl Encoder {
             Value::Global(global) => self.global(global)?,
             Value::Object(object) => self.object(object, depth)?,
             Value::Persistent(id) => {
+                let around = self.in_repeated;
+                self.in_repeated |= Arc::strong_count(id) > 1;
                 self.value(id, depth)?;
+                self.in_repeated = around;
                 self.out.push(op::BINPERSID);
             }
             Value::Tensor(tensor) => {
-                return Err(PickleError::Tensor { storage: tensor.storage.key.to_string() });
+                return Err(PickleError::Tensor { storage: tensor.storage.key.to_string() }.into());
             }
         }
         Ok(())
@@ -127,12 +170,12 @@ impl Encoder {
     }
 
     fn str(&mut self, text: &Arc<str>) -> Result<(), PickleError> {
-        let identity = if text.is_empty() { Identity::EmptyStr } else { address(text.as_ptr()) };
-        if self.fetch(&identity) {
+        let identity = if text.is_empty() { Some(EMPTY_STR) } else { self.address(text) };
+        if self.fetch(identity) {
             return Ok(());
         }
         self.text(text)?;
-        self.put(Some(identity));
+        self.put(identity);
         Ok(())
     }
 
@@ -146,8 +189,8 @@ impl Encoder {
 
     /// Protocol 2 has no bytes: they are text, to be encoded back.
     fn bytes(&mut self, bytes: &Arc<[u8]>) -> Result<(), PickleError> {
-        let identity = if bytes.is_empty() { Identity::EmptyBytes } else { address(bytes.as_ptr()) };
-        if self.fetch(&identity) {
+        let identity = if bytes.is_empty() { Some(EMPTY_BYTES) } else { self.address(bytes) };
+        if self.fetch(identity) {
             return Ok(());
         }
         if bytes.is_empty() {
@@ -158,16 +201,17 @@ impl Encoder {
             let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
             self.text(&text)?;
             self.put(None);
-            self.str(&LATIN1)?;
+            // A second reference, so that it counts as shared.
+            self.str(&Arc::clone(&LATIN1))?;
             self.out.push(op::TUPLE2);
             self.put(None);
         }
         self.out.push(op::REDUCE);
-        self.put(Some(identity));
+        self.put(identity);
         Ok(())
     }
 
-    fn list(&mut self, identity: Option<Identity>, items: &[Value], depth: u32) -> Result<(), PickleError> {
+    fn list(&mut self, identity: Option<Address>, items: &[Value], depth: u32) -> Result<(), L::Error> {
         self.out.push(op::EMPTY_LIST);
         self.put(identity);
         if let [item] = items {
@@ -183,13 +227,13 @@ impl Encoder {
         Ok(())
     }
 
-    fn tuple(&mut self, items: &Arc<[Value]>, depth: u32) -> Result<(), PickleError> {
+    fn tuple(&mut self, items: &Arc<[Value]>, depth: u32) -> Result<(), L::Error> {
         if items.is_empty() {
             self.out.push(op::EMPTY_TUPLE);
             return Ok(());
         }
-        let identity = address(items.as_ptr());
-        if self.fetch(&identity) {
+        let identity = self.address(items);
+        if self.fetch(identity) {
             return Ok(());
         }
         let code = match items.len() {
@@ -203,17 +247,17 @@ impl Encoder {
         };
         items.iter().try_for_each(|item| self.value(item, depth))?;
         self.out.push(code);
-        self.put(Some(identity));
+        self.put(identity);
         Ok(())
     }
 
-    fn dict(&mut self, items: &Arc<[(Value, Value)]>, depth: u32) -> Result<(), PickleError> {
-        let identity = address(items.as_ptr());
-        if self.fetch(&identity) {
+    fn dict(&mut self, items: &Arc<[(Value, Value)]>, depth: u32) -> Result<(), L::Error> {
+        let identity = self.address(items);
+        if self.fetch(identity) {
             return Ok(());
         }
         self.out.push(op::EMPTY_DICT);
-        self.put(Some(identity));
+        self.put(identity);
         if let [item] = &**items {
             self.pair(item, depth)?;
             self.out.push(op::SETITEM);
@@ -232,9 +276,9 @@ impl Encoder {
     }
 
     /// Protocol 2 has no sets: they are a call of `set` with a list.
-    fn set(&mut self, name: &str, items: &Arc<[Value]>, depth: u32) -> Result<(), PickleError> {
-        let identity = address(items.as_ptr());
-        if self.fetch(&identity) {
+    fn set(&mut self, name: &str, items: &Arc<[Value]>, depth: u32) -> Result<(), L::Error> {
+        let identity = self.address(items);
+        if self.fetch(identity) {
             return Ok(());
         }
         self.global(&global("__builtin__", name))?;
@@ -242,13 +286,14 @@ impl Encoder {
         self.out.push(op::TUPLE1);
         self.put(None);
         self.out.push(op::REDUCE);
-        self.put(Some(identity));
+        self.put(identity);
         Ok(())
     }
 
     fn global(&mut self, global: &Global) -> Result<(), PickleError> {
-        let identity = Identity::Global(Arc::clone(&global.module), Arc::clone(&global.name));
-        if self.fetch(&identity) {
+        let identity = (Arc::clone(&global.module), Arc::clone(&global.name));
+        if let Some(index) = self.globals.get(&identity) {
+            indexed(&mut self.out, *index, op::BINGET, op::LONG_BINGET);
             return Ok(());
         }
         for name in [&global.module, &global.name] {
@@ -261,13 +306,14 @@ impl Encoder {
             self.out.extend(name.as_bytes());
             self.out.push(b'\n');
         }
-        self.put(Some(identity));
+        self.globals.insert(identity, self.next);
+        self.put(None);
         Ok(())
     }
 
-    fn object(&mut self, object: &Arc<Object>, depth: u32) -> Result<(), PickleError> {
-        let identity = address(Arc::as_ptr(object));
-        if self.fetch(&identity) {
+    fn object(&mut self, object: &Arc<Object>, depth: u32) -> Result<(), L::Error> {
+        let identity = self.address(object);
+        if self.fetch(identity) {
             return Ok(());
         }
         self.value(&object.callable, depth)?;
@@ -276,7 +322,7 @@ impl Encoder {
             Construct::Call => op::REDUCE,
             Construct::New => op::NEWOBJ,
         });
-        self.put(Some(identity));
+        self.put(identity);
         self.batches(&object.appended, op::APPEND, op::APPENDS, |this, item| this.value(item, depth))?;
         self.batches(&object.items, op::SETITEM, op::SETITEMS, |this, item| this.pair(item, depth))?;
         if let Some(state) = &object.state {
@@ -293,8 +339,8 @@ impl Encoder {
         items: &[T],
         one: u8,
         many: u8,
-        mut write: impl FnMut(&mut Self, &T) -> Result<(), PickleError>,
-    ) -> Result<(), PickleError> {
+        mut write: impl FnMut(&mut Self, &T) -> Result<(), L::Error>,
+    ) -> Result<(), L::Error> {
         for batch in items.chunks(BATCH) {
             if let [item] = batch {
                 write(self, item)?;
@@ -308,20 +354,27 @@ impl Encoder {
         Ok(())
     }
 
-    fn pair(&mut self, (key, value): &(Value, Value), depth: u32) -> Result<(), PickleError> {
+    fn pair(&mut self, (key, value): &(Value, Value), depth: u32) -> Result<(), L::Error> {
         self.value(key, depth)?;
-        self.value(value, depth)
+        self.value(value, depth).map_err(|error| L::within(error, key))
+    }
+
+    /// What `content` is met again as; `None` where nothing else refers to it, so that this is the only time. Most of a checkpoint's values
+    /// are such, and remembering them all would take more memory than the pickle.
+    fn address<T: ?Sized>(&self, content: &Arc<T>) -> Option<Address> {
+        let is_shared = self.in_repeated || Arc::strong_count(content) > 1;
+        is_shared.then(|| Address(Arc::as_ptr(content).addr()))
     }
 
     /// Refers to the object if it was written before.
-    fn fetch(&mut self, identity: &Identity) -> bool {
-        let Some(index) = self.memo.get(identity) else { return false };
+    fn fetch(&mut self, identity: Option<Address>) -> bool {
+        let Some(index) = identity.and_then(|identity| self.memo.get(&identity)) else { return false };
         indexed(&mut self.out, *index, op::BINGET, op::LONG_BINGET);
         true
     }
 
-    /// Memoizes what was just written. `None` is for an object that exists in CPython's pickler only and is never met again.
-    fn put(&mut self, identity: Option<Identity>) {
+    /// Memoizes what was just written. `None` is for an object that is never met again, such as those that exist in CPython's pickler only.
+    fn put(&mut self, identity: Option<Address>) {
         indexed(&mut self.out, self.next, op::BINPUT, op::LONG_BINPUT);
         if let Some(identity) = identity {
             self.memo.insert(identity, self.next);
@@ -337,10 +390,6 @@ fn indexed(out: &mut Vec<u8>, index: u32, short: u8, long: u8) {
         out.push(long);
         out.extend(index.to_le_bytes());
     }
-}
-
-fn address<T>(pointer: *const T) -> Identity {
-    Identity::Address(pointer.addr())
 }
 
 fn global(module: &str, name: &str) -> Global {

@@ -4,6 +4,7 @@
 
 use crate::format::pickle::PickleError;
 use crate::format::zip::ZipError;
+use crate::value::Value;
 
 /// Why a torch checkpoint cannot be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -130,8 +131,17 @@ pub enum TorchError {
 }
 
 impl TorchError {
+    /// This error, found under `key` of a dict.
+    pub(super) fn within(self, key: &Value) -> Self {
+        match key {
+            Value::Str(key) => self.under(key),
+            Value::Int(key) => self.under(&key.to_string()),
+            _ => self,
+        }
+    }
+
     /// This error, found under `key`.
-    pub(super) fn under(self, key: &str) -> Self {
+    fn under(self, key: &str) -> Self {
         match self {
             Self::At { path, error } => Self::At { path: format!("{key}.{path}"), error },
             error => Self::At { path: key.to_owned(), error: Box::new(error) },

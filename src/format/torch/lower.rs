@@ -6,9 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::lift::StorageId;
-use super::rewrite::rewrite;
 use super::{CPU, STORAGE, TorchError, class, global};
-use crate::format::pickle;
+use crate::format::pickle::{self, Lower};
 use crate::tensor::Dtype;
 use crate::value::{Construct, Object, Storage, TensorRef, Value};
 
@@ -27,8 +26,7 @@ pub struct Encoded {
 /// What `pickle::encode` refuses, storages of which tensors say different sizes, and storage classes of unknown element size.
 pub fn encode_pickle(root: &Value) -> Result<Encoded, TorchError> {
     let mut lowerer = Lowerer::default();
-    let lowered = rewrite(root, &mut |value| lowerer.value(value))?;
-    Ok(Encoded { pickle: pickle::encode(&lowered)?, storages: lowerer.storages })
+    Ok(Encoded { pickle: pickle::encode_lowered(root, &mut lowerer)?, storages: lowerer.storages })
 }
 
 #[derive(Default)]
@@ -38,19 +36,27 @@ struct Lowerer {
     keys: HashMap<Arc<str>, (Arc<str>, u64)>,
 }
 
-impl Lowerer {
-    fn value(&mut self, value: Value) -> Result<Value, TorchError> {
-        match &value {
-            Value::Tensor(tensor) => self.tensor(tensor),
+impl Lower for Lowerer {
+    type Error = TorchError;
+
+    fn lower(&mut self, value: &Value) -> Result<Option<Value>, TorchError> {
+        Ok(match value {
+            Value::Tensor(tensor) => Some(Value::Object(Arc::new(Self::tensor(tensor)?))),
             Value::Persistent(id) => match StorageId::of(id) {
-                Some(id) => self.persistent(&id),
-                None => Ok(value),
+                Some(id) => Some(self.persistent(&id)?),
+                None => None,
             },
-            Value::Object(object) => Ok(with_type(object).unwrap_or(value)),
-            _ => Ok(value),
-        }
+            Value::Object(object) => Self::with_type(object)?,
+            _ => None,
+        })
     }
 
+    fn within(error: TorchError, key: &Value) -> TorchError {
+        error.within(key)
+    }
+}
+
+impl Lowerer {
     /// The number of `storage` as text, which it gets when it is met first.
     fn key(&mut self, storage: &Storage) -> Result<Arc<str>, TorchError> {
         if let Some((key, bytes)) = self.keys.get(&storage.key) {
@@ -68,26 +74,27 @@ impl Lowerer {
         Ok(key)
     }
 
-    /// A storage that belongs to something we left as it was: only its number and its place change.
+    /// A storage, of a tensor or of something that stays as it is: only its number and its place change.
     fn persistent(&mut self, id: &StorageId<'_>) -> Result<Value, TorchError> {
         let (_, storage) = id.storage()?;
         Ok(storage_id(id.class.clone(), self.key(&storage)?, id.elements.clone()))
     }
 
-    fn tensor(&mut self, tensor: &TensorRef) -> Result<Value, TorchError> {
+    /// The call that rebuilds `tensor`, its storage still under the key of the tree.
+    fn tensor(tensor: &TensorRef) -> Result<Object, TorchError> {
         let name = class::name_of(tensor.dtype);
         let (class, elements) = match name {
             Some(name) => (global("torch", name), elements(&tensor.storage, tensor.dtype)?),
             None => (global("torch.storage", "UntypedStorage"), tensor.storage.bytes),
         };
         let mut args = vec![
-            storage_id(class, self.key(&tensor.storage)?, int(elements)?),
+            storage_id(class, Arc::clone(&tensor.storage.key), int(elements)?),
             int(tensor.offset)?,
             ints(&tensor.shape.0)?,
             ints(&tensor.strides)?,
             Value::Bool(tensor.requires_grad),
             // Hooks: always a new, empty one.
-            call(global("collections", "OrderedDict"), Vec::new()),
+            Value::Object(Arc::new(call(global("collections", "OrderedDict"), Vec::new()))),
         ];
         if name.is_none() {
             args.push(global("torch", tensor.dtype.name()));
@@ -95,19 +102,22 @@ impl Lowerer {
         let function = if name.is_some() { "_rebuild_tensor_v2" } else { "_rebuild_tensor_v3" };
         Ok(call(global("torch._utils", function), args))
     }
-}
 
-/// `_rebuild_from_type_v2(function, type, arguments, state)` of a tensor that has become a call: its function and arguments are taken
-/// over. `None` for everything else.
-fn with_type(object: &Object) -> Option<Value> {
-    let (Value::Global(callable), Value::Tuple(args)) = (&object.callable, &object.args) else { return None };
-    let module = matches!(&*callable.module, "torch._tensor" | "torch.tensor");
-    if !module || !matches!(&*callable.name, "_rebuild_from_type_v2" | "_rebuild_from_type") {
-        return None;
+    /// `_rebuild_from_type_v2(function, type, arguments, state)` of a tensor: function and arguments are those of the call that it becomes.
+    /// `None` for everything else.
+    fn with_type(object: &Object) -> Result<Option<Value>, TorchError> {
+        let (Value::Global(callable), Value::Tuple(args)) = (&object.callable, &object.args) else {
+            return Ok(None);
+        };
+        let module = matches!(&*callable.module, "torch._tensor" | "torch.tensor");
+        if !module || !matches!(&*callable.name, "_rebuild_from_type_v2" | "_rebuild_from_type") {
+            return Ok(None);
+        }
+        let [_, class, Value::Tensor(tensor), state] = &**args else { return Ok(None) };
+        let tensor = Self::tensor(tensor)?;
+        let args = tuple(vec![tensor.callable, class.clone(), tensor.args, state.clone()]);
+        Ok(Some(Value::Object(Arc::new(Object { args, ..object.clone() }))))
     }
-    let [_, class, Value::Object(tensor), state] = &**args else { return None };
-    let args = vec![tensor.callable.clone(), class.clone(), tensor.args.clone(), state.clone()];
-    Some(Value::Object(Arc::new(Object { args: Value::Tuple(args.into()), ..object.clone() })))
 }
 
 /// Size of a storage in elements.
@@ -124,15 +134,15 @@ fn storage_id(class: Value, key: Arc<str>, elements: Value) -> Value {
     Value::Persistent(Arc::new(tuple(vec![word, class, Value::Str(key), location, elements])))
 }
 
-fn call(callable: Value, args: Vec<Value>) -> Value {
-    Value::Object(Arc::new(Object {
+fn call(callable: Value, args: Vec<Value>) -> Object {
+    Object {
         construct: Construct::Call,
         callable,
         args: tuple(args),
         appended: Vec::new(),
         items: Vec::new(),
         state: None,
-    }))
+    }
 }
 
 fn tuple(items: Vec<Value>) -> Value {

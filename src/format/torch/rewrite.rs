@@ -23,7 +23,7 @@ pub(super) fn rewrite(
 
 struct Rewriter<'a> {
     change: &'a mut dyn FnMut(Value) -> Result<Value, TorchError>,
-    /// New values by the address of the old. The old tree is borrowed meanwhile, so no address is used twice.
+    /// New values by the address of the old, where something else refers to the old one too. The old tree is borrowed meanwhile, so no address is used twice.
     seen: HashMap<usize, Value>,
 }
 
@@ -31,21 +31,23 @@ impl Rewriter<'_> {
     fn value(&mut self, value: &Value, depth: u32) -> Result<Value, TorchError> {
         let address = match value {
             Value::List(items) | Value::Tuple(items) | Value::Set(items) | Value::FrozenSet(items) => {
-                items.as_ptr().addr()
+                address(items)
             }
-            Value::Dict(items) => items.as_ptr().addr(),
-            Value::Object(object) => Arc::as_ptr(object).addr(),
-            Value::Persistent(id) => Arc::as_ptr(id).addr(),
-            Value::Tensor(tensor) => Arc::as_ptr(tensor).addr(),
+            Value::Dict(items) => address(items),
+            Value::Object(object) => address(object),
+            Value::Persistent(id) => address(id),
+            Value::Tensor(tensor) => address(tensor),
             _ => return (self.change)(value.clone()),
         };
-        if let Some(new) = self.seen.get(&address) {
+        if let Some(new) = address.and_then(|address| self.seen.get(&address)) {
             return Ok(new.clone());
         }
         let depth = depth.checked_sub(1).ok_or(PickleError::TooDeep { limit: MAX_DEPTH })?;
         let new = self.children(value, depth)?;
         let new = (self.change)(new)?;
-        self.seen.insert(address, new.clone());
+        if let Some(address) = address {
+            self.seen.insert(address, new.clone());
+        }
         Ok(new)
     }
 
@@ -76,13 +78,14 @@ impl Rewriter<'_> {
     fn items(&mut self, items: &[(Value, Value)], depth: u32) -> Result<Vec<(Value, Value)>, TorchError> {
         let item = |(key, value): &(Value, Value)| {
             let new = self.value(key, depth)?;
-            let value = self.value(value, depth).map_err(|error| match key {
-                Value::Str(key) => error.under(key),
-                Value::Int(key) => error.under(&key.to_string()),
-                _ => error,
-            })?;
+            let value = self.value(value, depth).map_err(|error| error.within(key))?;
             Ok((new, value))
         };
         items.iter().map(item).collect()
     }
+}
+
+/// Where it is, if it may be met again.
+fn address<T: ?Sized>(content: &Arc<T>) -> Option<usize> {
+    (Arc::strong_count(content) > 1).then(|| Arc::as_ptr(content).addr())
 }

@@ -53,11 +53,14 @@ impl Layout {
     ///
     /// # Errors
     /// [`ZipError::NameTooLong`], [`ZipError::TooLarge`].
-    pub fn new(prefix: &str, records: &[RecordSpec]) -> Result<Self, ZipError> {
+    pub fn new<'a>(
+        prefix: &str,
+        records: impl IntoIterator<Item = &'a RecordSpec>,
+    ) -> Result<Self, ZipError> {
         let mut writer = Writer { pieces: Vec::new(), at: 0 };
-        let mut headers = Vec::with_capacity(records.len());
-        let mut data = Vec::with_capacity(records.len());
-        for (index, record) in records.iter().enumerate() {
+        let mut headers = Vec::new();
+        let mut data = Vec::new();
+        for (index, record) in records.into_iter().enumerate() {
             let header = Header::new(prefix, record, writer.at)?;
             writer.bytes(&header.local())?;
             data.push(writer.at);
@@ -75,7 +78,7 @@ impl Layout {
             writer.piece(Piece::Crc(index), 4)?;
             writer.bytes(&header.central_after_crc())?;
         }
-        let end = end_records(directory, writer.at, records.len() as u64);
+        let end = end_records(directory, writer.at, headers.len() as u64);
         writer.bytes(&end)?;
         Ok(Self { pieces: writer.pieces, size: writer.at, data })
     }

@@ -73,18 +73,20 @@ impl<'a> Contents<'a> {
     /// `source` is the name of the file that it takes values from.
     pub(super) fn lay_out(
         &self,
-        tree: &Value,
+        tree: Value,
         file_name: &str,
         source: &str,
     ) -> Result<PlannedFile, ViewError> {
-        let encoded = torch::encode_pickle(tree)
+        let mut encoded = torch::encode_pickle(&tree)
             .map_err(|error| ViewError::Pickle { file: source.to_owned(), source: error })?;
+        // As large as the plan that comes now, where tensors are many.
+        drop(tree);
         let sizes: Vec<u64> = encoded.storages.iter().map(|storage| storage.bytes).collect();
         let records = torch::records(encoded.pickle.len() as u64, &sizes);
-        let specs: Vec<_> = records.iter().map(|record| record.spec.clone()).collect();
         let mut file =
             FileBuilder { builder: Builder::new(), at: vec![0..0; records.len()], tensors: Vec::new() };
-        for piece in zip::Layout::new(file_name.trim_end_matches(".pt"), &specs)?.pieces {
+        let specs = records.iter().map(|record| &record.spec);
+        for piece in zip::Layout::new(file_name.trim_end_matches(".pt"), specs)?.pieces {
             match piece {
                 zip::Piece::Bytes(bytes) => file.builder.literal(bytes),
                 zip::Piece::Crc(index) => file.builder.crc32(file.at.get(index).cloned().unwrap_or(0..0)),
@@ -92,7 +94,7 @@ impl<'a> Contents<'a> {
                     let Some(record) = records.get(index) else { continue };
                     let start = file.builder.position();
                     match &record.content {
-                        torch::Content::Pickle => file.builder.literal(encoded.pickle.as_slice()),
+                        torch::Content::Pickle => file.builder.literal(std::mem::take(&mut encoded.pickle)),
                         torch::Content::Bytes(bytes) => file.builder.literal(bytes.as_slice()),
                         torch::Content::Storage(number) => {
                             self.storage(encoded.storages.get(*number), source, &mut file)?;
