@@ -11,9 +11,11 @@ mod materialize;
 mod mount;
 mod open;
 mod progress;
+mod status;
 mod table;
 mod unmount;
 mod verify;
+mod warmup;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,8 @@ pub fn main() -> ExitCode {
     let result = match &arguments.command {
         Command::Mount(args) => mount::run(args),
         Command::Unmount(args) => unmount::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Warmup(args) => warmup::run(args),
         Command::Materialize(args) => materialize::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Ls(args) => ls::run(args),

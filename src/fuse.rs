@@ -8,6 +8,8 @@
 mod adapter;
 mod attr;
 mod buffer;
+mod control;
+mod desk;
 mod device;
 mod errno;
 mod error;
@@ -15,7 +17,9 @@ mod listing;
 mod mount;
 pub mod mounts;
 mod options;
+mod passthrough;
 
+pub use control::{ControlError, status, warm};
 pub use errno::Warn;
 pub use error::{MountError, UnmountError};
 pub use mount::{Mounted, Unmounter, mount};

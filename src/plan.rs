@@ -135,20 +135,43 @@ impl FilePlan {
         self.segments.iter().map(|segment| each + extra(segment)).sum()
     }
 
+    /// The segments that bytes `range` of the file touch, in order and without gaps. The part of the range beyond the end is left out.
+    pub fn parts(&self, range: Range<u64>) -> impl Iterator<Item = SegmentPart<'_>> {
+        let range = range.start..range.end.min(self.len);
+        let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
+        let segments = self.starts.iter().zip(&self.segments).skip(first);
+        segments.take_while(move |(start, _)| range.start < range.end && **start < range.end).map(
+            move |(start, segment)| SegmentPart {
+                segment,
+                within: range.start.saturating_sub(*start)..(range.end - start).min(segment.bytes()),
+                to: start.saturating_sub(range.start),
+            },
+        )
+    }
+
     /// What fills bytes `range` of the file, in order and without gaps. The part of the range beyond the end is left out.
     pub fn resolve<'plan>(&'plan self, range: Range<u64>, mut sink: impl FnMut(Read<'plan>)) {
-        let range = range.start..range.end.min(self.len);
-        if range.start >= range.end {
-            return;
+        for part in self.parts(range) {
+            part.resolve(&mut sink);
         }
-        let first = self.starts.partition_point(|start| *start <= range.start).saturating_sub(1);
-        for (start, segment) in self.starts.iter().zip(&self.segments).skip(first) {
-            if *start >= range.end {
-                break;
-            }
-            let within = range.start.saturating_sub(*start)..(range.end - start).min(segment.bytes());
-            resolve_segment(segment, within, start.saturating_sub(range.start), &mut sink);
-        }
+    }
+}
+
+/// Some bytes of a segment, and where they go.
+#[derive(Debug, Clone)]
+pub struct SegmentPart<'plan> {
+    /// The segment.
+    pub segment: &'plan Segment,
+    /// Which of its bytes.
+    pub within: Range<u64>,
+    /// First byte in the answer.
+    pub to: u64,
+}
+
+impl<'plan> SegmentPart<'plan> {
+    /// What fills these bytes.
+    pub fn resolve(self, sink: &mut impl FnMut(Read<'plan>)) {
+        resolve_segment(self.segment, self.within, self.to, sink);
     }
 }
 

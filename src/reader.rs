@@ -3,15 +3,18 @@
 //! Not here: which files there are (`view`), who asks (`vfs`, `materialize`). Holds no lock while it reads.
 
 mod checksum;
+mod tiles;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use checksum::{Checksums, CrcMode};
 
+use crate::cache::Cache;
 use crate::extent::ObjectId;
-use crate::plan::{FilePlan, Read};
+use crate::plan::{FilePlan, Read, Segment, SegmentPart, Stripe};
 use crate::store::{Run, Store, StoreError};
 
 /// Why bytes of a planned file cannot be had.
@@ -29,6 +32,7 @@ pub enum ReadError {
 #[derive(Clone)]
 pub struct Reader {
     store: Arc<dyn Store>,
+    cache: Option<Arc<Cache>>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -52,7 +56,13 @@ impl Reader {
     /// A reader of files planned over `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self { store, cache: None }
+    }
+
+    /// A reader that keeps in `cache` what is worth it.
+    #[must_use]
+    pub fn with_cache(store: Arc<dyn Store>, cache: Arc<Cache>) -> Self {
+        Self { store, cache: Some(cache).filter(|cache| cache.is_on()) }
     }
 
     /// What it reads from.
@@ -82,6 +92,51 @@ impl Reader {
         result.map(|()| len as usize)
     }
 
+    /// A reader of the same files that keeps nothing.
+    #[must_use]
+    pub fn without_cache(&self) -> Self {
+        Self::new(Arc::clone(&self.store))
+    }
+
+    /// Fails where a source of the file is no longer what was opened.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn check(&self, plan: &FilePlan) -> Result<(), ReadError> {
+        let stripes = plan.segments().iter().filter_map(|segment| match segment {
+            Segment::Stripe(stripe) => Some(stripe),
+            _ => None,
+        });
+        let objects: BTreeSet<ObjectId> = stripes.flat_map(Stripe::objects).collect();
+        objects.into_iter().try_for_each(|object| Ok(self.store.gather(object, &[], &mut [])?))
+    }
+
+    /// Makes later reads of bytes `range` fast: keeps what the cache is for, and reads the rest once, for the system to keep. Returns the
+    /// bytes that the cache holds now.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn warm(&self, plan: &FilePlan, range: Range<u64>) -> Result<u64, ReadError> {
+        let plain = self.without_cache();
+        let mut buffer = Vec::new();
+        let mut kept = 0;
+        for part in plan.parts(range.clone()) {
+            if let (Segment::Stripe(stripe), Some(cache)) = (part.segment, &self.cache)
+                && tiles::is_worth_it(stripe)
+            {
+                kept += tiles::warm(self, cache, stripe, part.within)?;
+                continue;
+            }
+            let mut at = range.start + part.to;
+            let end = at + (part.within.end - part.within.start);
+            while at < end && matches!(part.segment, Segment::Stripe(_)) {
+                buffer.resize(BLOCK.min((end - at) as usize), 0);
+                at += plain.read(plan, &Checksums::new(CrcMode::Zero), at, &mut buffer)? as u64;
+            }
+        }
+        Ok(kept)
+    }
+
     fn fill(
         &self,
         plan: &FilePlan,
@@ -91,15 +146,37 @@ impl Reader {
         runs: &mut Runs,
     ) -> Result<(), ReadError> {
         let mut filled = 0;
-        let mut failed = None;
-        plan.resolve(range.clone(), |read| {
-            if failed.is_some() {
-                return;
+        for part in plan.parts(range.clone()) {
+            filled += part.within.end - part.within.start;
+            if let (Segment::Stripe(stripe), Some(cache)) = (part.segment, &self.cache)
+                && tiles::is_worth_it(stripe)
+            {
+                tiles::read(self, cache, stripe, &part, out, runs)?;
+            } else {
+                self.fill_part(plan, checksums, part, out, runs)?;
             }
+        }
+        if filled != range.end - range.start {
+            return Err(ReadError::Plan(range));
+        }
+        self.gather(runs, out)
+    }
+
+    /// Fills a part of the answer, or notes what is to be read for it.
+    fn fill_part(
+        &self,
+        plan: &FilePlan,
+        checksums: &Checksums,
+        part: SegmentPart<'_>,
+        out: &mut [u8],
+        runs: &mut Runs,
+    ) -> Result<(), ReadError> {
+        let mut result = Ok(());
+        part.resolve(&mut |read| {
             let done = match read {
                 Read::Copy { object, from, to, len } => {
                     add_run(runs, object, Run { from, to: to as usize, len: len as usize });
-                    Ok(len)
+                    Ok(())
                 }
                 Read::Literal { bytes, to } => put(out, to, bytes),
                 Read::Zero { to, len } => zero(out, to, len),
@@ -108,17 +185,15 @@ impl Reader {
                     put(out, to, bytes.get(part.start as usize..part.end as usize).unwrap_or_default())
                 }),
             };
-            match done {
-                Ok(len) => filled += len,
-                Err(error) => failed = Some(error),
+            if result.is_ok() {
+                result = done;
             }
         });
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if filled != range.end - range.start {
-            return Err(ReadError::Plan(range));
-        }
+        result
+    }
+
+    /// Reads what was noted.
+    fn gather(&self, runs: &Runs, out: &mut [u8]) -> Result<(), ReadError> {
         for (object, runs) in runs.iter().filter(|(_, runs)| !runs.is_empty()) {
             self.store.gather(*object, runs, out)?;
         }
@@ -138,23 +213,23 @@ fn add_run(all: &mut Runs, object: ObjectId, run: Run) {
     }
 }
 
-fn put(out: &mut [u8], to: u64, bytes: &[u8]) -> Result<u64, ReadError> {
+fn put(out: &mut [u8], to: u64, bytes: &[u8]) -> Result<(), ReadError> {
     let end = to + bytes.len() as u64;
     let slot = out.get_mut(to as usize..end as usize).ok_or(ReadError::Plan(to..end))?;
     slot.copy_from_slice(bytes);
-    Ok(bytes.len() as u64)
+    Ok(())
 }
 
-fn zero(out: &mut [u8], to: u64, len: u64) -> Result<u64, ReadError> {
+fn zero(out: &mut [u8], to: u64, len: u64) -> Result<(), ReadError> {
     let slot = out.get_mut(to as usize..(to + len) as usize).ok_or(ReadError::Plan(to..to + len))?;
     slot.fill(0);
-    Ok(len)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Builder, Dim, Piece, Stripe};
+    use crate::plan::{Builder, Dim, Piece};
     use crate::store::MemoryStore;
 
     #[test]

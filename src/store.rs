@@ -56,6 +56,12 @@ pub trait Store: Send + Sync {
     /// the object or the buffer, [`StoreError::Unknown`], [`StoreError::Io`]. `out` then holds nothing of value.
     fn gather(&self, object: ObjectId, runs: &[Run], out: &mut [u8]) -> Result<(), StoreError>;
 
+    /// How many of `len` bytes from `from` on the system holds in memory; `None` where that cannot be known.
+    fn resident(&self, object: ObjectId, from: u64, len: u64) -> Option<u64> {
+        let _ = (object, from, len);
+        None
+    }
+
     /// Fills `out` with the bytes from `offset` on.
     ///
     /// # Errors

@@ -7,4 +7,6 @@ mod fault;
 pub mod limits;
 pub mod mapping;
 pub mod memory;
+pub mod memory_file;
+pub mod residency;
 pub mod signals;

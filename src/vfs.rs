@@ -2,13 +2,21 @@
 //!
 //! Not here: errno, FUSE protocol (`fuse`); how bytes are found (`reader`); how files are laid out (`view`).
 
+mod opens;
 mod plans;
+mod status;
 mod table;
 mod views;
+mod whole;
+mod work;
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::sys::memory_file::MemoryFile;
+
+pub use status::{Assembling, CacheStatus, Status, Warmed};
 pub use views::{Settings, Shape, Views};
 
 /// Number of a node; stable for one source and layout, also across mounts.
@@ -62,6 +70,26 @@ pub enum IoMode {
     Direct,
     /// The kernel keeps pages; best for loaders that map the file.
     Cached,
+}
+
+/// How a file was opened.
+#[derive(Debug, Clone)]
+pub enum Opened {
+    /// Every read comes here.
+    Direct,
+    /// The kernel keeps pages.
+    Cached,
+    /// The kernel reads this file instead and asks no more.
+    Whole(Arc<MemoryFile>),
+}
+
+impl From<IoMode> for Opened {
+    fn from(mode: IoMode) -> Self {
+        match mode {
+            IoMode::Direct => Self::Direct,
+            IoMode::Cached => Self::Cached,
+        }
+    }
 }
 
 /// Why an operation cannot be answered.
@@ -124,6 +152,34 @@ pub trait Tree: Send + Sync + 'static {
     /// # Errors
     /// [`TreeError::NotFound`], [`TreeError::IsDirectory`]
     fn io_mode(&self, ino: Ino) -> Result<IoMode, TreeError>;
+
+    /// Opens file `ino`. `passes` says whether the kernel takes a whole file ([`Opened::Whole`]); assembling one may take a while.
+    ///
+    /// # Errors
+    /// As [`Tree::io_mode`].
+    fn open(&self, ino: Ino, passes: bool) -> Result<Opened, TreeError> {
+        let _ = passes;
+        self.io_mode(ino).map(Opened::from)
+    }
+
+    /// One who opened file `ino` is done with it.
+    fn close(&self, ino: Ino) {
+        let _ = ino;
+    }
+
+    /// Makes later reads of file `ino` fast, which takes as long as reading it. `passes` as for [`Tree::open`].
+    ///
+    /// # Errors
+    /// As [`Tree::read`].
+    fn warm(&self, ino: Ino, passes: bool) -> Result<Warmed, TreeError> {
+        let _ = (ino, passes);
+        Ok(Warmed::Nothing)
+    }
+
+    /// Figures of this moment.
+    fn status(&self) -> Status {
+        Status::default()
+    }
 
     /// Fills `buffer` from byte `offset` on and returns how many bytes it got: fewer than asked for only at the end of the file.
     ///

@@ -31,6 +31,10 @@ pub(crate) enum Command {
     /// Take a mount away
     #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
+    /// Show what a mount serves and keeps
+    Status(StatusArgs),
+    /// Make the first load from a mount as fast as the next ones
+    Warmup(WarmupArgs),
     /// Write a checkpoint to disk in another layout or format
     Materialize(MaterializeArgs),
     /// Say what a checkpoint is and which layouts it can take
@@ -198,6 +202,11 @@ pub(crate) struct MountArgs {
     #[arg(long, value_enum, help_heading = "Mount")]
     pub(crate) io: Option<IoChoice>,
 
+    /// Most memory for what was assembled: tensors that many readers read, and files that loaders map, which as root the kernel then reads by
+    /// itself. 0 keeps nothing
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = format::size_or_none, help_heading = "Mount")]
+    pub(crate) cache_size: u64,
+
     /// Threads that answer the kernel
     #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Mount")]
     pub(crate) threads: usize,
@@ -220,6 +229,29 @@ pub(crate) struct UnmountArgs {
     /// Detach now, also where files are open; the mount ends when they are closed
     #[arg(short = 'z', long)]
     pub(crate) lazy: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// A mount point, or anything in a mount; all mounts where left out
+    pub(crate) mountpoint: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WarmupArgs {
+    /// A mount point, or anything in a mount
+    pub(crate) mountpoint: PathBuf,
+
+    /// Files and directories, from the mount point; everything where left out
+    pub(crate) files: Vec<PathBuf>,
+
+    /// No progress bar
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]

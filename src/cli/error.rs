@@ -4,7 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::family::FamilyError;
-use crate::fuse::{MountError, UnmountError};
+use crate::fuse::{ControlError, MountError, UnmountError};
 use crate::materialize::MaterializeError;
 use crate::source::SourceError;
 use crate::view::ViewError;
@@ -62,12 +62,16 @@ pub(crate) enum CliError {
     Mount(#[from] MountError),
     #[error(transparent)]
     Unmount(#[from] UnmountError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("{point}: the source lies in it and would be hidden by the mount; mount somewhere else")]
     HidesSource { point: String },
     #[error("{point}: a checkpoint lies in it and would be hidden by the mount; mount somewhere else")]
     HidesCheckpoint { point: String },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
+    #[error("{path}: {source}")]
+    File { path: String, source: io::Error },
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: io::Error },
 }
@@ -106,6 +110,8 @@ impl CliError {
                 | MountError::AlreadyMounted { .. }
                 | MountError::Io { .. } => Exit::MountPoint,
             },
+            Self::Control(ControlError::Io { .. }) | Self::File { .. } => Exit::Source,
+            Self::Control(_) => Exit::MountPoint,
             Self::Unmount(_) | Self::HidesSource { .. } | Self::HidesCheckpoint { .. } => Exit::MountPoint,
             Self::Output(_) | Self::System { .. } => Exit::Runtime,
         }

@@ -11,11 +11,13 @@ use super::error::{CliError, Exit};
 use super::log::{Level, Log};
 use super::open::Opened;
 use super::{layout, open};
+use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, MountOptions, Mounted, Warn, mount};
-use crate::reader::CrcMode;
+use crate::reader::{CrcMode, Reader};
 use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
+use crate::sys::memory_file::MemoryFiles;
 use crate::sys::signals::Signals;
 use crate::vfs::{IoMode, Settings, Shape, Views};
 
@@ -78,7 +80,10 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
         }
         None => Shape::Many(args.format.format.map(|_| opened.format)),
     };
+    let cache = cache(args.cache_size);
+    let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
     let settings = Settings {
+        cache,
         crc: match args.crc {
             CrcChoice::Zero => CrcMode::Zero,
             CrcChoice::Exact => CrcMode::Exact,
@@ -90,7 +95,7 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
         modified: opened.modified(),
         log: log.warner(),
     };
-    let views = Views::new(opened.conversions.clone(), opened.reader.clone(), &shape, settings)?;
+    let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
     if let (Some(spec), Shape::One(_, layout)) = (&spec, &shape) {
         opened.say_how_experts_are_cut(spec, layout);
@@ -101,6 +106,12 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     say_what_is_mounted(&args.mountpoint, &shape, &opened);
     memory::give_back();
     Ok(mounted)
+}
+
+/// What was assembled is kept here. Whole files only where there is a place for them that the kernel can be handed.
+fn cache(budget: u64) -> Arc<Cache> {
+    let files = if budget > 0 { MemoryFiles::new(budget).ok() } else { None };
+    Arc::new(Cache::new(budget, files))
 }
 
 /// A mount over the source, or over a directory above it, would read itself.

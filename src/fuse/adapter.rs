@@ -5,7 +5,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +19,9 @@ use fuser::{
 
 use super::attr::{Owner, file_type};
 use super::buffer::with_buffer;
-use super::errno::{Report, Warn};
+use super::control::{self, Control};
+use super::desk::Desk;
+use super::errno::Warn;
 use super::listing::{Listing, OpenDirectories, dot};
 use crate::vfs::{Attr, DirEntry, Ino, IoMode, Tree, TreeError};
 
@@ -54,9 +55,8 @@ const CAPABILITIES: [InitFlags; 7] = [
 
 /// A tree behind the FUSE protocol.
 pub(super) struct Adapter {
-    tree: Arc<dyn Tree>,
+    desk: Arc<Desk>,
     owner: Owner,
-    report: Report,
     directories: OpenDirectories,
     /// Told to the outside when the kernel hangs up.
     over: Arc<AtomicBool>,
@@ -65,18 +65,11 @@ pub(super) struct Adapter {
 impl Adapter {
     pub(super) fn new(tree: Arc<dyn Tree>, owner: Owner, warn: Warn, over: Arc<AtomicBool>) -> Self {
         let directories = OpenDirectories::default();
-        Self { tree, owner, report: Report::new(warn), directories, over }
+        Self { desk: Arc::new(Desk::new(tree, warn)), owner, directories, over }
     }
 
-    /// Puts a question to the tree. A panic there is a failed request, not the end of the thread that serves all others.
     fn ask<T>(&self, question: impl FnOnce(&dyn Tree) -> Result<T, TreeError>) -> Result<T, Errno> {
-        match catch_unwind(AssertUnwindSafe(|| question(&*self.tree))) {
-            Ok(answer) => answer.map_err(|error| self.report.errno(&error)),
-            Err(_) => {
-                self.report.say("a request failed by a bug in ckpt-fs; the lines before say where");
-                Err(Errno::EIO)
-            }
-        }
+        self.desk.ask(question)
     }
 
     /// Fills `buffer` and returns how much of it counts.
@@ -96,7 +89,7 @@ impl Adapter {
 
     /// How long the kernel may keep the attributes of a node.
     fn keep(&self, attr: &Attr) -> Duration {
-        if self.tree.grows(attr.ino) { FORGET } else { KEEP }
+        if self.desk.tree().grows(attr.ino) { FORGET } else { KEEP }
     }
 
     /// Attributes for a listing and how long they hold: one file that cannot be laid out must not hide the others.
@@ -131,6 +124,7 @@ impl Filesystem for Adapter {
         }
         let _ = config.set_max_write(MAX_REQUEST);
         let _ = config.set_max_background(MAX_BACKGROUND);
+        self.desk.passthrough().ask_for(config);
         Ok(())
     }
 
@@ -173,7 +167,7 @@ impl Filesystem for Adapter {
         match self.ask(|tree| Listing::new(tree, Ino(ino.0))) {
             Ok(listing) => {
                 let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                let flags = if self.tree.grows(Ino(ino.0)) { FopenFlags::empty() } else { kept };
+                let flags = if self.desk.tree().grows(Ino(ino.0)) { FopenFlags::empty() } else { kept };
                 reply.opened(self.directories.add(listing), flags);
             }
             Err(errno) => reply.error(errno),
@@ -219,15 +213,26 @@ impl Filesystem for Adapter {
             return reply.error(Errno::EROFS);
         }
         match self.ask(|tree| tree.io_mode(Ino(ino.0))) {
-            Ok(mode) => {
-                let caching = match mode {
-                    IoMode::Direct => FopenFlags::FOPEN_DIRECT_IO,
-                    IoMode::Cached => FopenFlags::FOPEN_KEEP_CACHE,
-                };
-                reply.opened(FileHandle(0), caching | FopenFlags::FOPEN_NOFLUSH);
+            Ok(IoMode::Direct) => {
+                reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH)
             }
+            Ok(IoMode::Cached) => Desk::open_cached(&self.desk, Ino(ino.0), reply),
             Err(errno) => reply.error(errno),
         }
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.desk.closed(Ino(ino.0), handle);
+        reply.ok();
     }
 
     fn read(
@@ -267,8 +272,12 @@ impl Filesystem for Adapter {
         reply.statfs(blocks, 0, 0, 0, 0, BLOCK_SIZE, NAME_MAX as u32, BLOCK_SIZE);
     }
 
-    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENODATA);
+    /// No file has attributes; two names are how programs talk to the mount.
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match Control::named(name) {
+            Some(question) => control::answer(&self.desk, question, Ino(ino.0), size, reply),
+            None => reply.error(Errno::ENODATA),
+        }
     }
 
     fn listxattr(&self, _: &Request, _: INodeNo, size: u32, reply: ReplyXattr) {

@@ -147,6 +147,38 @@ impl Stripe {
         self.repeat * self.row_bytes()
     }
 
+    /// Bytes of one run, on average.
+    #[must_use]
+    pub fn mean_run(&self) -> u64 {
+        let runs: u64 = self.pieces.iter().map(|piece| piece.bytes() / piece.run.max(1)).sum();
+        self.row_bytes() / runs.max(1)
+    }
+
+    /// Objects that it reads, each once for every piece.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectId> {
+        self.pieces.iter().map(|piece| piece.object)
+    }
+
+    /// What tells stripes apart that read different bytes, also over the life of a process.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |number: u64| {
+            hasher.update(&number.to_le_bytes());
+        };
+        add(self.repeat);
+        for piece in &self.pieces {
+            // The number of loops keeps a piece from reading like another one with its loops in another's place.
+            let fixed =
+                [u64::from(piece.object.0), piece.start, piece.step, piece.run, piece.dims.len() as u64];
+            fixed
+                .into_iter()
+                .chain(piece.dims.iter().flat_map(|dim| [dim.count, dim.step]))
+                .for_each(&mut add);
+        }
+        hasher.finalize().into()
+    }
+
     /// This stripe and `next` as one, where `next` reads on in the source.
     #[must_use]
     pub fn join(&self, next: &Self) -> Option<Self> {
@@ -225,6 +257,25 @@ mod tests {
         );
         assert_eq!(a.join(&Stripe::contiguous(ObjectId(0), 5, 4)), None);
         assert_eq!(a.join(&Stripe::contiguous(ObjectId(1), 4, 4)), None);
+    }
+
+    #[test]
+    fn stripes_that_read_alike_have_one_fingerprint() {
+        let stripe = |start, step, run| Stripe::new(3, vec![piece(start, step, run), piece(100, 20, 2)]);
+        let same = stripe(0, 10, 4).fingerprint();
+        assert_eq!(same, stripe(0, 10, 4).fingerprint());
+        let others =
+            [stripe(1, 10, 4), stripe(0, 11, 4), stripe(0, 10, 5), Stripe::contiguous(ObjectId(0), 0, 18)];
+        assert!(others.iter().all(|other| other.fingerprint() != same));
+    }
+
+    #[test]
+    fn runs_are_as_long_as_their_pieces_and_loops_say() {
+        assert_eq!(Stripe::new(3, vec![piece(0, 10, 4), piece(100, 20, 2)]).mean_run(), 3);
+        let looped = Piece { dims: vec![Dim { count: 4, step: 10 }], ..piece(0, 100, 8) };
+        assert_eq!(Stripe::new(2, vec![looped]).mean_run(), 8);
+        assert_eq!(Stripe::contiguous(ObjectId(0), 0, 1 << 20).mean_run(), 1 << 20);
+        assert_eq!(Stripe::new(0, Vec::new()).mean_run(), 0);
     }
 
     #[test]

@@ -14,8 +14,8 @@ use parking_lot::RwLock;
 use super::identity::Identity;
 use super::{Run, Store, StoreError, check_runs};
 use crate::extent::ObjectId;
-use crate::sys::limits;
 use crate::sys::mapping::{CopyError, Mapping, Piece};
+use crate::sys::{limits, residency};
 
 /// Runs from here on are read by `pread`: copying them from a mapping gains nothing, and a failing read is an ordinary
 /// error.
@@ -70,6 +70,10 @@ impl Store for FileStore {
 
     fn gather(&self, object: ObjectId, runs: &[Run], out: &mut [u8]) -> Result<(), StoreError> {
         self.source(object)?.gather(runs, out)
+    }
+
+    fn resident(&self, object: ObjectId, from: u64, len: u64) -> Option<u64> {
+        residency::resident(&self.source(object).ok()?.file, from, len)
     }
 }
 

@@ -4,18 +4,24 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
 
+use super::opens::Opens;
 use super::plans::Plans;
 use super::table::{Node, NodeKind, Table};
-use super::{Attr, DirEntry, Ino, IoMode, Kind, Tree, TreeError};
+use super::whole;
+use super::work::Work;
+use super::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, Warmed};
+use crate::cache::{Cache, FileKey};
 use crate::layout::{Layout, LayoutSpec};
 use crate::plan::FilePlan;
 use crate::reader::{Checksums, CrcMode, ReadError, Reader};
 use crate::store::StoreError;
+use crate::sys::memory_file::MemoryFile;
 use crate::view::{Conversions, Format, View, ViewError};
 
 /// What a mount shows.
@@ -34,11 +40,16 @@ pub struct Settings {
     pub crc: CrcMode,
     /// How files are opened; `None` leaves it to their format.
     pub io: Option<IoMode>,
+    /// Keeps what was assembled; the same one that the reader has.
+    pub cache: Arc<Cache>,
     /// Time of all its files.
     pub modified: SystemTime,
     /// Where reasons go that an errno cannot tell.
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
 }
+
+/// Bytes after which somebody who waits for a file to be warm is told how far it is.
+const WARM_STEP: usize = 64 << 20;
 
 /// The tree of a mount.
 pub struct Views {
@@ -49,6 +60,10 @@ pub struct Views {
     growing: BTreeMap<Ino, Format>,
     table: RwLock<Table>,
     plans: Plans,
+    opens: Opens,
+    work: Work,
+    reads: AtomicU64,
+    read_bytes: AtomicU64,
 }
 
 /// A file of a view, until it is laid out and after.
@@ -79,6 +94,10 @@ impl Views {
             growing: BTreeMap::new(),
             table: RwLock::new(Table::new()),
             plans: Plans::new(),
+            opens: Opens::default(),
+            work: Work::default(),
+            reads: AtomicU64::new(0),
+            read_bytes: AtomicU64::new(0),
         };
         match shape {
             Shape::One(format, layout) => {
@@ -198,6 +217,27 @@ impl Views {
         Ok(plan)
     }
 
+    /// The file whole in memory: as it is kept, or assembled now if that is worth it.
+    fn whole(
+        &self,
+        ino: Ino,
+        file: &ViewFile,
+        plan: &FilePlan,
+        worth_it: impl FnOnce() -> bool,
+    ) -> Option<Arc<MemoryFile>> {
+        let (cache, key) = (&self.settings.cache, FileKey(ino.0));
+        if !cache.could_keep(plan.len()) {
+            return None;
+        }
+        // What is kept of a source that has changed since is what it was. Who opens it now is told by the reads.
+        let kept = cache.file(key).filter(|_| self.reader.check(plan).is_ok());
+        kept.or_else(|| {
+            let assemble =
+                |progress: &_| whole::assemble(&self.reader, plan, &file.checksums, cache, key, progress);
+            worth_it().then(|| self.work.run(ino, plan.len(), assemble)).flatten()
+        })
+    }
+
     fn attr_of(&self, node: &Node) -> Result<Attr, TreeError> {
         let (kind, size, links) = match &node.kind {
             NodeKind::Directory => (Kind::Directory, 0, self.table.read().links(node)),
@@ -273,14 +313,74 @@ impl Tree for Views {
         }
     }
 
+    fn open(&self, ino: Ino, passes: bool) -> Result<Opened, TreeError> {
+        let mode = self.io_mode(ino)?;
+        if mode == IoMode::Direct || !self.settings.cache.is_on() {
+            return Ok(mode.into());
+        }
+        let node = self.node(ino)?;
+        let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
+        let plan = self.plan(ino, file)?;
+        Ok(self.opens.open(ino, || {
+            let worth_it = || whole::is_in_memory(&plan, &**self.reader.store());
+            let whole = passes.then(|| self.whole(ino, file, &plan, worth_it)).flatten();
+            whole.map_or(Opened::Cached, Opened::Whole)
+        }))
+    }
+
+    fn close(&self, ino: Ino) {
+        self.opens.close(ino);
+    }
+
+    fn warm(&self, ino: Ino, passes: bool) -> Result<Warmed, TreeError> {
+        let node = self.node(ino)?;
+        let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
+        let plan = self.plan(ino, file)?;
+        if self.io_mode(ino)? == IoMode::Direct {
+            return self.work.run(ino, plan.len(), |progress| {
+                for at in (0..plan.len()).step_by(WARM_STEP) {
+                    self.reader.warm(&plan, at..at + WARM_STEP as u64).map_err(read_error)?;
+                    progress.add(WARM_STEP as u64);
+                }
+                Ok(Warmed::Source)
+            });
+        }
+        // What is kept already stays: to let it go for this would make warming many files a circle.
+        let has_room = || self.settings.cache.has_room(plan.len());
+        let opened = self.opens.open(ino, || {
+            let whole = passes.then(|| self.whole(ino, file, &plan, has_room)).flatten();
+            whole.map_or(Opened::Cached, Opened::Whole)
+        });
+        self.opens.close(ino);
+        Ok(if matches!(opened, Opened::Whole(_)) { Warmed::Whole } else { Warmed::Nothing })
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            reads: self.reads.load(Relaxed),
+            read_bytes: self.read_bytes.load(Relaxed),
+            cache: self.settings.cache.stats().into(),
+            assembling: self.work.list(),
+        }
+    }
+
     fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, TreeError> {
         let node = self.node(ino)?;
         let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
         let plan = self.plan(ino, file)?;
-        self.reader.read(&plan, &file.checksums, offset, buffer).map_err(|error| match error {
-            ReadError::Store(error @ StoreError::Changed { .. }) => TreeError::Stale(error.to_string()),
-            error => TreeError::Io(error.to_string()),
-        })
+        let read = self.reader.read(&plan, &file.checksums, offset, buffer).map_err(read_error)?;
+        self.reads.fetch_add(1, Relaxed);
+        self.read_bytes.fetch_add(read as u64, Relaxed);
+        Ok(read)
+    }
+}
+
+fn read_error(error: ReadError) -> TreeError {
+    match error {
+        ReadError::Store(error @ StoreError::Changed { .. }) => TreeError::Stale(error.to_string()),
+        error => TreeError::Io(error.to_string()),
     }
 }
 

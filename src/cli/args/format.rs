@@ -82,6 +82,11 @@ fn size(text: &str) -> Result<u64, String> {
     if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
+/// As [`size`], also nothing.
+pub(super) fn size_or_none(text: &str) -> Result<u64, String> {
+    if text.trim() == "0" { Ok(0) } else { size(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +100,7 @@ mod tests {
         for bad in ["", "GB", "5XB", "-1GB", "0", "1e30GB"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+        assert_eq!((size_or_none("0"), size_or_none("1GiB")), (Ok(0), Ok(1 << 30)));
+        assert!(size_or_none("").is_err());
     }
 }

@@ -1,0 +1,111 @@
+//! How other processes talk to a mount: by asking for an extended attribute that no listing shows. Who may read a file may ask.
+//!
+//! Not here: what is answered (`vfs`).
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fuser::{Errno, ReplyXattr};
+use rustix::fs::getxattr;
+use serde::de::DeserializeOwned;
+
+use super::desk::{Desk, on_thread};
+use crate::vfs::{Ino, Status, Warmed};
+
+const STATUS: &str = "user.ckpt-fs.status";
+const WARM: &str = "user.ckpt-fs.warm";
+
+/// Room for an answer: far more than any has.
+const LONGEST: usize = 60 << 10;
+
+/// Why a mount did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// It is no mount of ours, or one of an older version.
+    #[error("{}: not in a ckpt-fs mount, or in one that an older version serves", .0.display())]
+    NotOurs(PathBuf),
+    /// It failed.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Which file was asked.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+    /// It answered in other words.
+    #[error("{}: the mount answers in a way this version does not understand; mount it again", .0.display())]
+    Answer(PathBuf),
+}
+
+/// Figures of the mount that `path` is in.
+///
+/// # Errors
+/// [`ControlError`]
+pub fn status(path: &Path) -> Result<Status, ControlError> {
+    ask(path, STATUS)
+}
+
+/// Makes later reads of the file at `path` fast; blocks until that is done.
+///
+/// # Errors
+/// [`ControlError`]
+pub fn warm(path: &Path) -> Result<Warmed, ControlError> {
+    ask(path, WARM)
+}
+
+fn ask<T: DeserializeOwned>(path: &Path, name: &str) -> Result<T, ControlError> {
+    let mut room = vec![0; LONGEST];
+    let len = getxattr(path, name, &mut room).map_err(|error| match error {
+        rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP => ControlError::NotOurs(path.to_owned()),
+        error => ControlError::Io { path: path.to_owned(), source: error.into() },
+    })?;
+    let answer = room.get(..len).unwrap_or_default();
+    serde_json::from_slice(answer).map_err(|_| ControlError::Answer(path.to_owned()))
+}
+
+/// A question to the mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Control {
+    Status,
+    Warm,
+}
+
+impl Control {
+    /// The question that an attribute's name is, if it is one.
+    pub(super) fn named(name: &OsStr) -> Option<Self> {
+        match name.to_str()? {
+            STATUS => Some(Self::Status),
+            WARM => Some(Self::Warm),
+            _ => None,
+        }
+    }
+}
+
+/// Answers a question about node `ino`. `size` is the room there is for it; with none only its length is asked for, and nothing is done.
+pub(super) fn answer(desk: &Arc<Desk>, question: Control, ino: Ino, size: u32, reply: ReplyXattr) {
+    if size == 0 {
+        return reply.size(LONGEST as u32);
+    }
+    match question {
+        Control::Status => send(serde_json::to_vec(&desk.tree().status()), size, reply),
+        Control::Warm => {
+            let mine = Arc::clone(desk);
+            on_thread("warm", reply, move |reply| {
+                match mine.ask(|tree| tree.warm(ino, mine.passthrough().is_possible())) {
+                    Ok(warmed) => send(serde_json::to_vec(&warmed), size, reply),
+                    Err(errno) => reply.error(errno),
+                }
+            });
+        }
+    }
+}
+
+fn send(answer: serde_json::Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match answer {
+        Ok(answer) if answer.len() <= size as usize => reply.data(&answer),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(_) => reply.error(Errno::EIO),
+    }
+}

@@ -1,0 +1,112 @@
+//! Where questions are put to the tree, also by threads that outlive the call they answer.
+//!
+//! Not here: the calls themselves (`adapter`), which errno is which (`errno`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+
+use fuser::{Errno, FileHandle, FopenFlags, ReplyOpen};
+use parking_lot::Mutex;
+
+use super::errno::{Report, Warn};
+use super::passthrough::Passthrough;
+use crate::vfs::{Ino, Opened, Tree, TreeError};
+
+/// Handle of files whose closing the tree wants to know of.
+const COUNTED: FileHandle = FileHandle(1);
+
+/// The tree, and what to say of its errors.
+pub(super) struct Desk {
+    tree: Arc<dyn Tree>,
+    report: Report,
+    passthrough: Passthrough,
+}
+
+impl Desk {
+    pub(super) fn new(tree: Arc<dyn Tree>, warn: Warn) -> Self {
+        Self { tree, report: Report::new(warn), passthrough: Passthrough::default() }
+    }
+
+    pub(super) fn tree(&self) -> &dyn Tree {
+        &*self.tree
+    }
+
+    pub(super) fn passthrough(&self) -> &Passthrough {
+        &self.passthrough
+    }
+
+    /// Puts a question to the tree. A panic there is a failed request, not the end of the thread that serves all others.
+    pub(super) fn ask<T>(
+        &self,
+        question: impl FnOnce(&dyn Tree) -> Result<T, TreeError>,
+    ) -> Result<T, Errno> {
+        match catch_unwind(AssertUnwindSafe(|| question(&*self.tree))) {
+            Ok(answer) => answer.map_err(|error| self.report.errno(&error)),
+            Err(_) => {
+                self.report.say("a request failed by a bug in ckpt-fs; the lines before say where");
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    /// Opens a file that the kernel may keep pages of, or take whole. Assembling one takes a while, so it is not done by a thread that others
+    /// need for their reads.
+    pub(super) fn open_cached(desk: &Arc<Self>, ino: Ino, reply: ReplyOpen) {
+        if !desk.passthrough.is_possible() {
+            return desk.reply_open(ino, reply);
+        }
+        let mine = Arc::clone(desk);
+        on_thread("open", reply, move |reply| mine.reply_open(ino, reply));
+    }
+
+    fn reply_open(&self, ino: Ino, reply: ReplyOpen) {
+        let opened = match self.ask(|tree| tree.open(ino, self.passthrough.is_possible())) {
+            Ok(opened) => opened,
+            Err(errno) => return reply.error(errno),
+        };
+        let cached = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+        match opened {
+            Opened::Direct => reply.opened(COUNTED, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH),
+            Opened::Cached => reply.opened(COUNTED, cached),
+            Opened::Whole(file) => match self.passthrough.register(ino, &file, &reply) {
+                Ok(id) => reply.opened_passthrough(COUNTED, FopenFlags::empty(), &id),
+                Err(error) => {
+                    self.report.say(&format!("the kernel does not read files by itself: {error}"));
+                    self.tree.close(ino);
+                    // Never asked for again, so that it is open one way for all.
+                    let _ = self.ask(|tree| tree.open(ino, false));
+                    reply.opened(COUNTED, cached);
+                }
+            },
+        }
+    }
+
+    /// A file was closed.
+    pub(super) fn closed(&self, ino: Ino, handle: FileHandle) {
+        if handle == COUNTED {
+            self.passthrough.release(ino);
+            let _ = self.ask(|tree| {
+                tree.close(ino);
+                Ok(())
+            });
+        }
+    }
+}
+
+/// Answers on a thread of its own, or on this one where there are no more.
+pub(super) fn on_thread<R: Send + 'static>(name: &str, reply: R, answer: impl FnOnce(R) + Send + 'static) {
+    let work = Arc::new(Mutex::new(Some((reply, answer))));
+    let theirs = Arc::clone(&work);
+    if thread::Builder::new().name(name.to_owned()).spawn(move || take(&theirs)).is_err() {
+        take(&work);
+    }
+}
+
+/// Does what nobody has done yet.
+fn take<R, A: FnOnce(R)>(work: &Mutex<Option<(R, A)>>) {
+    let taken = work.lock().take();
+    if let Some((reply, answer)) = taken {
+        answer(reply);
+    }
+}

@@ -1,0 +1,88 @@
+//! Files that are assembled whole in memory and handed to the kernel, which then reads and maps them as fast as any other file.
+//!
+//! It pays for files that loaders map: each page they touch would otherwise be a request. It is done when such a file is opened, if the
+//! source's bytes are in memory already, for then it takes a fraction of a second; where they are not, reads come one by one and bring them
+//! into memory, and the next open finds them there.
+//!
+//! Not here: which files there are (`views`), who has them open (`opens`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+
+use super::work::Progress;
+use crate::cache::{Cache, FileKey};
+use crate::plan::{FilePlan, Piece, Segment, Stripe};
+use crate::reader::{Checksums, Reader};
+use crate::store::Store;
+use crate::sys::memory_file::{HUGE_PAGE, MemoryFile};
+
+/// Threads that assemble one file. More do not copy faster.
+const MOST_THREADS: usize = 4;
+
+/// Share of the source's bytes that must be in memory, in percent.
+const IN_MEMORY: u64 = 90;
+
+/// Bytes after which a source that is not in memory is known to be none.
+const ENOUGH: u64 = 64 << 20;
+
+/// Whether the source's bytes of a file are in memory. What cannot be known counts as not.
+pub(super) fn is_in_memory(plan: &FilePlan, store: &dyn Store) -> bool {
+    let (mut asked, mut there) = (0u64, 0u64);
+    for segment in plan.segments() {
+        let Segment::Stripe(stripe) = segment else { continue };
+        for piece in stripe.pieces() {
+            let len = span(stripe, piece);
+            let Some(resident) = store.resident(piece.object, piece.start, len) else { return false };
+            asked += len;
+            there += resident;
+        }
+        if asked > ENOUGH && there * 100 < asked * IN_MEMORY {
+            return false;
+        }
+    }
+    there * 100 >= asked * IN_MEMORY
+}
+
+/// Bytes from the first to the last one of a piece in all rows.
+fn span(stripe: &Stripe, piece: &Piece) -> u64 {
+    let rows = stripe.repeat().saturating_sub(1) * piece.step;
+    let loops: u64 = piece.dims.iter().map(|dim| dim.count.saturating_sub(1) * dim.step).sum();
+    rows + loops + piece.run
+}
+
+/// Assembles a file and keeps it as `key`. `None` where there is no room; errors are for those who read the file to meet.
+pub(super) fn assemble(
+    reader: &Reader,
+    plan: &FilePlan,
+    checksums: &Checksums,
+    cache: &Cache,
+    key: FileKey,
+    progress: &Progress,
+) -> Option<Arc<MemoryFile>> {
+    let reserved = cache.new_file(plan.len())?;
+    let file = reserved.file()?;
+    let reader = reader.without_cache();
+    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
+    let work = || {
+        let mut block = vec![0; HUGE_PAGE];
+        while !failed.load(Relaxed) {
+            let at = next.fetch_add(HUGE_PAGE as u64, Relaxed);
+            if at >= plan.len() {
+                return;
+            }
+            let read = reader.read(plan, checksums, at, &mut block).ok();
+            let written = read.and_then(|read| file.write_at(at, block.get(..read)?).ok());
+            failed.fetch_or(written.is_none(), Relaxed);
+            progress.add(HUGE_PAGE as u64);
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    if failed.into_inner() { None } else { reserved.keep(key) }
+}
