@@ -108,7 +108,7 @@ impl Reader {
             _ => None,
         });
         let objects: BTreeSet<ObjectId> = stripes.flat_map(Stripe::objects).collect();
-        objects.into_iter().try_for_each(|object| Ok(self.store.gather(object, &[], &mut [])?))
+        objects.into_iter().try_for_each(|object| Ok(self.store.check_unchanged(object)?))
     }
 
     /// Makes later reads of bytes `range` fast: keeps what the cache is for, and reads the rest once, for the system to keep. Returns the

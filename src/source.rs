@@ -2,6 +2,7 @@
 //!
 //! Reads names, headers and pickles only; a tensor's bytes are never touched here. Not here: what is made of a source (`view`).
 
+mod at_hand;
 mod beside;
 mod build;
 mod complete;
@@ -15,15 +16,20 @@ mod optimizer;
 mod rank_file;
 mod ranks;
 mod stages;
+#[cfg(test)]
+mod tests;
 mod torch_file;
 mod workers;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use error::SourceError;
 pub(crate) use error::some_of;
 pub use locate::IterationChoice;
+
+use workers::in_parallel;
 
 use crate::catalog::{Beside, Catalog};
 use crate::family::config::{Config, ConfigError};
@@ -86,8 +92,11 @@ impl Source {
     pub fn places(&self) -> Vec<PathBuf> {
         let ranks = self.files.iter().filter_map(|file| file.parent().map(Path::to_owned));
         let named = std::iter::once(self.directory.clone()).chain(ranks).chain(self.files.iter().cloned());
+        let named: Vec<PathBuf> = named.collect::<BTreeSet<_>>().into_iter().collect();
         // They were all opened a moment ago.
-        named.map(|place| place.canonicalize().unwrap_or(place)).collect()
+        let resolved =
+            in_parallel(&named, |place| Ok(place.canonicalize().unwrap_or_else(|_| place.clone())));
+        resolved.unwrap_or(named)
     }
 }
 
@@ -108,13 +117,15 @@ pub fn template(path: &Path, store: &FileStore) -> Result<(Option<Config>, Vec<B
 /// [`SourceError`] naming the file, and the tensor where there is one.
 pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
     let names = locate::names(path)?;
-    if let Some(names) = names.as_ref().filter(|names| ranks::is_checkpoint(names)) {
-        return ranks::open(path, names, options, store);
+    if !locate::is_run(&names) {
+        if ranks::is_checkpoint(&names) {
+            return ranks::open(path, &names, options, store);
+        }
+        if hf::is_model(&names) {
+            return hf::open(path, &names, options, store);
+        }
     }
-    if let Some(names) = names.filter(|names| hf::is_model(names)) {
-        return hf::open(path, &names, options, store);
-    }
-    let located = locate::locate(path, options.iteration)?;
+    let located = locate::locate(path, &names, options.iteration)?;
     let ranks = rank_file::read_all(&located, store, !options.without_optimizer)?;
     let (layout_sizes, ranks) = detect::sizes(&located, ranks)?;
     let model = Arc::new(detect::model(&options.families, layout_sizes.tp, &ranks)?);

@@ -12,14 +12,16 @@ mod identity;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod together;
 
 use std::time::SystemTime;
 
 use crate::extent::ObjectId;
 
 pub use error::StoreError;
-pub use file::FileStore;
+pub use file::{FileStore, OpenFile};
 pub use memory::MemoryStore;
+pub use together::{Reads, together};
 
 /// One piece of a gathering read: `len` bytes from `from` in the object to `to` in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,19 @@ pub trait Store: Send + Sync {
         let run = Run { from: offset, to: 0, len: out.len() };
         self.gather(object, &[run], out)
     }
+
+    /// Fills `out` with the bytes from `offset` on, whatever became of the object since it was opened: they have no value until
+    /// [`Store::check_unchanged`] agrees. For [`together`], which sees to it.
+    ///
+    /// # Errors
+    /// As [`Store::gather`].
+    fn read_unchecked(&self, object: ObjectId, offset: u64, out: &mut [u8]) -> Result<(), StoreError>;
+
+    /// Whether the object is still what was opened.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] when not, [`StoreError::Unknown`], [`StoreError::Io`].
+    fn check_unchanged(&self, object: ObjectId) -> Result<(), StoreError>;
 }
 
 /// Checks that every run lies inside an object of `size` bytes and a buffer of `room` bytes.

@@ -105,7 +105,7 @@ fn note(stripe: &Stripe, wanted: Range<u64>, to: u64, runs: &mut Runs) {
 /// Fails where the bytes would no longer be read from the source: what is kept is no reason to go on after a change.
 fn check_sources(reader: &Reader, stripe: &Stripe) -> Result<(), ReadError> {
     for object in stripe.objects() {
-        reader.store.gather(object, &[], &mut [])?;
+        reader.store.check_unchanged(object)?;
     }
     Ok(())
 }

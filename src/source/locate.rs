@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::SourceError;
+use super::workers::in_parallel;
 use crate::catalog::Iteration;
 use crate::format::megatron::{
     DISTRIBUTED_FILE, MODEL_FILE, RELEASE, RankDir, TRACKER, iteration_dir, parse_iteration_dir,
@@ -82,30 +83,40 @@ impl Located {
     }
 }
 
-/// Finds the checkpoint that `path` means: the root of a run, or the directory of one iteration.
-pub(super) fn locate(path: &Path, choice: Option<IterationChoice>) -> Result<Located, SourceError> {
-    if path.is_file() {
-        let what = "this is a file; pass the directory of the run, or of one iteration".into();
-        return Err(SourceError::NotACheckpoint { path: path.into(), what });
-    }
-    let names = list(path)?;
+/// Finds the checkpoint that `path`, a directory with these names in it, means: the root of a run, or the directory of one iteration.
+pub(super) fn locate(
+    path: &Path,
+    names: &[String],
+    choice: Option<IterationChoice>,
+) -> Result<Located, SourceError> {
     let is_iteration = names.iter().any(|name| parse_rank_dir(name).is_some());
     let (directory, iteration) =
-        if is_iteration { iteration_itself(path, choice)? } else { below_root(path, &names, choice)? };
-    let names = if is_iteration { names } else { list(&directory)? };
-    let files = rank_files(&directory, &names)?;
+        if is_iteration { iteration_itself(path, choice)? } else { below_root(path, names, choice)? };
+    let files = if is_iteration {
+        rank_files(&directory, names)?
+    } else {
+        rank_files(&directory, &list(&directory)?)?
+    };
     Ok(Located { directory, iteration, files, ending: format!("/{MODEL_FILE}") })
 }
 
-/// Names in the directory `path`, unless it is a run of Megatron, whatever else lies in it; `None` where it is that or no directory.
-pub(super) fn names(path: &Path) -> Result<Option<Vec<String>>, SourceError> {
-    if path.is_file() {
-        return Ok(None);
+/// Names in the directory `path` of a source.
+pub(super) fn names(path: &Path) -> Result<Vec<String>, SourceError> {
+    match list(path) {
+        Err(SourceError::Io { source, .. })
+            if source.kind() == io::ErrorKind::NotADirectory && path.is_file() =>
+        {
+            let what = "this is a file; pass the directory of the run, or of one iteration".into();
+            Err(SourceError::NotACheckpoint { path: path.into(), what })
+        }
+        listed => listed,
     }
-    let names = list(path)?;
-    let is_run = names.iter().any(|name| name == TRACKER || parse_rank_dir(name).is_some())
-        || !iterations(&names).is_empty();
-    Ok(Some(names).filter(|_| !is_run))
+}
+
+/// Whether these are the names in a run of Megatron, whatever else lies in it.
+pub(super) fn is_run(names: &[String]) -> bool {
+    names.iter().any(|name| name == TRACKER || parse_rank_dir(name).is_some())
+        || !iterations(names).is_empty()
 }
 
 /// `path` holds rank directories: its own name says the iteration.
@@ -215,21 +226,9 @@ fn iterations(names: &[String]) -> Vec<String> {
 }
 
 fn rank_files(directory: &Path, names: &[String]) -> Result<Vec<RankPath>, SourceError> {
-    let mut files = Vec::new();
-    for name in names {
-        let Some(dir) = parse_rank_dir(name) else { continue };
-        let path = directory.join(name).join(MODEL_FILE);
-        // Only what is not there is missing: a link to nowhere or a directory that may not be read is an error when it is opened.
-        match fs::symlink_metadata(&path) {
-            Ok(_) => {
-                let beside = directory.join(name).join(DISTRIBUTED_FILE);
-                let buffers = fs::symlink_metadata(&beside).is_ok().then_some(beside);
-                files.push(RankPath { dir, name: name.clone(), path, buffers });
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(SourceError::Io { path, source }),
-        }
-    }
+    let ranks: Vec<_> = names.iter().filter_map(|name| Some((name, parse_rank_dir(name)?))).collect();
+    let files = in_parallel(&ranks, |(name, dir)| rank_path(directory, name, *dir))?;
+    let mut files: Vec<RankPath> = files.into_iter().flatten().collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     if files.is_empty() {
         if names.iter().any(|name| name == ".metadata" || name == "metadata.json") {
@@ -240,6 +239,21 @@ fn rank_files(directory: &Path, names: &[String]) -> Result<Vec<RankPath>, Sourc
         return Err(SourceError::NotACheckpoint { path: directory.into(), what });
     }
     Ok(files)
+}
+
+/// The files of a rank, where it has its model.
+fn rank_path(directory: &Path, name: &str, dir: RankDir) -> Result<Option<RankPath>, SourceError> {
+    let path = directory.join(name).join(MODEL_FILE);
+    // Only what is not there is missing: a link to nowhere or a directory that may not be read is an error when it is opened.
+    match fs::symlink_metadata(&path) {
+        Ok(_) => {
+            let beside = directory.join(name).join(DISTRIBUTED_FILE);
+            let buffers = fs::symlink_metadata(&beside).is_ok().then_some(beside);
+            Ok(Some(RankPath { dir, name: name.to_owned(), path, buffers }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(SourceError::Io { path, source }),
+    }
 }
 
 pub(super) fn list(path: &Path) -> Result<Vec<String>, SourceError> {

@@ -1,12 +1,14 @@
 //! Reads the files of every rank: the model with what belongs to it, and the buffers of a distributed optimizer.
 
+use std::path::Path;
+
 use super::SourceError;
-use super::locate::{Located, RankPath};
+use super::locate::Located;
 use super::torch_file::{self, TorchFile};
 use super::workers::in_parallel;
 use crate::extent::ObjectId;
 use crate::format::megatron::{OPTIMIZER_ENTRIES, RANK_STATE_ENTRIES, RankDir, parse_model_entry};
-use crate::store::FileStore;
+use crate::store::{FileStore, OpenFile, Store};
 use crate::value::Value;
 
 /// The files of one rank as read, before it is known which rank it is.
@@ -20,11 +22,11 @@ pub(super) struct ReadFile {
     pub(super) buffers: Option<(ObjectId, TorchFile)>,
 }
 
-/// Files of one rank in the store.
-struct Objects<'a> {
-    file: &'a RankPath,
-    model: ObjectId,
-    buffers: Option<ObjectId>,
+/// One file to be read.
+struct Job<'a> {
+    path: &'a Path,
+    /// Whether it holds a rank's model, and not the buffers of its optimizer.
+    is_model: bool,
 }
 
 /// Reads the files of every rank, with the optimizer's state or without.
@@ -33,28 +35,46 @@ pub(super) fn read_all(
     store: &FileStore,
     with_optimizer: bool,
 ) -> Result<Vec<ReadFile>, SourceError> {
-    // Objects are numbered in the order of the files, whatever order the reads end in.
-    let mut ranks = Vec::with_capacity(located.files.len());
-    for file in &located.files {
-        ranks.push(Objects { file, model: store.add(&file.path)?, buffers: None });
+    let models = located.files.iter().map(|file| Job { path: &file.path, is_model: true });
+    let buffers = located.files.iter().filter_map(|file| file.buffers.as_deref());
+    let buffers = buffers.map(|path| Job { path, is_model: false }).filter(|_| with_optimizer);
+    let jobs: Vec<Job<'_>> = models.chain(buffers).collect();
+    let open = in_parallel(&jobs, Job::open)?;
+    let mut opened = Vec::with_capacity(jobs.len());
+    for (job, file) in jobs.iter().zip(open) {
+        opened.push((job, store.take(file)?));
     }
-    for rank in ranks.iter_mut().filter(|_| with_optimizer) {
-        let added = rank.file.buffers.as_ref().map(|path| store.add(path)).transpose();
-        rank.buffers = added.map_err(|error| state(error.into()))?;
-    }
-    in_parallel(&ranks, |rank| read(rank, store, with_optimizer))
+    let read = in_parallel(&opened, |(job, object)| job.read(*object, store, with_optimizer))?;
+    let mut read = opened.iter().map(|(_, object)| *object).zip(read);
+    let models: Vec<_> = read.by_ref().take(located.files.len()).collect();
+    let ranks = located.files.iter().zip(models).map(|(file, (object, model))| {
+        // What is left are buffers, of the ranks that have them.
+        let buffers = file.buffers.as_ref().and_then(|_| read.next());
+        ReadFile { dir: file.dir, object, model, buffers }
+    });
+    Ok(ranks.collect())
 }
 
-fn read(rank: &Objects<'_>, store: &FileStore, with_optimizer: bool) -> Result<ReadFile, SourceError> {
-    let model = |with| torch_file::read(rank.model, store, |tree| without_foreign(tree, with));
-    // Where the file can be read without the optimizer, that is what is wrong with it.
-    let model = model(with_optimizer)
-        .map_err(|error| if with_optimizer && model(false).is_ok() { state(error) } else { error })?;
-    let whole = |tree: &Value| (tree.clone(), Vec::new());
-    let buffers =
-        |object| Ok::<_, SourceError>((object, torch_file::read(object, store, whole).map_err(state)?));
-    let buffers = rank.buffers.map(buffers).transpose()?;
-    Ok(ReadFile { dir: rank.file.dir, object: rank.model, model, buffers })
+impl Job<'_> {
+    fn open(&self) -> Result<OpenFile, SourceError> {
+        let explain = |error: SourceError| if self.is_model { error } else { state(error) };
+        OpenFile::open(self.path).map_err(|error| explain(error.into()))
+    }
+
+    fn read(
+        &self,
+        object: ObjectId,
+        store: &dyn Store,
+        with_optimizer: bool,
+    ) -> Result<TorchFile, SourceError> {
+        if !self.is_model {
+            return torch_file::read(object, store, |tree| (tree.clone(), Vec::new())).map_err(state);
+        }
+        let model = |with| torch_file::read(object, store, |tree| without_foreign(tree, with));
+        // Where the file can be read without the optimizer, that is what is wrong with it.
+        model(with_optimizer)
+            .map_err(|error| if with_optimizer && model(false).is_ok() { state(error) } else { error })
+    }
 }
 
 /// An error about state that one can do without.

@@ -8,7 +8,7 @@ use super::hf::header;
 use super::locate::{Located, RankPath};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;
-use super::workers::in_parallel;
+use super::workers::{in_parallel, open_all};
 use super::{Found, Options, Source, SourceError, build, detect, experts};
 use crate::catalog::{Iteration, Record};
 use crate::extent::{Extent, ObjectId};
@@ -43,10 +43,8 @@ pub(super) fn open(
         Some(RankPath { dir, name: stem.to_owned(), path: path.join(name), buffers: None })
     });
     let files: Vec<RankPath> = files.collect();
-    let mut objects = Vec::with_capacity(files.len());
-    for file in &files {
-        objects.push((file, store.add(&file.path)?));
-    }
+    let paths: Vec<&Path> = files.iter().map(|file| file.path.as_path()).collect();
+    let objects: Vec<_> = files.iter().zip(open_all(&paths, store)?).collect();
     let read = in_parallel(&objects, |(file, object)| read(file, *object, store))?;
     let (headers, ranks): (Vec<RankHeader>, Vec<ReadFile>) = read.into_iter().unzip();
     let iteration = one_of_all(path, &headers)?;
@@ -123,7 +121,7 @@ fn family(path: &Path, headers: &[RankHeader], options: &Options) -> Result<Arc<
 }
 
 /// The file of one rank, as a rank file of Megatron would have been read.
-fn read(file: &RankPath, object: ObjectId, store: &FileStore) -> Result<(RankHeader, ReadFile), SourceError> {
+fn read(file: &RankPath, object: ObjectId, store: &dyn Store) -> Result<(RankHeader, ReadFile), SourceError> {
     let name = store.name(object);
     let found = header(object, store)?;
     let problem = |what: String| SourceError::Contents { file: name.clone(), what };

@@ -1,17 +1,21 @@
 //! Reads the metadata of one torch file: zip directory, pickle, and where each storage is.
+//!
+//! On storage that is far away every read is a round trip: nothing is read that follows from what was read. Not here: the bytes kept
+//! meanwhile (`at_hand`), where torch puts data (`format`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::SourceError;
+use super::at_hand::AtHand;
 use crate::catalog::Record;
 use crate::extent::{Extent, ObjectId};
 use crate::format::pickle::Limits;
 use crate::format::torch::{Archive, TorchError, check_byteorder, check_version, decode_pickle};
 use crate::format::zip::{
-    Entry, Located as Directory, ZipError, data_start, explain, find_directory, parse_directory,
+    Entry, Located as Directory, ZipError, data_start, explain, find_directory, parse_directory, torch_start,
 };
-use crate::store::{FileStore, Store};
+use crate::store::{Store, together};
 use crate::value::{Object, Value};
 
 /// A torch file as read.
@@ -32,103 +36,119 @@ const TAIL: u64 = 64 * 1024;
 /// A pickle larger than this is no checkpoint's: that of a hundred thousand tensors takes a third of it.
 const MAX_PICKLE: u64 = 1 << 26;
 
+/// Read behind the pickle with it: the small records that torch puts there.
+const BEHIND: u64 = 1024;
+
+/// A local header, its name, and the padding that torch puts behind it.
+const HEADER: u64 = 30 + 64 + 128;
+
 /// Reads a file. `select` says what of its tree to keep, and names what it leaves out: storages of that are not even looked up.
+///
+/// A file as torch writes it is read twice, its end and its beginning, and looked at once more when all is known.
 pub(super) fn read(
     object: ObjectId,
-    store: &FileStore,
+    store: &dyn Store,
     select: impl FnOnce(&Value) -> (Value, Vec<String>),
 ) -> Result<TorchFile, SourceError> {
     let name = store.name(object);
-    let reader = Reader { store, object, name: &name };
-    let archive = Archive::new(reader.entries()?).map_err(|source| reader.file_error(source))?;
-    let version = reader.content(&archive.version, 64)?;
-    check_version(&version).map_err(|source| reader.file_error(source))?;
-    if let Some(byteorder) = &archive.byteorder {
-        check_byteorder(&reader.content(byteorder, 64)?).map_err(|source| reader.file_error(source))?;
-    }
-    let pickle = reader.content(&archive.pickle, MAX_PICKLE)?;
-    // It says where every tensor is: one wrong bit in it could give a tensor another's bytes.
-    reader.check_sum(&archive.pickle, &pickle)?;
-    let tree = decode_pickle(&pickle, &Limits::default()).map_err(|source| reader.file_error(source))?;
-    let (tree, left_out) = select(&tree);
-    let mut storages = HashMap::new();
-    let mut found = Found::default();
-    found.look_into(&tree);
-    for storage in found.storages {
-        let entry = archive.storage(&storage).map_err(|source| reader.file_error(source))?;
-        let extent = Extent { object, offset: reader.start(entry)?, len: entry.size };
-        // Zero is what torch writes where it was told not to sum.
-        let crc = (entry.crc != 0).then_some(entry.crc);
-        storages.insert(storage.key, Record { extent, crc });
-    }
-    Ok(TorchFile { name, tree, storages, left_out })
+    together(store, object, |reads| {
+        let reader = Reader { at_hand: AtHand::new(reads)?, object, name: &name, is_torchs: false };
+        reader.file(select)
+    })
 }
 
 struct Reader<'a> {
-    store: &'a FileStore,
+    at_hand: AtHand<'a>,
     object: ObjectId,
     name: &'a str,
+    /// Whether every entry, and every local header seen so far, is where torch would have put it.
+    is_torchs: bool,
 }
 
 impl Reader<'_> {
+    fn file(mut self, select: impl FnOnce(&Value) -> (Value, Vec<String>)) -> Result<TorchFile, SourceError> {
+        let entries = self.entries()?;
+        self.is_torchs = entries.iter().all(|entry| torch_start(entry).is_some());
+        let archive = Archive::new(entries).map_err(|source| self.file_error(source))?;
+        let pickle = self.pickle(&archive)?;
+        let tree = decode_pickle(&pickle, &Limits::default()).map_err(|source| self.file_error(source))?;
+        let (tree, left_out) = select(&tree);
+        let mut storages = HashMap::new();
+        let mut found = Found::default();
+        found.look_into(&tree);
+        for storage in found.storages {
+            let entry = archive.storage(&storage).map_err(|source| self.file_error(source))?;
+            let extent = Extent { object: self.object, offset: self.start(entry)?, len: entry.size };
+            // Zero is what torch writes where it was told not to sum.
+            let crc = (entry.crc != 0).then_some(entry.crc);
+            storages.insert(storage.key, Record { extent, crc });
+        }
+        Ok(TorchFile { name: self.name.to_owned(), tree, storages, left_out })
+    }
+
+    /// The pickle, in a file of a version and byte order that can be read.
+    fn pickle(&mut self, archive: &Archive) -> Result<Vec<u8>, SourceError> {
+        // The records are asked for in this order because the first read brings the small ones that follow it.
+        let pickle = self.content(&archive.pickle, MAX_PICKLE, BEHIND)?;
+        let version = self.content(&archive.version, 64, 0)?;
+        check_version(&version).map_err(|source| self.file_error(source))?;
+        if let Some(byteorder) = &archive.byteorder {
+            let byteorder = self.content(byteorder, 64, 0)?;
+            check_byteorder(&byteorder).map_err(|source| self.file_error(source))?;
+        }
+        // It says where every tensor is: one wrong bit in it could give a tensor another's bytes.
+        self.check_sum(&archive.pickle, &pickle)?;
+        Ok(pickle)
+    }
+
     fn file_error(&self, source: impl Into<TorchError>) -> SourceError {
         SourceError::File { file: self.name.to_owned(), source: source.into() }
     }
 
-    fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, SourceError> {
-        // Callers have checked the range against the file, so the buffer is no larger than the file.
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        self.store.read_exact_at(self.object, offset, &mut bytes)?;
-        Ok(bytes)
-    }
-
     /// The entries of the archive.
-    fn entries(&self) -> Result<Vec<Entry>, SourceError> {
-        let len = self.store.len(self.object)?;
+    fn entries(&mut self) -> Result<Vec<Entry>, SourceError> {
+        let len = self.at_hand.len();
         let mut start = len.saturating_sub(TAIL);
-        let mut tail = self.bytes(start, len - start)?;
         let directory = loop {
-            match find_directory(&tail, len) {
+            match find_directory(self.at_hand.bytes(start, len - start)?, len) {
                 Ok(Directory::Found(directory)) => break directory,
-                Ok(Directory::NeedMore { offset, .. }) if offset < start => {
-                    start = offset;
-                    tail = self.bytes(start, len - start)?;
-                }
+                Ok(Directory::NeedMore { offset, .. }) if offset < start => start = offset,
                 Ok(Directory::NeedMore { .. }) => {
                     return Err(self.file_error(ZipError::NoDirectory));
                 }
                 Err(_) => {
                     // What the file is instead is said by its beginning.
-                    let head = self.bytes(0, len.min(512))?;
+                    let head = self.at_hand.once(0, 512)?;
                     return Err(self.file_error(explain(&head)));
                 }
             }
         };
-        let bytes = match directory.offset.checked_sub(start).and_then(|at| usize::try_from(at).ok()) {
-            Some(at) => tail.get(at..).unwrap_or_default().to_vec(),
-            None => self.bytes(directory.offset, directory.len)?,
-        };
-        let len_of = usize::try_from(directory.len).unwrap_or(usize::MAX).min(bytes.len());
-        parse_directory(bytes.get(..len_of).unwrap_or_default(), &directory, len)
-            .map_err(|error| self.file_error(error))
+        let bytes = self.at_hand.bytes(directory.offset, directory.len)?;
+        parse_directory(bytes, &directory, len).map_err(|error| self.file_error(error))
     }
 
-    /// First byte of an entry's content.
+    /// First byte of an entry's content: by its local header where that is at hand, computed where torch wrote the file.
     fn start(&self, entry: &Entry) -> Result<u64, SourceError> {
-        /// A local header, its name, and the padding that torch puts behind it.
-        const HEADER: u64 = 30 + 64 + 128;
-        let len = self.store.len(self.object)?;
-        let header = self.bytes(entry.header_offset, HEADER.min(len.saturating_sub(entry.header_offset)))?;
-        data_start(&header, entry).map_err(|error| self.file_error(error))
+        let computed = torch_start(entry).filter(|_| self.is_torchs);
+        match computed.filter(|_| self.at_hand.get(entry.header_offset, HEADER).is_none()) {
+            Some(start) => Ok(start),
+            None => {
+                let header = self.at_hand.once(entry.header_offset, HEADER)?;
+                data_start(&header, entry).map_err(|error| self.file_error(error))
+            }
+        }
     }
 
-    /// The content of a small entry.
-    fn content(&self, entry: &Entry, most: u64) -> Result<Vec<u8>, SourceError> {
+    /// The content of a small entry, whose local header is always looked at. `behind` are bytes to bring along with it.
+    fn content(&mut self, entry: &Entry, most: u64, behind: u64) -> Result<Vec<u8>, SourceError> {
         if entry.size > most {
             let what = format!("record {} has {} bytes, more than {most}", entry.name, entry.size);
             return Err(SourceError::Contents { file: self.name.to_owned(), what });
         }
-        self.bytes(self.start(entry)?, entry.size)
+        let header = self.at_hand.bytes(entry.header_offset, HEADER + entry.size + behind)?;
+        let start = data_start(header, entry).map_err(|error| self.file_error(error))?;
+        self.is_torchs &= torch_start(entry) == Some(start);
+        Ok(self.at_hand.bytes(start, entry.size)?.to_vec())
     }
 
     /// Holds an entry's content against the CRC-32 that the file states. Zero is what torch writes where it was told not to sum.

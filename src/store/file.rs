@@ -4,12 +4,13 @@
 //! Not here: the guard against files that shrink (`sys`), what tells a changed file (`identity`).
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
+use rustix::fs::FileType;
 
 use super::identity::Identity;
 use super::{Run, Store, StoreError, check_runs};
@@ -35,18 +36,23 @@ impl FileStore {
         Self::default()
     }
 
-    /// Opens the file at `path` and gives it a number. The identity of the file at this moment is what every later answer
-    /// is held against.
+    /// Opens the file at `path` and gives it a number.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Permission`], [`StoreError::NotARegularFile`],
-    /// [`StoreError::TooManyFiles`], [`StoreError::Io`].
+    /// As [`OpenFile::open`].
     pub fn add(&self, path: &Path) -> Result<ObjectId, StoreError> {
-        let source = Arc::new(Source::open(path)?);
+        self.take(OpenFile::open(path)?)
+    }
+
+    /// Gives an open file a number: the next one, so that files opened by many threads can be numbered in an order of their own.
+    ///
+    /// # Errors
+    /// [`StoreError::TooManyFiles`] after 2^32 files.
+    pub fn take(&self, file: OpenFile) -> Result<ObjectId, StoreError> {
         let mut sources = self.sources.write();
         let number = u32::try_from(sources.len())
-            .map_err(|_| StoreError::TooManyFiles { path: source.name(), limit: u32::MAX.to_string() })?;
-        sources.push(source);
+            .map_err(|_| StoreError::TooManyFiles { path: file.0.name(), limit: u32::MAX.to_string() })?;
+        sources.push(Arc::new(file.0));
         Ok(ObjectId(number))
     }
 
@@ -75,6 +81,32 @@ impl Store for FileStore {
     fn resident(&self, object: ObjectId, from: u64, len: u64) -> Option<u64> {
         residency::resident(&self.source(object).ok()?.file, from, len)
     }
+
+    fn read_unchecked(&self, object: ObjectId, offset: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        let source = self.source(object)?;
+        let run = Run { from: offset, to: 0, len: out.len() };
+        check_runs(&[run], source.identity.size, out.len(), || source.name())?;
+        source.pread(&run, out)
+    }
+
+    fn check_unchanged(&self, object: ObjectId) -> Result<(), StoreError> {
+        self.source(object)?.check_identity()
+    }
+}
+
+/// A file that was opened and has no number yet.
+#[derive(Debug)]
+pub struct OpenFile(Source);
+
+impl OpenFile {
+    /// Opens the file at `path`. The identity of the file at this moment is what every later answer is held against.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Permission`], [`StoreError::NotARegularFile`],
+    /// [`StoreError::TooManyFiles`], [`StoreError::Io`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Source::open(path).map(Self)
+    }
 }
 
 /// One open file.
@@ -99,17 +131,17 @@ impl Source {
             .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
             .open(path)
             .map_err(explain)?;
-        let kind = file.metadata().map_err(explain)?.file_type();
-        if !kind.is_file() {
-            let what = match kind {
-                kind if kind.is_dir() => "directory",
-                kind if kind.is_fifo() => "pipe",
-                kind if kind.is_char_device() || kind.is_block_device() => "device",
-                _ => "special file",
-            };
+        let stat = rustix::fs::fstat(&file).map_err(|error| explain(error.into()))?;
+        let what = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => None,
+            FileType::Directory => Some("directory"),
+            FileType::Fifo => Some("pipe"),
+            FileType::CharacterDevice | FileType::BlockDevice => Some("device"),
+            _ => Some("special file"),
+        };
+        if let Some(what) = what {
             return Err(StoreError::NotARegularFile { path: path.display().to_string(), what });
         }
-        let stat = rustix::fs::fstat(&file).map_err(|error| explain(error.into()))?;
         let absolute = std::path::absolute(path).map_err(explain)?;
         let identity = Identity::of(&stat);
         Ok(Self { path: path.to_owned(), absolute, file, identity, mapping: OnceLock::new() })

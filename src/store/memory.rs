@@ -72,4 +72,13 @@ impl Store for MemoryStore {
         }
         Ok(())
     }
+
+    fn read_unchecked(&self, object: ObjectId, offset: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        self.read_exact_at(object, offset, out)
+    }
+
+    /// Bytes in memory never change.
+    fn check_unchanged(&self, object: ObjectId) -> Result<(), StoreError> {
+        self.object(object).map(|_| ())
+    }
 }

@@ -246,7 +246,10 @@ fn small_records_are_checked() {
 #[test]
 fn archives_are_recognised() {
     let archive = |names: &[&str]| {
-        let entry = |name: &&str| Entry { name: (*name).into(), header_offset: 0, size: 1, crc: 0, limit: 0 };
+        let entry = |name: &&str| {
+            let name = (*name).into();
+            Entry { name, header_offset: 0, size: 1, crc: 0, described: true, limit: 0 }
+        };
         Archive::new(names.iter().map(entry).collect())
     };
     let good = archive(&["a/data.pkl", "a/data/0", "a/version", "b/data/1"]).unwrap();

@@ -4,7 +4,9 @@
 
 use std::collections::HashSet;
 
-use super::fields::{self, CENTRAL, CENTRAL_LEN, LOCAL, LOCAL_LEN, SATURATED, ZIP64_EXTRA, u16_at, u32_at};
+use super::fields::{
+    self, CENTRAL, CENTRAL_LEN, FOLLOWS, LOCAL, LOCAL_LEN, SATURATED, ZIP64_EXTRA, u16_at, u32_at,
+};
 use super::{Directory, ZipError};
 
 /// Bytes of a local header that [`data_start`] needs.
@@ -21,6 +23,8 @@ pub struct Entry {
     pub size: u64,
     /// CRC-32 of the data as the directory has it: 0 where the writer did not compute it.
     pub crc: u32,
+    /// Whether its sizes and CRC follow the data once more.
+    pub described: bool,
     /// First byte after it that belongs to something else: the next entry or the directory.
     pub limit: u64,
 }
@@ -92,7 +96,8 @@ fn parse_entry(bytes: &[u8], offset: u64) -> Result<(Entry, usize), ZipError> {
         return Err(ZipError::Entry { name, problem: "its two sizes disagree" });
     }
     let crc = u32_at(bytes, 16).ok_or_else(short)?;
-    Ok((Entry { name, header_offset, size, crc, limit: 0 }, end))
+    let described = half(8)? & FOLLOWS != 0;
+    Ok((Entry { name, header_offset, size, crc, described, limit: 0 }, end))
 }
 
 /// The zip64 extra field: eight bytes for each saturated field, in order.
@@ -174,7 +179,7 @@ pub fn data_start(local_header: &[u8], entry: &Entry) -> Result<u64, ZipError> {
         Some("the local header says compressed or encrypted, the directory does not")
     } else if usize::from(name_len) != entry.name.len() || !starts_alike(local_header, &entry.name) {
         Some("the local header has another name")
-    } else if flags & 0x0008 == 0 && !size_agrees(local_header, entry.size) {
+    } else if flags & FOLLOWS == 0 && !size_agrees(local_header, entry.size) {
         Some("the local header has another size")
     } else {
         None

@@ -26,6 +26,9 @@ pub(super) const END64_LEN: usize = 56;
 /// Bytes of a locator.
 pub(super) const LOCATOR_LEN: usize = 20;
 
+/// Bit 3 of the flags: sizes and CRC follow the data.
+pub(super) const FOLLOWS: u16 = 0x0008;
+
 /// Extra field that holds what does not fit 32 bits.
 pub(super) const ZIP64_EXTRA: u16 = 1;
 /// A 32-bit field with this value has its true value in the zip64 extra field.

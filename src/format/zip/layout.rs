@@ -6,15 +6,14 @@
 
 use super::ZipError;
 use super::fields::{
-    CENTRAL, DESCRIPTOR, END, END64, END64_LEN, LOCAL, LOCAL_LEN, LOCATOR, SATURATED, ZIP64_EXTRA,
+    CENTRAL, DESCRIPTOR, END, END64, END64_LEN, FOLLOWS, LOCAL, LOCAL_LEN, LOCATOR, SATURATED, ZIP64_EXTRA,
 };
 
 /// Payloads begin at a multiple of this. Torch maps files and counts on it.
-const ALIGNMENT: u64 = 64;
+pub(super) const ALIGNMENT: u64 = 64;
 
-/// Bit 11: names are UTF-8. Bit 3: sizes and CRC follow the data.
+/// Bit 11: names are UTF-8.
 const UTF8: u16 = 0x0800;
-const FOLLOWS: u16 = 0x0008;
 
 /// A record to be laid out.
 #[derive(Debug, Clone, PartialEq, Eq)]

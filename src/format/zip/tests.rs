@@ -47,6 +47,7 @@ fn reads_what_it_lays_out() {
     for entry in &entries {
         let header = &file[usize::try_from(entry.header_offset).unwrap()..];
         assert_eq!(data_start(&header[..30], entry).unwrap() % 64, 0);
+        assert_eq!(torch_start(entry), data_start(header, entry).ok());
         assert_eq!(data_start(header, entry), data_start(&header[..30], entry));
         assert!(matches!(data_start(&header[..29], entry), Err(ZipError::Malformed { .. })));
     }
@@ -147,6 +148,43 @@ fn local_headers_are_checked() {
     }
 }
 
+/// What another writer leaves more or less room for is not where torch would have put it.
+#[test]
+fn places_of_torch_are_told_from_those_of_others() {
+    let entries = read(&small()).unwrap();
+    for entry in &entries {
+        for by in [1, 4, 8, 12, 64] {
+            assert_eq!(torch_start(&Entry { limit: entry.limit + by, ..entry.clone() }), None);
+            assert_eq!(torch_start(&Entry { limit: entry.limit - by, ..entry.clone() }), None);
+            assert_eq!(torch_start(&Entry { size: entry.size + by, ..entry.clone() }), None);
+        }
+        assert_eq!(torch_start(&Entry { described: !entry.described, ..entry.clone() }), None);
+    }
+    let beyond = Entry { header_offset: u64::MAX - 40, ..entries[2].clone() };
+    assert_eq!(torch_start(&beyond), None);
+}
+
+/// Where the data of each record is, by the directory of a layout whose payloads are not there.
+fn computed(layout: &Layout, prefix: &str, records: &[RecordSpec]) -> Vec<u64> {
+    let mut directory = Vec::new();
+    let payloads = layout.pieces.iter().rposition(|piece| matches!(piece, Piece::Record(_))).unwrap();
+    for piece in &layout.pieces[payloads + 1..] {
+        match piece {
+            Piece::Bytes(bytes) => directory.extend(bytes),
+            _ => directory.extend([0; 4]),
+        }
+    }
+    let Located::Found(found) = find_directory(&directory, layout.size).unwrap() else {
+        panic!("it is there")
+    };
+    let at = usize::try_from(found.offset - (layout.size - directory.len() as u64)).unwrap();
+    let bytes = &directory[at..at + usize::try_from(found.len).unwrap()];
+    let entries = parse_directory(bytes, &found, layout.size).unwrap();
+    assert_eq!(entries.len(), records.len());
+    assert_eq!(entries[0].name, format!("{prefix}/{}", records[0].name));
+    entries.iter().map(|entry| torch_start(entry).unwrap()).collect()
+}
+
 /// Sizes of files that torch 2.15 wrote sparsely (`torch.serialization.skip_data`).
 #[test]
 fn places_beyond_four_gib() {
@@ -157,6 +195,7 @@ fn places_beyond_four_gib() {
         records.extend([spec("version", 2), spec(".data/serialization_id", 40)]);
         let layout = Layout::new(prefix, &records).unwrap();
         assert!(layout.data.iter().all(|start| start % 64 == 0));
+        assert_eq!(computed(&layout, prefix, &records), layout.data);
         layout.size
     };
     assert_eq!(size("a", 105, &[0xffff_fffe, 5]), 4_294_968_865);

@@ -1,6 +1,6 @@
 //! The safetensors files of a model: which there are, and what their headers say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,9 +8,9 @@ use crate::extent::{Extent, ObjectId};
 use crate::format::hf::{INDEX, Index, PICKLED, SINGLE, decode_index};
 use crate::format::safetensors::{Header, PREFIX, decode, header_len};
 use crate::source::beside::read_small;
-use crate::source::workers::in_parallel;
+use crate::source::workers::{in_parallel, open_all};
 use crate::source::{SourceError, some_of};
-use crate::store::{FileStore, Store};
+use crate::store::{FileStore, Store, together};
 use crate::tensor::{Dtype, Shape};
 
 /// Larger is no index: one of a hundred thousand tensors has 10 MB.
@@ -49,7 +49,7 @@ pub(super) fn files(path: &Path, names: &[String]) -> Result<Files, SourceError>
         (false, true) => {
             let text = read_small(&path.join(INDEX), LARGEST_INDEX)?;
             let index = decode_index(&text).map_err(|what| SourceError::Contents { file: index_name.clone(), what })?;
-            let paths = shards(path, &index, &index_name)?;
+            let paths = shards(path, names, &index, &index_name)?;
             Ok(Files { paths, index: Some(index), index_name })
         }
         (false, false) if names.iter().any(|name| name.starts_with("model-rank-") || name.starts_with("model-pp-")) => problem(
@@ -63,7 +63,12 @@ pub(super) fn files(path: &Path, names: &[String]) -> Result<Files, SourceError>
 }
 
 /// The files that an index names: each must be there.
-fn shards(path: &Path, index: &Index, index_name: &str) -> Result<Vec<(String, PathBuf)>, SourceError> {
+fn shards(
+    path: &Path,
+    names: &[String],
+    index: &Index,
+    index_name: &str,
+) -> Result<Vec<(String, PathBuf)>, SourceError> {
     let files: BTreeSet<&String> = index.weight_map.values().collect();
     let wrong = |what: String| Err(SourceError::Contents { file: index_name.to_owned(), what });
     if files.is_empty() {
@@ -73,8 +78,10 @@ fn shards(path: &Path, index: &Index, index_name: &str) -> Result<Vec<(String, P
     if let Some(odd) = files.iter().find(|name| name.contains('/') || name.starts_with('.')) {
         return wrong(format!("it names the file {odd:?}, which is not in this directory"));
     }
+    // A link to nowhere is an error when it is opened.
+    let there: HashSet<&String> = names.iter().collect();
     let lacking: Vec<String> =
-        files.iter().filter(|name| !path.join(name).exists()).map(|name| (*name).clone()).collect();
+        files.iter().filter(|name| !there.contains(*name)).map(|name| (*name).clone()).collect();
     if !lacking.is_empty() {
         return wrong(format!("it names files that are not there: {}", some_of(&lacking)));
     }
@@ -83,10 +90,8 @@ fn shards(path: &Path, index: &Index, index_name: &str) -> Result<Vec<(String, P
 
 /// The tensors of all files, whose headers are read at the same time.
 pub(super) fn read(files: &Files, store: &FileStore) -> Result<Vec<Tensor>, SourceError> {
-    let mut objects = Vec::with_capacity(files.paths.len());
-    for (_, path) in &files.paths {
-        objects.push(store.add(path)?);
-    }
+    let paths: Vec<&Path> = files.paths.iter().map(|(_, path)| path.as_path()).collect();
+    let objects = open_all(&paths, store)?;
     let headers = in_parallel(&objects, |object| header(*object, store))?;
     let mut tensors = Vec::new();
     let mut seen: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
@@ -137,23 +142,26 @@ fn check_index(files: &Files, tensor: &str, name: &str, file: &str) -> Result<()
     Err(SourceError::Contents { file: files.index_name.clone(), what })
 }
 
-/// The header of a file: its beginning is read once, and what is longer than that once more.
-pub(in crate::source) fn header(object: ObjectId, store: &FileStore) -> Result<Header, SourceError> {
+/// The header of a file: its beginning is read, and what is longer than that too.
+pub(in crate::source) fn header(object: ObjectId, store: &dyn Store) -> Result<Header, SourceError> {
     /// Most headers fit.
     const FIRST: u64 = 64 << 10;
     let explain = |source| SourceError::Safetensors { file: store.name(object), source };
-    let len = store.len(object)?;
-    let mut bytes = vec![0; usize::try_from(len.min(FIRST)).unwrap_or(0)];
-    store.read_exact_at(object, 0, &mut bytes)?;
-    let prefix = bytes.first_chunk::<8>().copied().unwrap_or_default();
-    let json = header_len(prefix, len).map_err(explain)?;
-    // The header is no longer than the file.
-    let end = usize::try_from(PREFIX + json).unwrap_or(usize::MAX);
-    if end > bytes.len() {
-        bytes = vec![0; end];
-        store.read_exact_at(object, 0, &mut bytes)?;
-    }
-    decode(bytes.get(PREFIX as usize..end).unwrap_or_default(), len).map_err(explain)
+    together(store, object, |reads| {
+        let len = reads.len()?;
+        let mut bytes = vec![0; usize::try_from(len.min(FIRST)).unwrap_or(0)];
+        reads.read_exact_at(0, &mut bytes)?;
+        let prefix = bytes.first_chunk::<8>().copied().unwrap_or_default();
+        let json = header_len(prefix, len).map_err(explain)?;
+        // The header is no longer than the file.
+        let end = usize::try_from(PREFIX + json).unwrap_or(usize::MAX);
+        if let Some(rest) = end.checked_sub(bytes.len()) {
+            let first = bytes.len();
+            bytes.resize(first + rest, 0);
+            reads.read_exact_at(first as u64, bytes.get_mut(first..).unwrap_or_default())?;
+        }
+        decode(bytes.get(PREFIX as usize..end).unwrap_or_default(), len).map_err(explain)
+    })
 }
 
 /// The element type of most bytes.

@@ -85,6 +85,29 @@ fn touched() {
 }
 
 #[test]
+fn a_change_between_reads_that_belong_together_spoils_them_all() {
+    for fails in [false, true] {
+        let fixture = fixture();
+        let read = || {
+            together(&fixture.store, fixture.object, |reads| {
+                let mut out = [0; 10];
+                reads.read_exact_at(0, &mut out)?;
+                assert_eq!(out, pattern(10)[..]);
+                fixture.open().set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(1)).unwrap();
+                let other = StoreError::Unknown(fixture.object);
+                if fails { Err(other) } else { Ok(()) }
+            })
+        };
+        let error = read().unwrap_err();
+        assert!(matches!(error, StoreError::Changed { .. }), "{error}");
+    }
+    let fixture = fixture();
+    let error =
+        together(&fixture.store, fixture.object, |reads| Err::<(), _>(StoreError::Unknown(reads.object())));
+    assert!(matches!(error, Err(StoreError::Unknown(_))), "without a change, what went wrong is said");
+}
+
+#[test]
 fn a_hard_link_or_chmod_changes_nothing() {
     let fixture = fixture();
     std::fs::hard_link(&fixture.path, fixture.path.with_extension("link")).unwrap();

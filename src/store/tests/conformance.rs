@@ -24,6 +24,7 @@ fn metadata_is_right(store: &dyn Store, sample: &Sample) {
     assert_eq!(store.len(sample.object).unwrap(), sample.bytes.len() as u64);
     assert_eq!(store.name(sample.object), sample.name);
     store.modified(sample.object).unwrap();
+    store.check_unchanged(sample.object).unwrap();
 }
 
 fn ranges_are_exact(store: &dyn Store, sample: &Sample) {
@@ -33,6 +34,9 @@ fn ranges_are_exact(store: &dyn Store, sample: &Sample) {
     {
         let mut out = vec![0; to - from];
         store.read_exact_at(sample.object, from as u64, &mut out).unwrap();
+        assert_eq!(out, sample.bytes[from..to], "{} {from}..{to}", sample.name);
+        out.fill(0);
+        store.read_unchecked(sample.object, from as u64, &mut out).unwrap();
         assert_eq!(out, sample.bytes[from..to], "{} {from}..{to}", sample.name);
     }
 }
@@ -70,11 +74,17 @@ fn ranges_outside_are_errors(store: &dyn Store, sample: &Sample) {
         assert!(matches!(error, StoreError::OutOfRange { .. }), "{run:?}: {error}");
         assert!(error.to_string().contains(&sample.name), "{error}");
     }
+    for from in [size, u64::MAX] {
+        let error = store.read_unchecked(sample.object, from, &mut out).unwrap_err();
+        assert!(matches!(error, StoreError::OutOfRange { .. }), "{from}: {error}");
+    }
 }
 
 fn unknown_objects_are_errors(store: &dyn Store, unknown: ObjectId) {
     assert!(matches!(store.len(unknown), Err(StoreError::Unknown(_))));
     assert!(matches!(store.modified(unknown), Err(StoreError::Unknown(_))));
     assert!(matches!(store.read_exact_at(unknown, 0, &mut []), Err(StoreError::Unknown(_))));
+    assert!(matches!(store.read_unchecked(unknown, 0, &mut []), Err(StoreError::Unknown(_))));
+    assert!(matches!(store.check_unchanged(unknown), Err(StoreError::Unknown(_))));
     assert_eq!(store.name(unknown), unknown.to_string());
 }
