@@ -77,6 +77,11 @@ impl Piece {
             && (repeat == 1 || self.step == next.step)
     }
 
+    /// Number of the run that holds byte `at` of the piece, and bytes of it before that.
+    fn run_at(&self, at: u64) -> (u64, u64) {
+        if self.dims.is_empty() { (0, at) } else { (at / self.run, at % self.run) }
+    }
+
     /// First source byte of run number `index`, in row `row`.
     fn run_start(&self, row: u64, mut index: u64) -> u64 {
         let mut start = self.start + row * self.step;
@@ -196,24 +201,26 @@ impl Stripe {
         }
         let mut at = range.start;
         let end = range.end.min(self.bytes());
+        // Only the first run is looked for: a division for each would cost more than it takes to hand out the run.
+        let (mut row, mut within) = (at / row_bytes, at % row_bytes);
+        let mut index = self.ends.partition_point(|piece_end| *piece_end <= within);
         while at < end {
-            let (row, mut within) = (at / row_bytes, at % row_bytes);
-            let mut index = self.ends.partition_point(|piece_end| *piece_end <= within);
             while let (Some(piece), Some(piece_end)) = (self.pieces.get(index), self.ends.get(index))
                 && at < end
             {
                 // Runs of this piece, from the one that holds `within` on.
-                let piece_start = piece_end - piece.bytes();
+                let in_piece = within - (piece_end - piece.bytes());
+                let (mut run, mut skip) = piece.run_at(in_piece);
                 while within < *piece_end && at < end {
-                    let (run, skip) =
-                        ((within - piece_start) / piece.run, (within - piece_start) % piece.run);
                     let len = (piece.run - skip).min(end - at);
                     sink(piece.object, piece.run_start(row, run) + skip, at - range.start, len);
                     at += len;
                     within += len;
+                    (run, skip) = (run + 1, 0);
                 }
                 index += 1;
             }
+            (row, within, index) = (row + 1, 0, 0);
         }
     }
 }
