@@ -1,0 +1,75 @@
+"""A process that loads checkpoint files one way, and prints seconds, CPU seconds and bytes.
+
+usage: loader.py HOW DIRECTORY
+
+  read        preads of 16 MiB, each into memory that was not touched before
+  torch       torch.load
+  torchmap    torch.load(mmap=True), then a clone of every tensor
+  safetensors safetensors.torch.load_file, then a clone of every tensor
+"""
+
+import json
+import mmap
+import os
+import sys
+import time
+from pathlib import Path
+
+BLOCK = 16 << 20
+
+
+def read(path):
+    handle = os.open(path, os.O_RDONLY)
+    size, at = os.fstat(handle).st_size, 0
+    while at < size:
+        block = mmap.mmap(-1, BLOCK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with memoryview(block)[: min(BLOCK, size - at)] as view:
+            got = 0
+            while got < len(view):
+                got += os.preadv(handle, [view[got:]], at + got)
+        at += got
+        block.close()
+    os.close(handle)
+
+
+def tensors(value):
+    if hasattr(value, "untyped_storage"):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors(item)
+
+
+def loaders():
+    """By torch; made only where it is wanted, because importing it takes seconds."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "python"))
+    import standins
+    import torch
+    from safetensors.torch import load_file
+
+    standins.install()
+    torch.ones(1 << 20).clone()
+    return {
+        "torch": lambda path: torch.load(path, weights_only=False),
+        "torchmap": lambda path: [t.clone() for t in tensors(torch.load(path, weights_only=False, mmap=True))],
+        "safetensors": lambda path: [t.clone() for t in tensors(load_file(path))],
+    }
+
+
+def main():
+    how, root = sys.argv[1], Path(sys.argv[2])
+    files = sorted(path for path in root.rglob("*") if path.suffix in (".pt", ".safetensors"))
+    load = read if how == "read" else loaders()[how]
+    count = sum(path.stat().st_size for path in files)
+    cpu, begin = sum(os.times()[:2]), time.perf_counter()
+    # Nothing is freed meanwhile: a process of a real run loads once, into memory that is fresh from the kernel.
+    kept = [load(path) for path in files]
+    print(json.dumps([time.perf_counter() - begin, sum(os.times()[:2]) - cpu, count]))
+    del kept
+
+
+if __name__ == "__main__":
+    main()
