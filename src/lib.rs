@@ -3,6 +3,7 @@
 //! Data flows one way: `store` -> `format` -> `source` (with a `family`) -> `catalog` -> `view` -> `plan` -> `reader` -> `fuse`,
 //! `materialize`, `verify`, `digest`. `docs/architecture.md` draws it on one page; `tests/architecture.rs` fails on any other edge.
 
+pub mod aligned;
 pub mod cache;
 pub mod catalog;
 pub mod cli;

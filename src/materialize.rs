@@ -2,7 +2,9 @@
 //!
 //! Files are written to a directory beside the destination, synced, and renamed into place at the end. Not here: progress bars (`cli`).
 
+mod output;
 mod staging;
+mod sums;
 mod write;
 
 use std::collections::BTreeSet;
@@ -16,7 +18,9 @@ use parking_lot::Mutex;
 
 use crate::reader::{ReadError, Reader};
 use crate::view::{View, ViewError, ViewFile};
+use output::Way;
 use staging::Staging;
+use write::{Buffers, Writing};
 
 /// What to write, and where.
 #[derive(Debug)]
@@ -195,11 +199,16 @@ impl Job<'_> {
         let error = Mutex::new(None);
         let work = || {
             let stop = || failed.load(Ordering::Relaxed) || hooks.stop.load(Ordering::Relaxed);
-            while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let result = self.write_one(*file, into, hooks, &stop);
+            let writing =
+                Writing { reader: self.reader, written: hooks.written, stop: &stop, way: Way::Direct };
+            let mut buffers = Buffers::new();
+            while let Some((number, file)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let plan = self.view.plan(*number).map_err(MaterializeError::from);
+                let result = plan.and_then(|it| writing.file(&it.plan, &into.join(&file.path), &mut buffers));
                 if let Err(problem) = result {
-                    failed.store(true, Ordering::Relaxed);
+                    // Noted before the others are told, whose own error would be that they were stopped.
                     error.lock().get_or_insert(problem);
+                    failed.store(true, Ordering::Relaxed);
                     return;
                 }
             }
@@ -211,17 +220,6 @@ impl Job<'_> {
             work();
         });
         error.into_inner().map_or(Ok(()), Err)
-    }
-
-    fn write_one(
-        &self,
-        (number, file): Numbered<'_>,
-        into: &Path,
-        hooks: &Hooks<'_>,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<(), MaterializeError> {
-        let plan = self.view.plan(number)?.plan;
-        write::file(&plan, self.reader, &into.join(&file.path), hooks.written, stop)
     }
 }
 

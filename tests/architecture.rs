@@ -30,9 +30,9 @@ const EDGES: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
-    ("fuse", &["vfs", "sys"]),
+    ("fuse", &["vfs", "sys", "aligned"]),
     ("vfs", &["cache", "reader", "view", "catalog", "plan", "store", "sys"]),
-    ("materialize", &["reader", "view", "plan", "store"]),
+    ("materialize", &["reader", "view", "plan", "store", "aligned"]),
     ("inspect", &["source", "view", "store", "catalog", "plan", "family"]),
     ("verify", &["weights", "reader", "catalog", "plan", "family"]),
     ("digest", &["weights", "reader", "catalog", "plan", "family"]),
@@ -47,6 +47,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("catalog", &[]),
     ("format", &[]),
     ("sys", &[]),
+    ("aligned", &[]),
     ("value", &[]),
     ("layout", &[]),
     ("extent", &[]),
@@ -57,7 +58,8 @@ const EDGES: &[(&str, &[&str])] = &[
 const BOTTOM: &[&str] = &["tensor", "extent", "layout", "value"];
 
 /// No file system, clock, thread, path or network in these.
-const PURE: &[&str] = &["tensor", "extent", "layout", "value", "family", "catalog", "plan", "format", "view"];
+const PURE: &[&str] =
+    &["tensor", "extent", "layout", "value", "family", "catalog", "plan", "format", "view", "aligned"];
 
 const IMPURE: &[&str] = &[
     "std::fs",

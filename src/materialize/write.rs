@@ -1,96 +1,126 @@
-//! Writes one planned file, front to back, summing its records on the way so that no byte is read twice.
+//! Writes one planned file, front to back: while one block is on its way to the disk, the next is gathered and summed.
+//!
+//! Not here: how a block is written (`output`), which bytes are summed (`sums`).
 
-use std::fs::File;
-use std::io::Write;
-use std::ops::Range;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
 
-use super::MaterializeError;
-use crate::plan::{FilePlan, Segment};
+use super::output::{Output, Way};
+use super::sums::Sums;
+use super::{MaterializeError, failed};
+use crate::aligned::Aligned;
+use crate::plan::FilePlan;
 use crate::reader::{BLOCK, Checksums, CrcMode, Reader};
 
-/// Writes `plan` to a new file at `path` and syncs it.
-pub(super) fn file(
-    plan: &FilePlan,
-    reader: &Reader,
-    path: &Path,
-    written: &(dyn Fn(u64) + Sync),
-    stop: &dyn Fn() -> bool,
-) -> Result<(), MaterializeError> {
-    let failed = |action, source| MaterializeError::Io { action, path: path.to_owned(), source };
-    let mut file = File::create_new(path).map_err(|source| failed("create", source))?;
-    let mut sums = Sums::new(plan);
-    let checksums = Checksums::new(CrcMode::Exact);
-    let mut buffer = vec![0; BLOCK];
-    let mut at = 0;
-    while at < plan.len() {
-        if stop() {
-            return Err(MaterializeError::Stopped);
-        }
-        let mut filled = 0;
-        while filled < buffer.len() && at < plan.len() {
-            // Never past the start of a checksum whose range has not been summed.
-            let most = sums.next_stop(at, plan.len()) - at;
-            let room = buffer.get_mut(filled..).unwrap_or_default();
-            let room = room.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-            let slot = buffer.get_mut(filled..filled + room).unwrap_or_default();
-            let read = reader.read(plan, &checksums, at, slot)?;
-            sums.add(at, slot.get(..read).unwrap_or_default(), &checksums);
-            filled += read;
-            at += read as u64;
-        }
-        let block = buffer.get(..filled).unwrap_or_default();
-        file.write_all(block).map_err(|source| failed("write", source))?;
-        written(filled as u64);
-    }
-    file.sync_all().map_err(|source| failed("sync", source))
+/// Buffers of one job: one being filled, one waiting, one being written.
+const BUFFERS: usize = 3;
+
+/// How a file is written.
+pub(super) struct Writing<'a> {
+    /// Reads what is written.
+    pub(super) reader: &'a Reader,
+    /// Told of bytes as they are written.
+    pub(super) written: &'a (dyn Fn(u64) + Sync),
+    /// Whether to stop.
+    pub(super) stop: &'a (dyn Fn() -> bool + Sync),
+    /// How bytes reach the disk.
+    pub(super) way: Way,
 }
 
-/// The ranges of a file that are summed, in file order, and the sum of the one being passed.
-struct Sums {
-    ranges: Vec<Range<u64>>,
-    /// Where each checksum stands, first places only, in file order.
-    stops: Vec<u64>,
-    current: usize,
-    hasher: crc32fast::Hasher,
+/// The buffers of a job, kept from file to file.
+#[derive(Debug)]
+pub(super) struct Buffers(Vec<Aligned>);
+
+/// A buffer and how many of its bytes are the file's.
+type Block = (Aligned, usize);
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        Self(Vec::new())
+    }
 }
 
-impl Sums {
-    fn new(plan: &FilePlan) -> Self {
-        let mut ranges = Vec::new();
-        let mut stops = Vec::new();
-        for (start, segment) in plan.located() {
-            if let Segment::Crc32(of) = segment {
-                ranges.push(of.clone());
-                stops.push(start);
-            }
+impl Writing<'_> {
+    /// Writes `plan` to a new file at `path` and syncs it.
+    pub(super) fn file(
+        &self,
+        plan: &FilePlan,
+        path: &Path,
+        buffers: &mut Buffers,
+    ) -> Result<(), MaterializeError> {
+        let output = Output::create(path, self.way)?;
+        let (full, to_write) = sync_channel(BUFFERS);
+        let (empty, to_fill) = channel();
+        buffers.0.resize_with(BUFFERS, || Aligned::new(BLOCK));
+        for buffer in buffers.0.drain(..) {
+            // The receiver is here, so this cannot fail.
+            let _ = empty.send(buffer);
         }
-        ranges.sort_by_key(|range| (range.start, range.end));
-        ranges.dedup();
-        Self { ranges, stops, current: 0, hasher: crc32fast::Hasher::new() }
+        let output = thread::scope(|scope| {
+            let write = move || self.write(output, &to_write, &empty);
+            let writer = thread::Builder::new()
+                .spawn_scoped(scope, write)
+                .map_err(failed("start a thread for", path))?;
+            let filled = self.fill(plan, &to_fill, full);
+            let output = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            buffers.0.extend(to_fill.try_iter());
+            // The writer first: where it failed, filling merely ended.
+            output.and_then(|output| filled.map(|()| output))
+        })?;
+        output.sync()
     }
 
-    /// The next byte that must not be read together with those from `at` on.
-    fn next_stop(&self, at: u64, end: u64) -> u64 {
-        let index = self.stops.partition_point(|stop| *stop <= at);
-        self.stops.get(index).copied().unwrap_or(end)
+    /// Fills blocks with the bytes of the file; ends early when nobody writes them.
+    fn fill(
+        &self,
+        plan: &FilePlan,
+        empty: &Receiver<Aligned>,
+        full: SyncSender<Block>,
+    ) -> Result<(), MaterializeError> {
+        let mut sums = Sums::new(plan);
+        let checksums = Checksums::new(CrcMode::Exact);
+        let mut at = 0;
+        while at < plan.len() {
+            let Ok(mut buffer) = empty.recv() else { return Ok(()) };
+            if (self.stop)() {
+                return Err(MaterializeError::Stopped);
+            }
+            let mut filled = 0;
+            while filled < buffer.len() && at < plan.len() {
+                // Never past the start of a checksum whose range has not been summed.
+                let most = sums.next_stop(at, plan.len()) - at;
+                let room = buffer.get_mut(filled..).unwrap_or_default();
+                let room = room.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+                let slot = buffer.get_mut(filled..filled + room).unwrap_or_default();
+                let read = self.reader.read(plan, &checksums, at, slot)?;
+                sums.add(at, slot.get(..read).unwrap_or_default(), &checksums);
+                filled += read;
+                at += read as u64;
+            }
+            if full.send((buffer, filled)).is_err() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
-    /// Takes in the bytes from `at` on; sums that are complete are noted.
-    fn add(&mut self, at: u64, bytes: &[u8], checksums: &Checksums) {
-        let end = at + bytes.len() as u64;
-        while let Some(range) = self.ranges.get(self.current) {
-            let (low, high) = (range.start.max(at), range.end.min(end));
-            if low < high {
-                // Both lie within `bytes`.
-                self.hasher.update(bytes.get((low - at) as usize..(high - at) as usize).unwrap_or_default());
+    /// Writes blocks until there are no more, and hands back the buffers.
+    fn write(
+        &self,
+        mut output: Output,
+        full: &Receiver<Block>,
+        empty: &Sender<Aligned>,
+    ) -> Result<Output, MaterializeError> {
+        for (buffer, len) in full {
+            if (self.stop)() {
+                return Err(MaterializeError::Stopped);
             }
-            if range.end > end {
-                return;
-            }
-            let hasher = std::mem::take(&mut self.hasher);
-            checksums.note(range.clone(), hasher.finalize());
-            self.current += 1;
+            output.write(buffer.get(..len).unwrap_or_default())?;
+            (self.written)(len as u64);
+            // Nobody takes it after the last block was filled: it is kept for the next file.
+            let _ = empty.send(buffer);
         }
+        Ok(output)
     }
 }
