@@ -18,7 +18,6 @@ use parking_lot::Mutex;
 
 use crate::reader::{ReadError, Reader};
 use crate::view::{View, ViewError, ViewFile};
-use output::Way;
 use staging::Staging;
 use write::{Buffers, Writing};
 
@@ -199,8 +198,7 @@ impl Job<'_> {
         let error = Mutex::new(None);
         let work = || {
             let stop = || failed.load(Ordering::Relaxed) || hooks.stop.load(Ordering::Relaxed);
-            let writing =
-                Writing { reader: self.reader, written: hooks.written, stop: &stop, way: Way::Direct };
+            let writing = Writing { reader: self.reader, written: hooks.written, stop: &stop };
             let mut buffers = Buffers::new();
             while let Some((number, file)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let plan = self.view.plan(*number).map_err(MaterializeError::from);

@@ -13,16 +13,6 @@ use rustix::fs::{AtFlags, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, statx};
 use super::{MaterializeError, failed};
 use crate::aligned::ALIGNMENT;
 
-/// How bytes reach the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Past the page cache, where that is possible.
-    Direct,
-    /// Through it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what files fall back to, forced by tests"))]
-    Cached,
-}
-
 /// A new file.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -34,16 +24,22 @@ pub(super) struct Output {
 
 impl Output {
     /// Makes an empty file.
-    pub(super) fn create(path: &Path, way: Way) -> Result<Self, MaterializeError> {
-        let file = File::create_new(path).map_err(failed("create", path))?;
-        let unit = match way {
-            Way::Direct => direct_unit(&file).filter(|_| set_direct(&file, true).is_ok()),
-            Way::Cached => None,
-        };
-        Ok(Self { file, path: path.to_owned(), unit })
+    pub(super) fn create(path: &Path) -> Result<Self, MaterializeError> {
+        File::create_new(path).map_err(failed("create", path)).map(|file| Self::new(file, path))
     }
 
-    /// Appends bytes. All but the last are as long as the others, so that what follows starts on a boundary again.
+    pub(super) fn new(file: File, path: &Path) -> Self {
+        // Set on the open file: an open for direct I/O that is refused may leave a file behind.
+        let unit = direct_unit(&file).filter(|_| set_direct(&file, true).is_ok());
+        Self { file, path: path.to_owned(), unit }
+    }
+
+    /// Which file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends bytes. Whoever wants direct writes gives a number of bytes that ends on a boundary, save at the end of the file.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), MaterializeError> {
         self.append(bytes).map_err(failed("write", &self.path))
     }
@@ -60,10 +56,7 @@ impl Output {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // Refused only now, as some network file systems do, or no longer aligned after a part of a block was written.
-                Err(error) if error.kind() == ErrorKind::InvalidInput && self.unit.is_some() => {
-                    self.leave_direct()?
-                }
+                Err(error) if self.unit.is_some() && is_refusal(&error) => self.leave_direct()?,
                 Err(error) => return Err(error),
             }
         }
@@ -71,7 +64,7 @@ impl Output {
     }
 
     /// From here on through the page cache.
-    fn leave_direct(&mut self) -> io::Result<()> {
+    pub(super) fn leave_direct(&mut self) -> io::Result<()> {
         self.unit = None;
         set_direct(&self.file, false)
     }
@@ -80,6 +73,12 @@ impl Output {
     pub(super) fn sync(self) -> Result<(), MaterializeError> {
         self.file.sync_all().map_err(failed("sync", &self.path))
     }
+}
+
+/// Whether the write was refused because it is direct: by a file system that finds out only now, or since a part of a block was written and
+/// what remains is not aligned.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
 
 /// What places and lengths of direct writes must be multiples of; `None` where there are none, or they ask for more than our buffers give.
@@ -98,4 +97,67 @@ fn set_direct(file: &File, direct: bool) -> io::Result<()> {
     let mut flags = fcntl_getfl(file)?;
     flags.set(OFlags::DIRECT, direct);
     Ok(fcntl_setfl(file, flags)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::aligned::Aligned;
+
+    fn bytes(len: usize) -> Aligned {
+        let mut bytes = Aligned::new(len);
+        bytes.iter_mut().enumerate().for_each(|(at, byte)| *byte = (at % 251) as u8);
+        bytes
+    }
+
+    fn is_direct(output: &Output) -> bool {
+        fcntl_getfl(&output.file).unwrap().contains(OFlags::DIRECT)
+    }
+
+    #[test]
+    fn only_the_unaligned_end_of_a_file_goes_through_the_page_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut output = Output::create(&path).unwrap();
+        let Some(unit) = output.unit else { return };
+        let wanted = bytes(3 * unit + 1);
+        output.write(&wanted[..2 * unit]).unwrap();
+        assert!(is_direct(&output));
+        output.write(&wanted[2 * unit..]).unwrap();
+        assert!(!is_direct(&output));
+        output.sync().unwrap();
+        assert!(fs::read(&path).unwrap() == *wanted);
+    }
+
+    #[test]
+    fn a_first_write_that_is_refused_goes_the_ordinary_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let wanted = bytes(10_000);
+        let mut output = Output::create(&path).unwrap();
+        // As if this file system took any length, which the first write shows to be wrong.
+        output.unit = output.unit.map(|_| 1);
+        output.write(&wanted[..5]).unwrap();
+        output.write(&wanted[5..]).unwrap();
+        output.sync().unwrap();
+        assert!(fs::read(&path).unwrap() == *wanted);
+    }
+
+    #[test]
+    fn where_direct_io_cannot_be_had_writes_are_ordinary_from_the_start() {
+        let path = Path::new("/dev/null");
+        let mut output = Output::new(File::options().write(true).open(path).unwrap(), path);
+        assert!(output.unit.is_none() && !is_direct(&output));
+        output.write(&bytes(4096)).unwrap();
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let path = Path::new("/dev/full");
+        let mut output = Output::new(File::options().write(true).open(path).unwrap(), path);
+        let error = output.write(&bytes(4096)).unwrap_err().to_string();
+        assert!(error.starts_with("cannot write /dev/full: No space left"), "{error}");
+    }
 }

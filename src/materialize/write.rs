@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use super::output::{Output, Way};
+use super::output::Output;
 use super::sums::Sums;
 use super::{MaterializeError, failed};
 use crate::aligned::Aligned;
 use crate::plan::FilePlan;
-use crate::reader::{BLOCK, Checksums, CrcMode, Reader};
+use crate::reader::{BLOCK, Checksums, CrcMode, ReadError, Reader};
 
 /// Buffers of one job: one being filled, one waiting, one being written.
 const BUFFERS: usize = 3;
@@ -24,8 +24,6 @@ pub(super) struct Writing<'a> {
     pub(super) written: &'a (dyn Fn(u64) + Sync),
     /// Whether to stop.
     pub(super) stop: &'a (dyn Fn() -> bool + Sync),
-    /// How bytes reach the disk.
-    pub(super) way: Way,
 }
 
 /// The buffers of a job, kept from file to file.
@@ -49,7 +47,10 @@ impl Writing<'_> {
         path: &Path,
         buffers: &mut Buffers,
     ) -> Result<(), MaterializeError> {
-        let output = Output::create(path, self.way)?;
+        self.output(plan, Output::create(path)?, buffers)
+    }
+
+    fn output(&self, plan: &FilePlan, output: Output, buffers: &mut Buffers) -> Result<(), MaterializeError> {
         let (full, to_write) = sync_channel(BUFFERS);
         let (empty, to_fill) = channel();
         buffers.0.resize_with(BUFFERS, || Aligned::new(BLOCK));
@@ -58,14 +59,13 @@ impl Writing<'_> {
             let _ = empty.send(buffer);
         }
         let output = thread::scope(|scope| {
-            let write = move || self.write(output, &to_write, &empty);
-            let writer = thread::Builder::new()
-                .spawn_scoped(scope, write)
-                .map_err(failed("start a thread for", path))?;
+            let start = failed("start a thread to write", output.path());
+            let write = move || self.write(output, to_write, &empty);
+            let writer = thread::Builder::new().spawn_scoped(scope, write).map_err(start)?;
             let filled = self.fill(plan, &to_fill, full);
             let output = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             buffers.0.extend(to_fill.try_iter());
-            // The writer first: where it failed, filling merely ended.
+            // The writer's error first: where it has one, filling merely ended early.
             output.and_then(|output| filled.map(|()| output))
         })?;
         output.sync()
@@ -82,22 +82,12 @@ impl Writing<'_> {
         let checksums = Checksums::new(CrcMode::Exact);
         let mut at = 0;
         while at < plan.len() {
-            let Ok(mut buffer) = empty.recv() else { return Ok(()) };
             if (self.stop)() {
                 return Err(MaterializeError::Stopped);
             }
-            let mut filled = 0;
-            while filled < buffer.len() && at < plan.len() {
-                // Never past the start of a checksum whose range has not been summed.
-                let most = sums.next_stop(at, plan.len()) - at;
-                let room = buffer.get_mut(filled..).unwrap_or_default();
-                let room = room.len().min(usize::try_from(most).unwrap_or(usize::MAX));
-                let slot = buffer.get_mut(filled..filled + room).unwrap_or_default();
-                let read = self.reader.read(plan, &checksums, at, slot)?;
-                sums.add(at, slot.get(..read).unwrap_or_default(), &checksums);
-                filled += read;
-                at += read as u64;
-            }
+            let Ok(mut buffer) = empty.recv() else { return Ok(()) };
+            let filled = self.fill_block(plan, at, &mut sums, &checksums, &mut buffer)?;
+            at += filled as u64;
             if full.send((buffer, filled)).is_err() {
                 return Ok(());
             }
@@ -105,11 +95,34 @@ impl Writing<'_> {
         Ok(())
     }
 
+    /// Fills a block with the bytes from `from` on; returns how many there were before the file's end.
+    fn fill_block(
+        &self,
+        plan: &FilePlan,
+        from: u64,
+        sums: &mut Sums,
+        checksums: &Checksums,
+        block: &mut [u8],
+    ) -> Result<usize, ReadError> {
+        let mut filled = 0;
+        while filled < block.len() && from + (filled as u64) < plan.len() {
+            let at = from + filled as u64;
+            // Never past the start of a checksum whose range has not been summed.
+            let most = usize::try_from(sums.next_stop(at, plan.len()) - at).unwrap_or(usize::MAX);
+            let end = filled.saturating_add(most).min(block.len());
+            let slot = block.get_mut(filled..end).unwrap_or_default();
+            let read = self.reader.read(plan, checksums, at, slot)?;
+            sums.add(at, slot.get(..read).unwrap_or_default(), checksums);
+            filled += read;
+        }
+        Ok(filled)
+    }
+
     /// Writes blocks until there are no more, and hands back the buffers.
     fn write(
         &self,
         mut output: Output,
-        full: &Receiver<Block>,
+        full: Receiver<Block>,
         empty: &Sender<Aligned>,
     ) -> Result<Output, MaterializeError> {
         for (buffer, len) in full {
@@ -118,9 +131,12 @@ impl Writing<'_> {
             }
             output.write(buffer.get(..len).unwrap_or_default())?;
             (self.written)(len as u64);
-            // Nobody takes it after the last block was filled: it is kept for the next file.
+            // Where filling ended early nobody takes it, and nothing is lost.
             let _ = empty.send(buffer);
         }
         Ok(output)
     }
 }
+
+#[cfg(test)]
+mod tests;
