@@ -11,10 +11,13 @@ use super::sums::Sums;
 use super::{MaterializeError, failed};
 use crate::aligned::Aligned;
 use crate::plan::FilePlan;
-use crate::reader::{BLOCK, Checksums, CrcMode, ReadError, Reader};
+use crate::reader::{Checksums, CrcMode, ReadError, Reader};
 
-/// Buffers of one job: one being filled, one waiting, one being written.
-const BUFFERS: usize = 3;
+/// Bytes written at a time. Larger ones cost the kernel less, for each of their bytes too; from here on that is hardly to be measured.
+const BLOCK: usize = 8 << 20;
+
+/// Buffers of one job: one being filled, one being written. A third of them gains nothing.
+const BUFFERS: usize = 2;
 
 /// How a file is written.
 pub(super) struct Writing<'a> {

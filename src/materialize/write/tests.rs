@@ -63,7 +63,7 @@ fn files_of_any_length_are_whole_either_way() {
     let dir = tempfile::tempdir().unwrap();
     let mut buffers = Buffers::new();
     let lengths =
-        [0, 1, 4095, 4096, 4097, BLOCK - 4096, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 4096, 5 * BLOCK + 5];
+        [0, 1, 4095, 4096, 4097, BLOCK - 4096, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 4096, 3 * BLOCK + 5];
     for len in lengths {
         let (reader, plan, wanted) = case(len);
         assert_eq!(plan.len(), len as u64);
@@ -94,9 +94,9 @@ fn a_file_that_exists_is_not_written_to() {
 #[test]
 fn it_stops_in_the_middle() {
     let dir = tempfile::tempdir().unwrap();
-    let (reader, plan, wanted) = case(8 * BLOCK);
+    let (reader, plan, wanted) = case(4 * BLOCK);
     for direct in WAYS {
-        for asked in 0..8 {
+        for asked in [0, 1, 3, 7] {
             let path = dir.path().join(format!("{asked}-{direct}"));
             let times = AtomicUsize::new(0);
             let stop = || times.fetch_add(1, Ordering::Relaxed) >= asked;
@@ -105,6 +105,7 @@ fn it_stops_in_the_middle() {
                 .unwrap_err();
             assert!(matches!(error, MaterializeError::Stopped), "{error}");
             assert!(fs::metadata(&path).unwrap().len() < wanted.len() as u64);
+            fs::remove_file(&path).unwrap();
         }
     }
 }
@@ -112,7 +113,7 @@ fn it_stops_in_the_middle() {
 #[test]
 fn an_error_of_the_writer_ends_filling_and_is_what_the_caller_sees() {
     let path = Path::new("/dev/full");
-    let (reader, plan, wanted) = case(8 * BLOCK);
+    let (reader, plan, wanted) = case(4 * BLOCK);
     let mut buffers = Buffers::new();
     let output = Output::new(File::options().write(true).open(path).unwrap(), path);
     let error = writing(&reader, &|| false).output(&plan, output, &mut buffers).unwrap_err();
