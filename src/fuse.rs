@@ -6,6 +6,7 @@
 //! Not here: what the tree shows (`view`), backgrounding and signals (`sys`, `cli`).
 
 mod adapter;
+mod ahead;
 mod attr;
 mod buffer;
 mod control;

@@ -123,6 +123,15 @@ impl FilePlan {
             .map(|(_, segment)| segment)
     }
 
+    /// Where the source bytes end that follow each other from byte `offset` on; `offset` itself where there are none.
+    #[must_use]
+    pub fn stripes_end(&self, offset: u64) -> u64 {
+        let first = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
+        let segments = self.starts.iter().zip(&self.segments).skip(first);
+        let stripes = segments.take_while(|(_, segment)| matches!(segment, Segment::Stripe(_)));
+        stripes.last().map_or(offset, |(start, segment)| (start + segment.bytes()).max(offset))
+    }
+
     /// Bytes of memory that the plan takes, roughly.
     #[must_use]
     pub fn memory(&self) -> usize {
@@ -238,6 +247,18 @@ mod tests {
         assert_eq!(within(5..11), [0; 0]);
         assert_eq!(within(4..11), [6]);
         assert_eq!(within(16..20), [0; 0]);
+    }
+
+    #[test]
+    fn stripes_end_where_something_else_begins() {
+        let ends = [0, 3, 4, 9, 10, 15, 16, 99].map(|offset| plan().stripes_end(offset));
+        assert_eq!(ends, [0, 3, 10, 10, 10, 15, 16, 99]);
+        let mut builder = Builder::new();
+        for start in [0, 100] {
+            builder.stripe(Stripe::contiguous(ObjectId(0), start, 6));
+        }
+        let plan = builder.finish();
+        assert_eq!([0, 5, 6, 12].map(|offset| plan.stripes_end(offset)), [12; 4]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub use checksum::{Checksums, CrcMode};
 
 use crate::cache::Cache;
 use crate::extent::ObjectId;
-use crate::plan::{FilePlan, Read, Segment, SegmentPart, Stripe};
+use crate::plan::{FilePlan, Read, Segment, SegmentPart};
 use crate::store::{Run, Store, StoreError};
 
 /// Why bytes of a planned file cannot be had.
@@ -98,16 +98,17 @@ impl Reader {
         Self::new(Arc::clone(&self.store))
     }
 
-    /// Fails where a source of the file is no longer what was opened.
+    /// Fails where a source of bytes `range` of the file is no longer what was opened.
     ///
     /// # Errors
     /// [`ReadError`]
-    pub fn check(&self, plan: &FilePlan) -> Result<(), ReadError> {
-        let stripes = plan.segments().iter().filter_map(|segment| match segment {
-            Segment::Stripe(stripe) => Some(stripe),
-            _ => None,
-        });
-        let objects: BTreeSet<ObjectId> = stripes.flat_map(Stripe::objects).collect();
+    pub fn check(&self, plan: &FilePlan, range: Range<u64>) -> Result<(), ReadError> {
+        let mut objects = BTreeSet::new();
+        for part in plan.parts(range) {
+            if let Segment::Stripe(stripe) = part.segment {
+                objects.extend(stripe.objects());
+            }
+        }
         objects.into_iter().try_for_each(|object| Ok(self.store.check_unchanged(object)?))
     }
 
@@ -229,7 +230,7 @@ fn zero(out: &mut [u8], to: u64, len: u64) -> Result<(), ReadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Builder, Dim, Piece};
+    use crate::plan::{Builder, Dim, Piece, Stripe};
     use crate::store::MemoryStore;
 
     #[test]

@@ -11,6 +11,7 @@ mod whole;
 mod work;
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -179,6 +180,21 @@ pub trait Tree: Send + Sync + 'static {
     /// Figures of this moment.
     fn status(&self) -> Status {
         Status::default()
+    }
+
+    /// Where the tensor ends that byte `offset` of file `ino` is in; `offset` itself where it is in none.
+    fn tensor_end(&self, ino: Ino, offset: u64) -> u64 {
+        let _ = ino;
+        offset
+    }
+
+    /// Fails where bytes `range` of file `ino`, read earlier, could no longer be read now.
+    ///
+    /// # Errors
+    /// As [`Tree::read`].
+    fn unchanged(&self, ino: Ino, range: Range<u64>) -> Result<(), TreeError> {
+        let _ = (ino, range);
+        Ok(())
     }
 
     /// Fills `buffer` from byte `offset` on and returns how many bytes it got: fewer than asked for only at the end of the file.

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -17,6 +17,7 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::ahead::{Ahead, Found, Part, Task};
 use super::attr::{Owner, file_type};
 use super::buffer::with_buffer;
 use super::control::{self, Control};
@@ -32,7 +33,7 @@ const FORGET: Duration = Duration::ZERO;
 /// Numbers are never given to another node.
 const GENERATION: Generation = Generation(0);
 /// Largest request: more gains nothing, and every thread keeps a buffer of this size.
-const MAX_REQUEST: u32 = 1 << 20;
+pub(super) const MAX_REQUEST: u32 = 1 << 20;
 /// Longest name in bytes, as everywhere on Linux; FUSE itself would let longer ones through.
 const NAME_MAX: usize = 255;
 /// Unit of the sizes that `df` is told.
@@ -53,11 +54,17 @@ const CAPABILITIES: [InitFlags; 7] = [
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
 ];
 
+/// The first number of handles that are read directly; those below are said by the desk.
+const FIRST_DIRECT: u64 = 16;
+
 /// A tree behind the FUSE protocol.
 pub(super) struct Adapter {
     desk: Arc<Desk>,
     owner: Owner,
     directories: OpenDirectories,
+    ahead: Ahead<ReplyData>,
+    /// The last number given to a handle whose reads come here.
+    handles: AtomicU64,
     /// Told to the outside when the kernel hangs up.
     over: Arc<AtomicBool>,
 }
@@ -65,7 +72,8 @@ pub(super) struct Adapter {
 impl Adapter {
     pub(super) fn new(tree: Arc<dyn Tree>, owner: Owner, warn: Warn, over: Arc<AtomicBool>) -> Self {
         let directories = OpenDirectories::default();
-        Self { desk: Arc::new(Desk::new(tree, warn)), owner, directories, over }
+        let (ahead, handles) = (Ahead::default(), AtomicU64::new(FIRST_DIRECT - 1));
+        Self { desk: Arc::new(Desk::new(tree, warn)), owner, directories, ahead, handles, over }
     }
 
     fn ask<T>(&self, question: impl FnOnce(&dyn Tree) -> Result<T, TreeError>) -> Result<T, Errno> {
@@ -85,6 +93,19 @@ impl Adapter {
             }
             Ok(got.min(buffer.len()))
         })
+    }
+
+    /// Gathers what will be asked for next, and answers it where it was asked for meanwhile.
+    fn read_ahead(&self, ino: INodeNo, task: Option<Task>) {
+        let Some(mut task) = task else { return };
+        let filled = self.fill(ino, task.part.offset, &mut task.buffer[..task.part.size as usize]);
+        if let Some((buffer, got, reply)) = self.ahead.finish(task, filled.as_ref().ok().copied()) {
+            match filled {
+                Ok(_) => reply.data(buffer.get(..got).unwrap_or_default()),
+                Err(errno) => reply.error(errno),
+            }
+            self.ahead.give_back(buffer);
+        }
     }
 
     /// How long the kernel may keep the attributes of a node.
@@ -214,7 +235,8 @@ impl Filesystem for Adapter {
         }
         match self.ask(|tree| tree.io_mode(Ino(ino.0))) {
             Ok(IoMode::Direct) => {
-                reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH)
+                let handle = FileHandle(self.handles.fetch_add(1, Ordering::Relaxed) + 1);
+                reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
             Ok(IoMode::Cached) => Desk::open_cached(&self.desk, Ino(ino.0), reply),
             Err(errno) => reply.error(errno),
@@ -231,6 +253,7 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        self.ahead.closed(handle.0);
         self.desk.closed(Ino(ino.0), handle);
         reply.ok();
     }
@@ -239,17 +262,52 @@ impl Filesystem for Adapter {
         &self,
         _: &Request,
         ino: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         offset: u64,
         size: u32,
         _: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        with_buffer(size as usize, |buffer| match self.fill(ino, offset, buffer) {
-            Ok(got) => reply.data(&buffer[..got]),
-            Err(errno) => reply.error(errno),
-        });
+        let part = Part { handle: handle.0, offset, size };
+        // The kernel reads ahead by itself for files that it keeps pages of.
+        let next = |got: usize| {
+            // The kernel reads ahead by itself for files that it keeps pages of.
+            let is_whole = handle.0 >= FIRST_DIRECT && got == size as usize;
+            is_whole.then(|| {
+                let end = self.desk.tree().tensor_end(Ino(ino.0), offset + u64::from(size));
+                self.ahead.next(part, end)
+            })?
+        };
+        match self.ahead.take(part, reply) {
+            Found::HandedOver => {}
+            Found::Ready(buffer, got, reply) => {
+                let range = offset..offset + got as u64;
+                match self.ask(|tree| tree.unchanged(Ino(ino.0), range)) {
+                    Ok(()) => {
+                        let next = next(got);
+                        reply.data(buffer.get(..got).unwrap_or_default());
+                        self.ahead.give_back(buffer);
+                        self.read_ahead(ino, next);
+                    }
+                    Err(errno) => reply.error(errno),
+                }
+            }
+            Found::Nothing(reply) => {
+                let next = with_buffer(size as usize, |buffer| match self.fill(ino, offset, buffer) {
+                    Ok(got) => {
+                        let next = next(got);
+                        reply.data(&buffer[..got]);
+                        next
+                    }
+                    Err(errno) => {
+                        reply.error(errno);
+                        None
+                    }
+                });
+                self.read_ahead(ino, next);
+            }
+        }
     }
 
     /// Files have no holes.

@@ -210,7 +210,7 @@ mod tests {
         std::fs::write(&path, &source[1..]).unwrap();
         let read = reader.read(&plan, &Checksums::new(CrcMode::Zero), 4, &mut [0; 1000]);
         assert!(matches!(read, Err(ReadError::Store(crate::store::StoreError::Changed { .. }))));
-        assert!(reader.check(&plan).is_err());
+        assert!(reader.check(&plan, 0..plan.len()).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -230,7 +231,7 @@ impl Views {
             return None;
         }
         // What is kept of a source that has changed since is what it was. Who opens it now is told by the reads.
-        let kept = cache.file(key).filter(|_| self.reader.check(plan).is_ok());
+        let kept = cache.file(key).filter(|_| self.reader.check(plan, 0..plan.len()).is_ok());
         kept.or_else(|| {
             let assemble =
                 |progress: &_| whole::assemble(&self.reader, plan, &file.checksums, cache, key, progress);
@@ -364,6 +365,19 @@ impl Tree for Views {
             cache: self.settings.cache.stats().into(),
             assembling: self.work.list(),
         }
+    }
+
+    fn tensor_end(&self, ino: Ino, offset: u64) -> u64 {
+        let Ok(node) = self.node(ino) else { return offset };
+        let NodeKind::File(file) = &node.kind else { return offset };
+        self.plan(ino, file).map_or(offset, |plan| plan.stripes_end(offset))
+    }
+
+    fn unchanged(&self, ino: Ino, range: Range<u64>) -> Result<(), TreeError> {
+        let node = self.node(ino)?;
+        let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
+        let plan = self.plan(ino, file)?;
+        self.reader.check(&plan, range).map_err(read_error)
     }
 
     fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, TreeError> {
