@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -76,14 +77,37 @@ def daemon_cpu(mount):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def memory_fields(pid):
+    """What the kernel tells of a process's memory, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = (line.split() for line in lines if line.startswith(("VmHWM", "Rss")))
+    return {name.rstrip(":"): int(kb) / 1000 for name, kb, *_ in fields}
+
+
 def peak_memory(mount):
-    """Peak resident memory of a mount's process in MB, and what of it now is not pages of mapped files."""
-    fields = {}
-    for line in Path(f"/proc/{status(mount)['pid']}/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        fields[name] = value.split()
-    kb = lambda name: int(fields[name][0])  # noqa: E731
-    return kb("VmHWM") / 1000, (kb("RssAnon") + kb("RssShmem")) / 1000
+    """Peak resident memory of a mount's process in MB."""
+    return memory_fields(status(mount)["pid"])["VmHWM"]
+
+
+class PeakOwn:
+    """`with PeakOwn(mount) as peak:` samples the memory of a mount's process without pages of mapped files; `peak.mb` is the most seen."""
+
+    def __init__(self, mount):
+        self.pid, self.mb, self.over = status(mount)["pid"], 0, threading.Event()
+        self.thread = threading.Thread(target=self.sample)
+
+    def sample(self):
+        while not self.over.wait(0.01):
+            fields = memory_fields(self.pid)
+            self.mb = max(self.mb, fields["RssAnon"] + fields["RssShmem"])
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
 
 
 class Sample:

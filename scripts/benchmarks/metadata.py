@@ -35,7 +35,7 @@ def metadata(source, optimizer, repeats):
                 read_first(path / manifest.rank_files(path)[-1])
                 first.append(time.perf_counter() - begin)
                 walk(path)
-                memory.append(peak_memory(path)[0])
+                memory.append(peak_memory(path))
         table.row(f"`mount` as {name} until it returns", live, limit=1)
         table.row(f"{name}: start of `mount` to first tensor read", first, limit=2)
         table.row(f"{name}: daemon's peak RSS after reading from every file", memory, "MB", limit=150)
@@ -53,7 +53,7 @@ def model(source, repeats):
             begin = time.perf_counter()
             with Mount(source, *flags) as path:
                 live.append(time.perf_counter() - begin)
-                memory.append(peak_memory(path)[0])
+                memory.append(peak_memory(path))
         table.row(f"`mount` {name} until it returns", live, limit=limits[0])
         table.row(f"{name}: daemon's peak RSS", memory, "MB", limit=limits[1])
 

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
+use parking_lot::Mutex;
+
 use super::work::Progress;
 use crate::cache::{Cache, FileKey};
 use crate::plan::{FilePlan, Piece, Segment, Stripe};
@@ -63,6 +65,8 @@ pub(super) fn assemble(
     let reserved = cache.new_file(plan.len())?;
     let file = reserved.file()?;
     let reader = reader.without_cache();
+    // The kernel lets one thread at a time write to a file, and has the others spin. Here they sleep, and gather meanwhile.
+    let writing = Mutex::new(());
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let work = || {
         let mut block = vec![0; HUGE_PAGE];
@@ -72,7 +76,10 @@ pub(super) fn assemble(
                 return;
             }
             let read = reader.read(plan, checksums, at, &mut block).ok();
-            let written = read.and_then(|read| file.write_at(at, block.get(..read)?).ok());
+            let written = read.and_then(|read| {
+                let _turn = writing.lock();
+                file.write_at(at, block.get(..read)?).ok()
+            });
             failed.fetch_or(written.is_none(), Relaxed);
             progress.add(HUGE_PAGE as u64);
         }
