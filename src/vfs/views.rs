@@ -3,6 +3,8 @@
 //! Files are laid out when their size is first asked for. Plans are kept in a bounded number and made again when needed.
 
 use std::collections::BTreeMap;
+mod opening;
+
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,15 +16,13 @@ use parking_lot::RwLock;
 use super::opens::Opens;
 use super::plans::Plans;
 use super::table::{Node, NodeKind, Table};
-use super::whole;
 use super::work::Work;
 use super::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, Warmed};
-use crate::cache::{Cache, FileKey};
+use crate::cache::Cache;
 use crate::layout::{Layout, LayoutSpec};
 use crate::plan::FilePlan;
 use crate::reader::{Checksums, CrcMode, ReadError, Reader};
 use crate::store::StoreError;
-use crate::sys::memory_file::MemoryFile;
 use crate::view::{Conversions, Format, View, ViewError};
 
 /// What a mount shows.
@@ -48,9 +48,6 @@ pub struct Settings {
     /// Where reasons go that an errno cannot tell.
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
 }
-
-/// Bytes after which somebody who waits for a file to be warm is told how far it is.
-const WARM_STEP: usize = 64 << 20;
 
 /// The tree of a mount.
 pub struct Views {
@@ -218,27 +215,6 @@ impl Views {
         Ok(plan)
     }
 
-    /// The file whole in memory: as it is kept, or assembled now if that is worth it.
-    fn whole(
-        &self,
-        ino: Ino,
-        file: &ViewFile,
-        plan: &FilePlan,
-        worth_it: impl FnOnce() -> bool,
-    ) -> Option<Arc<MemoryFile>> {
-        let (cache, key) = (&self.settings.cache, FileKey(ino.0));
-        if !cache.could_keep(plan.len()) {
-            return None;
-        }
-        // What is kept of a source that has changed since is what it was. Who opens it now is told by the reads.
-        let kept = cache.file(key).filter(|_| self.reader.check(plan, 0..plan.len()).is_ok());
-        kept.or_else(|| {
-            let assemble =
-                |progress: &_| whole::assemble(&self.reader, plan, &file.checksums, cache, key, progress);
-            worth_it().then(|| self.work.run(ino, plan.len(), assemble)).flatten()
-        })
-    }
-
     fn attr_of(&self, node: &Node) -> Result<Attr, TreeError> {
         let (kind, size, links) = match &node.kind {
             NodeKind::Directory => (Kind::Directory, 0, self.table.read().links(node)),
@@ -315,18 +291,7 @@ impl Tree for Views {
     }
 
     fn open(&self, ino: Ino, passes: bool) -> Result<Opened, TreeError> {
-        let mode = self.io_mode(ino)?;
-        if mode == IoMode::Direct || !self.settings.cache.is_on() {
-            return Ok(mode.into());
-        }
-        let node = self.node(ino)?;
-        let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
-        let plan = self.plan(ino, file)?;
-        Ok(self.opens.open(ino, || {
-            let worth_it = || whole::is_in_memory(&plan, &**self.reader.store());
-            let whole = passes.then(|| self.whole(ino, file, &plan, worth_it)).flatten();
-            whole.map_or(Opened::Cached, Opened::Whole)
-        }))
+        self.open_file(ino, passes)
     }
 
     fn close(&self, ino: Ino) {
@@ -334,26 +299,7 @@ impl Tree for Views {
     }
 
     fn warm(&self, ino: Ino, passes: bool) -> Result<Warmed, TreeError> {
-        let node = self.node(ino)?;
-        let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
-        let plan = self.plan(ino, file)?;
-        if self.io_mode(ino)? == IoMode::Direct {
-            return self.work.run(ino, plan.len(), |progress| {
-                for at in (0..plan.len()).step_by(WARM_STEP) {
-                    self.reader.warm(&plan, at..at + WARM_STEP as u64).map_err(read_error)?;
-                    progress.add(WARM_STEP as u64);
-                }
-                Ok(Warmed::Source)
-            });
-        }
-        // What is kept already stays: to let it go for this would make warming many files a circle.
-        let has_room = || self.settings.cache.has_room(plan.len());
-        let opened = self.opens.open(ino, || {
-            let whole = passes.then(|| self.whole(ino, file, &plan, has_room)).flatten();
-            whole.map_or(Opened::Cached, Opened::Whole)
-        });
-        self.opens.close(ino);
-        Ok(if matches!(opened, Opened::Whole(_)) { Warmed::Whole } else { Warmed::Nothing })
+        self.warm_file(ino, passes)
     }
 
     fn status(&self) -> Status {
