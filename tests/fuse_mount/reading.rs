@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
+use ckpt_fs::aligned::Aligned;
+
 use crate::fixture::mounted;
 use crate::tree::{BIG, MANY, MODIFIED, bytes};
 
@@ -224,4 +226,56 @@ fn print_rate(label: &str, buffer: &mut [u8], path: &Path) {
     let started = std::time::Instant::now();
     while file.read(buffer).unwrap() > 0 {}
     println!("{label}: {:.2} GB/s", BIG as f64 / started.elapsed().as_secs_f64() / 1e9);
+}
+
+#[test]
+fn long_reads_are_the_same_whoever_reads_beside_them() {
+    let Some(fixture) = mounted() else { return };
+    let shared = File::open(fixture.path("big.bin")).unwrap();
+    std::thread::scope(|scope| {
+        for reader in 0..8u64 {
+            let (fixture, shared) = (&fixture, &shared);
+            scope.spawn(move || {
+                let own = File::open(fixture.path("big.bin")).unwrap();
+                let file = if reader % 2 == 0 { &own } else { shared };
+                let mut at = reader * 3_333_333;
+                // What stands before a tensor, then the tensor: whole, and in pieces that are no parts of it.
+                for len in [4096, 16 << 20, 1 << 20, 1 << 20, 1 << 20, 777, 3 << 20, (2 << 20) + 5] {
+                    let mut out = vec![0; len];
+                    file.read_exact_at(&mut out, at).unwrap();
+                    assert!(out == bytes(9, at, len), "reader {reader}, {len} bytes at {at}");
+                    at += len as u64;
+                }
+            });
+        }
+    });
+    // At the end of the file too.
+    let mut out = vec![0; 4 << 20];
+    let (whole, from) = ((4 << 20) - 100, BIG - (4 << 20) + 100);
+    assert_eq!(shared.read_at(&mut out, from).unwrap(), whole);
+    assert!(out[..whole] == bytes(9, from, whole));
+}
+
+#[test]
+fn what_was_read_ahead_is_not_served_when_the_source_changed_since() {
+    let Some(fixture) = mounted() else { return };
+    let file = File::open(fixture.path("bad/changes")).unwrap();
+    let part = 1 << 20;
+    // Into memory that starts off a page the kernel would ask for it in two pieces.
+    let mut out = Aligned::new(part);
+    for at in [0, part as u64] {
+        file.read_exact_at(&mut out, at).unwrap();
+        assert!(*out == bytes(26, at, part));
+    }
+    let mut at = 2 * part as u64;
+    let error = loop {
+        // A part that was asked for before it was ready is fresh; one that lay ready is not.
+        match file.read_exact_at(&mut out, at) {
+            Ok(()) => assert!(*out == bytes(26, at, part)),
+            Err(error) => break error,
+        }
+        at += part as u64;
+        assert!(at < 64 << 20, "nothing was read ahead");
+    };
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE));
 }

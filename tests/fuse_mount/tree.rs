@@ -1,6 +1,7 @@
 //! A tree in memory with files of odd sizes, deterministic bytes, and some that fail in every way there is.
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use ckpt_fs::vfs::{Attr, DirEntry, Ino, IoMode, Kind, Tree, TreeError};
@@ -11,6 +12,9 @@ pub(crate) const MODIFIED: Duration = Duration::new(1_700_000_000, 123_456_789);
 pub(crate) const MANY: u64 = 3000;
 /// Size of `/big.bin`.
 pub(crate) const BIG: u64 = 1 << 30;
+
+/// Bytes of each tensor: no multiple of anything.
+const TENSOR: u64 = 5 * (1 << 20) + 777;
 
 /// How a node behaves.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,12 +27,14 @@ enum Behaviour {
     Panics,
     /// Answers with fewer bytes than it has.
     Short,
+    /// Reads well, and is never what it was before.
+    Changes,
     /// Cannot be laid out: no attributes.
     Broken,
 }
 
 /// Number, parent, name, size, behaviour.
-const NODES: [(u64, u64, &str, u64, Behaviour); 16] = [
+const NODES: [(u64, u64, &str, u64, Behaviour); 17] = [
     (1, 1, "", 0, Behaviour::Directory),
     (2, 1, "iter_0000100", 0, Behaviour::Directory),
     (3, 2, "mp_rank_00", 0, Behaviour::Directory),
@@ -45,6 +51,7 @@ const NODES: [(u64, u64, &str, u64, Behaviour); 16] = [
     (22, 20, "fails", 10_000, Behaviour::Fails),
     (23, 20, "panics", 10_000, Behaviour::Panics),
     (24, 20, "short", 10_000, Behaviour::Short),
+    (26, 20, "changes", 64 << 20, Behaviour::Changes),
 ];
 /// Listed in `/bad`, but without attributes.
 const BROKEN: (u64, u64, &str, u64, Behaviour) = (25, 20, "broken", 0, Behaviour::Broken);
@@ -158,6 +165,17 @@ impl Tree for FakeTree {
             Behaviour::Directory => Err(TreeError::IsDirectory),
             Behaviour::Cached => Ok(IoMode::Cached),
             _ => Ok(IoMode::Direct),
+        }
+    }
+
+    fn tensor_end(&self, _: Ino, offset: u64) -> u64 {
+        offset.next_multiple_of(TENSOR)
+    }
+
+    fn unchanged(&self, ino: Ino, _: Range<u64>) -> Result<(), TreeError> {
+        match Self::node(ino)?.behaviour {
+            Behaviour::Changes => Err(TreeError::Stale("source/mp_rank_00: changed since".into())),
+            _ => Ok(()),
         }
     }
 
