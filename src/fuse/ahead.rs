@@ -15,8 +15,12 @@ use crate::aligned::Aligned;
 /// Answers held at a time, a megabyte each.
 const MOST_ANSWERS: usize = 16;
 
-/// Requests of this size are parts of larger reads.
-pub(super) const PART: u32 = super::adapter::MAX_REQUEST;
+/// As much is gathered ahead at a time, the most that the kernel asks for.
+const PART: u32 = super::adapter::MAX_REQUEST;
+
+/// Requests from this size on are parts of larger reads. The first one of a read is smaller than the others where the reader's memory does
+/// not begin with a page.
+const LARGE: u32 = PART / 2;
 
 /// Part of a file, as one open handle asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +105,7 @@ impl<R> Ahead<R> {
         let mut state = self.state.lock();
         let from = part.offset + u64::from(part.size);
         let is_sequential = state.ends.insert(part.handle, from) == Some(part.offset);
-        if !is_sequential || part.size != PART {
+        if !is_sequential || part.size < LARGE {
             return None;
         }
         // A loader reads a tensor at a time, and something else before the next one.
@@ -259,6 +263,15 @@ mod tests {
         // It ends with the part that was read: there is nothing to gather.
         let next = Part { handle: 1, offset: 4096 + SIZE, size: PART };
         assert!(ahead.next(next, 4096 + 2 * SIZE).is_none());
+    }
+
+    #[test]
+    fn a_read_into_memory_off_a_page_is_read_ahead_from_its_first_request() {
+        let ahead = Ahead::<u32>::default();
+        ahead.next(Part { handle: 1, offset: 0, size: 4096 }, FAR);
+        let short = PART - 64;
+        let task = ahead.next(Part { handle: 1, offset: 4096, size: short }, FAR).unwrap();
+        assert_eq!(task.part, Part { handle: 1, offset: 4096 + u64::from(short), size: PART });
     }
 
     #[test]
