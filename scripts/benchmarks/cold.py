@@ -2,9 +2,8 @@
 
 import threading
 import time
-from pathlib import Path
 
-from .common import Mount, Table, alternate, cool, load, size, status
+from .common import Mount, Table, alternate, cool, load, size, storage_reads
 
 
 def rows(python, repeats, source):
@@ -45,9 +44,3 @@ def eight_readers(python, repeats, source):
             ratios.append((storage_reads(path) - before) / size(path))
     table.row("time until all have loaded", walls)
     table.row("bytes read from storage / bytes served", ratios, "x", 1.1)
-
-
-def storage_reads(mount):
-    """Bytes that the process of a mount has had fetched from storage."""
-    lines = Path(f"/proc/{status(mount)['pid']}/io").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])

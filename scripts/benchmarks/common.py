@@ -1,6 +1,7 @@
 """What every benchmark needs: tables with medians and spreads, pairs measured one after the other, CPU seconds of reader and daemon."""
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -8,15 +9,18 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "python"))
+from cgroups import memory_group, memory_root  # noqa: E402, F401
 from support import Mount, binary, manifest  # noqa: E402, F401
 
 LOADER = Path(__file__).with_name("loader.py")
+LOADER_INPUT = threading.Lock()
 
 
 def torch_python():
@@ -77,6 +81,12 @@ def daemon_cpu(mount):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def storage_reads(mount):
+    """Bytes that the process of a mount has had fetched from storage."""
+    lines = Path(f"/proc/{status(mount)['pid']}/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
+
+
 def memory_fields(pid):
     """What the kernel tells of a process's memory, in MB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -121,10 +131,26 @@ class Sample:
         return self.cpu / self.bytes * 1e9
 
 
+@functools.cache
+def loader(python):
+    """The process that loads; it ends with this one, when its input does."""
+    return subprocess.Popen([python, LOADER], stdin=subprocess.PIPE, text=True)
+
+
 def load(python, how, root, mount=None):
     """Loads everything below `root` in a process of its own, as loader.py knows `how`. `mount`: whose daemon's CPU time to add."""
-    before = daemon_cpu(mount) if mount else 0.0
-    wall, cpu, count = json.loads(run(python, LOADER, how, root))
+    server = loader(python)
+    with tempfile.TemporaryDirectory(prefix="ckpt-fs-bench-") as directory:
+        fifo = Path(directory) / "answer"
+        os.mkfifo(fifo)
+        before = daemon_cpu(mount) if mount else 0.0
+        with LOADER_INPUT:
+            server.stdin.write(json.dumps([how, str(root), str(fifo)]) + "\n")
+            server.stdin.flush()
+        answer = fifo.read_text()
+    if not answer:
+        sys.exit(f"bench: cannot load {root} ({how})")
+    wall, cpu, count = json.loads(answer)
     return Sample(wall, cpu + (daemon_cpu(mount) - before if mount else 0.0), count)
 
 

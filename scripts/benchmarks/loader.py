@@ -1,6 +1,7 @@
-"""A process that loads checkpoint files one way, and prints seconds, CPU seconds and bytes.
+"""Loads checkpoint files one way in a new process, and tells seconds, CPU seconds and bytes.
 
-usage: loader.py HOW DIRECTORY
+Takes lines of JSON, [HOW, DIRECTORY, FIFO], and answers each through its FIFO. Torch is imported once, which takes seconds; every load has
+a process of its own, forked, so that none loads into memory that another one made ready.
 
   read        preads of 16 MiB, each into memory that was not touched before
   stream      preads of 1 MiB into the same memory
@@ -12,6 +13,7 @@ usage: loader.py HOW DIRECTORY
 import json
 import mmap
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -52,32 +54,42 @@ def tensors(value):
 
 
 def loaders():
-    """By torch; made only where it is wanted, because importing it takes seconds."""
+    """How every HOW loads one file."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "python"))
     import standins
     import torch
     from safetensors.torch import load_file
 
     standins.install()
-    torch.ones(1 << 20).clone()
     return {
+        "read": read,
+        "stream": stream,
         "torch": lambda path: torch.load(path, weights_only=False),
         "torchmap": lambda path: [t.clone() for t in tensors(torch.load(path, weights_only=False, mmap=True))],
         "safetensors": lambda path: [t.clone() for t in tensors(load_file(path))],
     }
 
 
-def main():
-    how, root = sys.argv[1], Path(sys.argv[2])
+def measured(load, root):
     files = sorted(path for path in root.rglob("*") if path.suffix in (".pt", ".safetensors"))
-    plain = {"read": read, "stream": stream}
-    load = plain[how] if how in plain else loaders()[how]
     count = sum(path.stat().st_size for path in files)
     cpu, begin = sum(os.times()[:2]), time.perf_counter()
     # Nothing is freed meanwhile: a process of a real run loads once, into memory that is fresh from the kernel.
     kept = [load(path) for path in files]
-    print(json.dumps([time.perf_counter() - begin, sum(os.times()[:2]) - cpu, count]))
+    result = [time.perf_counter() - begin, sum(os.times()[:2]) - cpu, count]
     del kept
+    return result
+
+
+def main():
+    known = loaders()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        how, root, fifo = json.loads(line)
+        if os.fork() == 0:
+            with open(fifo, "w") as answer:
+                json.dump(measured(known[how], Path(root)), answer)
+            os._exit(0)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import threading
 
-from .common import Mount, PeakOwn, Table, alternate, binary, load, run, status, warm
+from .common import Mount, PeakOwn, Table, alternate, binary, cool, load, memory_group, memory_root, run, size, status, storage_reads, warm
 
 
 def rows(python, repeats, source, work):
@@ -99,6 +99,34 @@ def many_readers(python, repeats, source):
     pairs = alternate(repeats, lambda: measured("0"), lambda: measured("1GiB"))
     table.pairs(pairs, None, "--cache-size 0", "--cache-size 1GiB")
     table.row("tiles found in the cache", [ours.hits for _, ours in pairs], "")
+
+
+def little_memory(python, repeats, source):
+    """A rank that is loaded again where the page cache cannot hold what its slices lie in, as on a small node or one that does other work."""
+    flags = ("--tp", 8, "--pp", 1)
+    megabytes = max(64, size(source) // 10_000_000)
+    title = f"The third load of a rank of TP8, the mount in a memory group of {megabytes} MB, runs of 512 B and 2 KiB"
+    read = {"0": [], "1GiB": []}
+
+    def measured(cache):
+        with memory_group(megabytes * 1_000_000) as group, Mount(source, *flags, "--cache-size", cache) as path:
+            group.add(status(path)["pid"])
+            cool(source)
+            home = path / "iter_0000100" / "mp_rank_03"
+            for _ in range(3):
+                before = storage_reads(path)
+                sample = load(python, "read", home, path)
+            read[cache].append((storage_reads(path) - before) / sample.bytes)
+            return sample
+
+    if memory_root() is None:
+        print(f"\n### {title}\n\nNot measured: memory groups need root.")
+        return
+    table = Table(title)
+    pairs = alternate(repeats, lambda: measured("0"), lambda: measured("1GiB"))
+    table.pairs(pairs, None, "--cache-size 0", "--cache-size 1GiB")
+    for cache, ratios in read.items():
+        table.row(f"bytes read from storage / bytes served, --cache-size {cache}", ratios, "x")
 
 
 def memory(python, source, flags, cache_mb, title):
