@@ -16,6 +16,7 @@ mod table;
 mod unmount;
 mod verify;
 mod warmup;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Ls(args) => ls::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Digest(args) => digest::run(args),
+        Command::Watch(args) => watch::run(args),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -1,8 +1,10 @@
 //! Writes a view to disk: whole or not at all, with true checksums.
 //!
-//! Files are written to a directory beside the destination, synced, and renamed into place at the end. Not here: progress bars (`cli`).
+//! Files are written to a directory beside the destination, synced, and renamed into place at the end. What a stopped run left there can be gone
+//! on with, byte for byte compared. Not here: progress bars (`cli`).
 
 mod output;
+mod resume;
 mod staging;
 mod sums;
 mod write;
@@ -32,6 +34,8 @@ pub struct Job<'a> {
     pub destination: &'a Path,
     /// Replace a destination that is not empty.
     pub overwrite: bool,
+    /// Go on with what a run left behind that was stopped, and leave it behind again if this one is.
+    pub resume: bool,
     /// Tensor-parallel ranks to write; all where `None`.
     pub tp_ranks: Option<BTreeSet<u32>>,
     /// Pipeline stages to write; all where `None`.
@@ -150,10 +154,12 @@ impl Job<'_> {
             .iter()
             .map(|(number, _)| Ok(self.view.plan(*number)?.plan.len()))
             .collect::<Result<_, ViewError>>()?;
-        let bytes = sizes.iter().sum();
-        let staging =
-            Staging::prepare(self.destination, sources, self.overwrite, &|path| self.may_go(&files, path))?;
-        staging.check_space(bytes)?;
+        let bytes: u64 = sizes.iter().sum();
+        let may_go = |path: &str| self.may_go(&files, path);
+        let staging = Staging::prepare(self.destination, sources, self.overwrite, self.resume, &may_go)?;
+        let there =
+            resume::clean(staging.path(), &files.iter().map(|(_, file)| Path::new(&file.path)).collect())?;
+        staging.check_space(bytes.saturating_sub(there))?;
         (hooks.total)(bytes);
         make_directories(&files, staging.path())?;
         self.write_all(&files, staging.path(), hooks)?;
@@ -198,7 +204,8 @@ impl Job<'_> {
         let error = Mutex::new(None);
         let work = || {
             let stop = || failed.load(Ordering::Relaxed) || hooks.stop.load(Ordering::Relaxed);
-            let writing = Writing { reader: self.reader, written: hooks.written, stop: &stop };
+            let writing =
+                Writing { reader: self.reader, resume: self.resume, written: hooks.written, stop: &stop };
             let mut buffers = Buffers::new();
             while let Some((number, file)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let plan = self.view.plan(*number).map_err(MaterializeError::from);
@@ -213,7 +220,8 @@ impl Job<'_> {
         };
         thread::scope(|scope| {
             for _ in 1..self.jobs.min(files.len()) {
-                scope.spawn(work);
+                // Where there can be no more threads, fewer do the work.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
             }
             work();
         });
@@ -230,7 +238,12 @@ fn make_directories(files: &[Numbered<'_>], into: &Path) -> Result<(), Materiali
         .collect();
     for directory in directories {
         let path = into.join(directory);
-        fs::create_dir(&path).map_err(failed("make", &path))?;
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed("make", &path)(error));
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -8,5 +8,6 @@ pub mod limits;
 pub mod mapping;
 pub mod memory;
 pub mod memory_file;
+pub mod memory_left;
 pub mod residency;
 pub mod signals;

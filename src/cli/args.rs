@@ -45,6 +45,18 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Print fingerprints of the weights and of the optimizer that do not depend on the layout
     Digest(DigestArgs),
+    /// Take a mount away when standard input ends and its process is gone: what `mount --auto-unmount` starts
+    #[command(name = WATCH, hide = true)]
+    Watch(WatchArgs),
+}
+
+/// Name of the command that watches a mount.
+pub(crate) const WATCH: &str = "watch-mount";
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Where it is mounted
+    pub(crate) mountpoint: PathBuf,
 }
 
 /// Which checkpoint.
@@ -190,6 +202,10 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "ID", help_heading = "Mount")]
     pub(crate) gid: Option<u32>,
 
+    /// Take the mount away also when its process is killed: a small process waits for that
+    #[arg(long, help_heading = "Mount")]
+    pub(crate) auto_unmount: bool,
+
     /// Mount options as mount(8) takes them
     #[arg(short = 'o', value_name = "OPT,OPT=VALUE", value_delimiter = ',', help_heading = "Mount")]
     pub(crate) options: Vec<String>,
@@ -275,6 +291,11 @@ pub(crate) struct MaterializeArgs {
     /// way is named and kept
     #[arg(long, help_heading = "Output")]
     pub(crate) overwrite: bool,
+
+    /// Go on with what a run with the same destination left behind that was killed, or stopped with this flag: bytes on disk that are as
+    /// they should be are compared, not written again
+    #[arg(long, help_heading = "Output")]
+    pub(crate) resume: bool,
 
     /// Write only these tensor-parallel ranks, e.g. 0,1,4-7: a partial checkpoint, in a directory of its own
     #[arg(long, value_name = "RANKS", alias = "tensor-generate-layer", help_heading = "Output")]

@@ -20,6 +20,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
         reader: &opened.reader,
         destination: &args.destination,
         overwrite: args.overwrite,
+        resume: args.resume,
         tp_ranks,
         pp_ranks,
         jobs: jobs(args.jobs),

@@ -4,13 +4,14 @@ use std::fs;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::ChildStdin;
 use std::sync::Arc;
 
 use super::args::{CrcChoice, IoChoice, MountArgs};
 use super::error::{CliError, Exit};
 use super::log::{Level, Log};
 use super::open::Opened;
-use super::{layout, open};
+use super::{layout, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, MountOptions, Mounted, Warn, mount};
@@ -18,6 +19,7 @@ use crate::reader::{CrcMode, Reader};
 use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
 use crate::sys::memory_file::MemoryFiles;
+use crate::sys::memory_left;
 use crate::sys::signals::Signals;
 use crate::vfs::{IoMode, Settings, Shape, Views};
 
@@ -46,8 +48,8 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
         Role::Child(notifier) => {
             // Only here: an interrupt still ends the parent while it waits, and then nobody hears that the mount is ready.
             let signals = block_signals()?;
-            let mounted = match start(args, spec, &log) {
-                Ok(mounted) => mounted,
+            let serving = match start(args, spec, &log) {
+                Ok(serving) => serving,
                 Err(error) => {
                     eprintln!("ckpt-fs: {}", super::error::harmless(&error.to_string()));
                     let exit = error.exit();
@@ -59,7 +61,7 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
             notifier
                 .ready(log.file())
                 .map_err(|source| CliError::System { what: "write to the log file", source })?;
-            serve(mounted, signals, log)
+            serve(serving, signals, log)
         }
     }
 }
@@ -69,7 +71,7 @@ fn block_signals() -> Result<Signals, CliError> {
 }
 
 /// Opens the source, lays out the root, mounts it.
-fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -> Result<Mounted, CliError> {
+fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -> Result<Serving, CliError> {
     let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
     refuse_to_hide_the_source(args, &opened)?;
     let shape = match &spec {
@@ -96,6 +98,7 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
         log: log.warner(),
     };
     let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
+    let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
     if let (Some(spec), Shape::One(_, layout)) = (&spec, &shape) {
         opened.say_how_experts_are_cut(spec, layout);
@@ -105,11 +108,25 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     layout.map_or(Ok(()), |layout| opened.say_what_to_run_with(layout))?;
     say_what_is_mounted(&args.mountpoint, &shape, &opened);
     memory::give_back();
-    Ok(mounted)
+    Ok(Serving { mounted, watcher })
 }
 
-/// What was assembled is kept here. Whole files only where there is a place for them that the kernel can be handed.
-fn cache(budget: u64) -> Arc<Cache> {
+/// A mount, and the process that watches it where there is one.
+struct Serving {
+    mounted: Mounted,
+    watcher: Option<ChildStdin>,
+}
+
+/// What libfuse calls the same.
+const AUTO_UNMOUNT: &str = "auto_unmount";
+
+fn watches(args: &MountArgs) -> bool {
+    args.auto_unmount || args.options.iter().any(|option| option == AUTO_UNMOUNT)
+}
+
+/// What was assembled is kept here, in at most half of the memory that there is for this process. Whole files only where there is a place for them that the kernel can be handed.
+fn cache(asked: u64) -> Arc<Cache> {
+    let budget = memory_left::memory().map_or(asked, |memory| asked.min(memory.limit / 2));
     let files = if budget > 0 { MemoryFiles::new(budget).ok() } else { None };
     Arc::new(Cache::new(budget, files))
 }
@@ -174,7 +191,7 @@ fn options(args: &MountArgs, log: &Log) -> MountOptions {
         uid: args.uid,
         gid: args.gid,
         threads: args.threads,
-        extra: args.options.clone(),
+        extra: args.options.iter().filter(|option| *option != AUTO_UNMOUNT).cloned().collect(),
         warn: Warn::new({
             let warn = log.warner();
             move |message| warn(message)
@@ -184,7 +201,8 @@ fn options(args: &MountArgs, log: &Log) -> MountOptions {
 }
 
 /// Serves until the mount is taken away, by anybody or by a signal.
-fn serve(mounted: Mounted, signals: Signals, log: Log) -> Result<Exit, CliError> {
+fn serve(serving: Serving, signals: Signals, log: Log) -> Result<Exit, CliError> {
+    let Serving { mounted, watcher } = serving;
     let unmounter = mounted.unmounter();
     let point = mounted.point().display().to_string();
     log.say(Level::Info, &format!("{point}: mounted"));
@@ -206,6 +224,7 @@ fn serve(mounted: Mounted, signals: Signals, log: Log) -> Result<Exit, CliError>
         log.say(Level::Error, &error.to_string());
         return Err(error.into());
     }
+    drop(watcher);
     log.say(Level::Info, &format!("{point}: unmounted"));
     Ok(Exit::Success)
 }

@@ -63,6 +63,12 @@ pub fn at(point: &Path) -> io::Result<Option<MountEntry>> {
     Ok(all()?.into_iter().rev().find(|entry| entry.point == point))
 }
 
+/// Whether a mount of ours is seen at `path`, alive or dead.
+#[must_use]
+pub fn is_ours(path: &Path) -> bool {
+    absolute(path).and_then(|point| at(&point)).is_ok_and(|entry| entry.is_some_and(|entry| entry.is_ours()))
+}
+
 /// Whether the mount at `point` has lost its process: every access to it fails with ENOTCONN.
 #[must_use]
 pub fn is_dead(point: &Path) -> bool {

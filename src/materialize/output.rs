@@ -5,7 +5,8 @@
 //! Not here: what is written and who makes it (`write`).
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Seek, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, statx};
@@ -20,7 +21,12 @@ pub(super) struct Output {
     path: PathBuf,
     /// Where writes are direct: what their places and lengths are multiples of.
     unit: Option<usize>,
+    /// The file as another run left it, where there was one: bytes that are as they should be are not written again.
+    left: Option<File>,
 }
+
+/// Bytes that are compared at a time.
+const COMPARED: usize = 1 << 20;
 
 impl Output {
     /// Makes an empty file.
@@ -28,10 +34,27 @@ impl Output {
         File::create_new(path).map_err(failed("create", path)).map(|file| Self::new(file, path))
     }
 
+    /// Opens the file that another run left, or makes an empty one.
+    pub(super) fn resume(path: &Path) -> Result<Self, MaterializeError> {
+        match Self::reopen(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Self::create(path),
+            opened => opened.map_err(failed("open", path)),
+        }
+    }
+
+    fn reopen(path: &Path) -> io::Result<Self> {
+        let open = |write: bool| {
+            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+            File::options().read(true).write(write).custom_flags(flags).open(path)
+        };
+        // Read through the page cache by an open file of its own: direct I/O is a matter of the other.
+        Ok(Self { left: Some(open(false)?), ..Self::new(open(true)?, path) })
+    }
+
     pub(super) fn new(file: File, path: &Path) -> Self {
         // Set on the open file: an open for direct I/O that is refused may leave a file behind.
         let unit = direct_unit(&file).filter(|_| set_direct(&file, true).is_ok());
-        Self { file, path: path.to_owned(), unit }
+        Self { file, path: path.to_owned(), unit, left: None }
     }
 
     /// Which file.
@@ -41,7 +64,17 @@ impl Output {
 
     /// Appends bytes. Whoever wants direct writes gives a number of bytes that ends on a boundary, save at the end of the file.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), MaterializeError> {
-        self.append(bytes).map_err(failed("write", &self.path))
+        self.pass_or_append(bytes).map_err(failed("write", &self.path))
+    }
+
+    fn pass_or_append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(left) = &self.left
+            && holds(left, self.file.stream_position()?, bytes)
+        {
+            self.file.seek_relative(bytes.len() as i64)?;
+            return Ok(());
+        }
+        self.append(bytes)
     }
 
     fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -70,9 +103,32 @@ impl Output {
     }
 
     /// Returns when the file is safe on disk.
-    pub(super) fn sync(self) -> Result<(), MaterializeError> {
-        self.file.sync_all().map_err(failed("sync", &self.path))
+    pub(super) fn sync(mut self) -> Result<(), MaterializeError> {
+        self.end().map_err(failed("sync", &self.path))
     }
+
+    fn end(&mut self) -> io::Result<()> {
+        if self.left.is_some() {
+            let end = self.file.stream_position()?;
+            // Not where it is so already: that would be a change.
+            if self.file.metadata()?.len() != end {
+                self.file.set_len(end)?;
+            }
+        }
+        self.file.sync_all()
+    }
+}
+
+/// Whether the file holds `bytes` at `offset`. What cannot be read does not.
+fn holds(file: &File, offset: u64, bytes: &[u8]) -> bool {
+    let mut read = vec![0; COMPARED.min(bytes.len())];
+    let mut at = offset;
+    bytes.chunks(COMPARED).all(|wanted| {
+        let read = read.get_mut(..wanted.len()).unwrap_or_default();
+        let is_it = file.read_exact_at(read, at).is_ok() && read == wanted;
+        at += wanted.len() as u64;
+        is_it
+    })
 }
 
 /// Whether the write was refused because it is direct: by a file system that finds out only now, or since a part of a block was written and

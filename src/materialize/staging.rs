@@ -11,7 +11,7 @@ use rustix::fs::{
     AtFlags, CWD, FlockOperation, RenameFlags, StatxFlags, flock, renameat_with, statvfs, statx,
 };
 
-use super::{MaterializeError, failed};
+use super::{MaterializeError, failed, resume};
 
 /// A staging directory; removed when dropped before it is published.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Staging {
     overwrite: bool,
     /// Folders above it that were made for it, the innermost first.
     made: Made,
+    /// Left where it is when it is not published, for another run to go on with.
+    keep: bool,
     published: bool,
 }
 
@@ -39,12 +41,13 @@ impl Drop for Made {
 }
 
 impl Staging {
-    /// Checks the destination and makes an empty directory beside it. With `overwrite`, a destination is replaced that holds no file but
-    /// those whose path in it `may_go` accepts.
+    /// Checks the destination and makes an empty directory beside it, or with `resume` takes one over that another run left. With
+    /// `overwrite`, a destination is replaced that holds no file but those whose path in it `may_go` accepts.
     pub(super) fn prepare(
         destination: &Path,
         sources: &[PathBuf],
         overwrite: bool,
+        resume: bool,
         may_go: &dyn Fn(&str) -> bool,
     ) -> Result<Self, MaterializeError> {
         let destination = resolve(destination)?;
@@ -57,13 +60,10 @@ impl Staging {
         let made = Made(made);
         fs::create_dir_all(parent).map_err(failed("make", parent))?;
         let prefix = format!(".{}.ckpt-fs-", name.to_string_lossy());
+        let adopted = if resume { resume::adopt(parent, &prefix) } else { None };
         remove_abandoned(parent, &prefix);
-        let path = parent.join(format!("{prefix}{:016x}", RandomState::new().build_hasher().finish()));
-        fs::create_dir(&path).map_err(failed("make", &path))?;
-        let lock = File::open(&path).map_err(failed("open", &path))?;
-        // A file system without locks keeps what a killed run leaves behind; nothing worse.
-        let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
-        Ok(Self { path, lock, destination, overwrite, made, published: false })
+        let (path, lock) = adopted.map_or_else(|| make(parent, &prefix), Ok)?;
+        Ok(Self { path, lock, destination, overwrite, made, keep: resume, published: false })
     }
 
     /// Where to write.
@@ -71,7 +71,7 @@ impl Staging {
         &self.path
     }
 
-    /// Checks that so many bytes fit.
+    /// Checks that so many more bytes fit.
     pub(super) fn check_space(&self, need: u64) -> Result<(), MaterializeError> {
         let room = statvfs(&self.path).map_err(io::Error::from).map_err(failed("measure", &self.path))?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
@@ -133,9 +133,19 @@ impl Staging {
     }
 }
 
+/// A new directory, and the lock on it.
+fn make(parent: &Path, prefix: &str) -> Result<(PathBuf, File), MaterializeError> {
+    let path = parent.join(format!("{prefix}{:016x}", RandomState::new().build_hasher().finish()));
+    fs::create_dir(&path).map_err(failed("make", &path))?;
+    let lock = File::open(&path).map_err(failed("open", &path))?;
+    // A file system without locks keeps what a killed run leaves behind; nothing worse.
+    let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+    Ok((path, lock))
+}
+
 impl Drop for Staging {
     fn drop(&mut self) {
-        if !self.published {
+        if !self.published && !self.keep {
             // Nobody is left to tell; the next run removes what stays.
             let _ = fs::remove_dir_all(&self.path);
         }

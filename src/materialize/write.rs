@@ -23,6 +23,8 @@ const BUFFERS: usize = 2;
 pub(super) struct Writing<'a> {
     /// Reads what is written.
     pub(super) reader: &'a Reader,
+    /// Whether a file may be there, as another run left it.
+    pub(super) resume: bool,
     /// Told of bytes as they are written.
     pub(super) written: &'a (dyn Fn(u64) + Sync),
     /// Whether to stop.
@@ -43,14 +45,15 @@ impl Buffers {
 }
 
 impl Writing<'_> {
-    /// Writes `plan` to a new file at `path` and syncs it.
+    /// Writes `plan` to the file at `path`, a new one unless it resumes, and syncs it.
     pub(super) fn file(
         &self,
         plan: &FilePlan,
         path: &Path,
         buffers: &mut Buffers,
     ) -> Result<(), MaterializeError> {
-        self.output(plan, Output::create(path)?, buffers)
+        let output = if self.resume { Output::resume(path)? } else { Output::create(path)? };
+        self.output(plan, output, buffers)
     }
 
     fn output(&self, plan: &FilePlan, output: Output, buffers: &mut Buffers) -> Result<(), MaterializeError> {

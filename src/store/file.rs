@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use parking_lot::RwLock;
 use rustix::fs::FileType;
 
-use super::identity::Identity;
+use super::identity::{Identity, StatusTime};
 use super::{Run, Store, StoreError, check_runs};
 use crate::extent::ObjectId;
 use crate::sys::mapping::{CopyError, Mapping, Piece};
@@ -118,6 +118,7 @@ pub(super) struct Source {
     absolute: PathBuf,
     file: File,
     identity: Identity,
+    pub(super) status_time: StatusTime,
     /// Made when first needed; `None` where the file cannot be mapped.
     mapping: OnceLock<Option<Mapping>>,
 }
@@ -143,8 +144,8 @@ impl Source {
             return Err(StoreError::NotARegularFile { path: path.display().to_string(), what });
         }
         let absolute = std::path::absolute(path).map_err(explain)?;
-        let identity = Identity::of(&stat);
-        Ok(Self { path: path.to_owned(), absolute, file, identity, mapping: OnceLock::new() })
+        let (identity, status_time) = (Identity::of(&stat), StatusTime::of(&stat));
+        Ok(Self { path: path.to_owned(), absolute, file, identity, status_time, mapping: OnceLock::new() })
     }
 
     fn name(&self) -> String {
@@ -160,15 +161,25 @@ impl Source {
         filled
     }
 
-    /// Whether the path still leads to the file that was opened, and none of its pages ever went missing.
+    /// Whether the path still leads to the file that was opened, and it was not cut meanwhile.
     fn check_identity(&self) -> Result<(), StoreError> {
-        let poisoned = || self.mapping.get().and_then(Option::as_ref).is_some_and(Mapping::is_poisoned);
         match self.identity.change_at(&self.absolute) {
-            Ok(None) if poisoned() => Err(self.copy_failed(CopyError::Poisoned)),
-            Ok(None) => Ok(()),
+            Ok(None) => self.check_lost_pages(),
             Ok(Some(what)) => Err(self.changed(what)),
             Err(source) => Err(self.failed("examine", source)),
         }
+    }
+
+    /// A file that lost pages was cut, and given all back if it looks as before; or its storage failed, and may be well again.
+    fn check_lost_pages(&self) -> Result<(), StoreError> {
+        if !self.mapping.get().and_then(Option::as_ref).is_some_and(Mapping::is_poisoned) {
+            return Ok(());
+        }
+        let now = rustix::fs::fstat(&self.file).map_err(|error| self.failed("examine", error.into()))?;
+        if StatusTime::of(&now) == self.status_time {
+            return Ok(());
+        }
+        Err(self.changed("pages of it were gone, and it was changed since it was opened".to_owned()))
     }
 
     fn fill(&self, runs: &[Run], out: &mut [u8]) -> Result<(), StoreError> {
@@ -176,18 +187,26 @@ impl Source {
         // A single run is read. For a mapped page the kernel reads many around it, which for a header here and there, as when a source is
         // opened, is far more than anybody asked for.
         let maps = runs.len() > 1 && runs.iter().any(|run| is_short(&run));
-        let mapping = if maps { self.mapping() } else { None };
-        if let Some(mapping) = mapping {
-            let pieces = runs.iter().filter(is_short);
-            let pieces = pieces.map(|run| Piece { from: run.from, to: run.to, len: run.len });
-            mapping.copy_pieces(pieces, out).map_err(|error| self.copy_failed(error))?;
-        }
-        for run in runs {
-            if mapping.is_none() || !is_short(&run) {
-                self.pread(run, out)?;
-            }
+        let is_copied = maps && self.copy_mapped(runs.iter().filter(is_short), out)?;
+        for run in runs.iter().filter(|run| !is_copied || !is_short(run)) {
+            self.pread(run, out)?;
         }
         Ok(())
+    }
+
+    /// Copies runs out of the mapping; false where there is none, or none any more: a page that could not be read takes the mapping away for
+    /// good, and what is read from then on says itself what is wrong with it.
+    fn copy_mapped<'r>(
+        &self,
+        runs: impl Iterator<Item = &'r Run>,
+        out: &mut [u8],
+    ) -> Result<bool, StoreError> {
+        let Some(mapping) = self.mapping() else { return Ok(false) };
+        match mapping.copy_pieces(runs.map(|run| Piece { from: run.from, to: run.to, len: run.len }), out) {
+            Ok(()) => Ok(true),
+            Err(CopyError::Poisoned) => Ok(false),
+            Err(error @ CopyError::OutOfRange) => Err(self.failed("read", std::io::Error::other(error))),
+        }
     }
 
     pub(super) fn mapping(&self) -> Option<&Mapping> {
@@ -203,15 +222,6 @@ impl Source {
             }
             _ => self.failed("read", error),
         })
-    }
-
-    fn copy_failed(&self, error: CopyError) -> StoreError {
-        match error {
-            CopyError::Poisoned => {
-                self.changed("pages of it could not be read: it shrank, or its storage failed".to_owned())
-            }
-            CopyError::OutOfRange => self.failed("read", std::io::Error::other(error)),
-        }
     }
 
     fn changed(&self, what: String) -> StoreError {

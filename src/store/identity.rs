@@ -1,7 +1,8 @@
 //! Whether a path still leads to the file that was opened.
 //!
 //! Compared are device, inode, size and time of modification. The time of status change is left out on purpose: a chmod or
-//! a hard link to a source file (a snapshot being taken) changes it, and no byte. What is missed is listed in `store`.
+//! a hard link to a source file (a snapshot being taken) changes it, and no byte. It only counts for a file that lost pages, where it tells
+//! a cut from a disk that failed. What is missed is listed in `store`.
 
 use std::io;
 use std::path::Path;
@@ -66,6 +67,18 @@ impl Identity {
         } else {
             Some("it was modified".to_owned())
         }
+    }
+}
+
+/// When a file's contents or its attributes last changed; nobody can put it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StatusTime(i64, i64);
+
+impl StatusTime {
+    /// The time in a `stat` answer.
+    #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between platforms")]
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self(stat.st_ctime as i64, stat.st_ctime_nsec as i64)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::plan::{FilePlan, Piece, Segment, Stripe};
 use crate::reader::{Checksums, Reader};
 use crate::store::Store;
 use crate::sys::memory_file::{HUGE_PAGE, MemoryFile};
+use crate::sys::memory_left;
 
 /// Threads that assemble one file. More do not copy faster.
 const MOST_THREADS: usize = 4;
@@ -44,6 +45,11 @@ pub(super) fn is_in_memory(plan: &FilePlan, store: &dyn Store) -> bool {
         }
     }
     there * 100 >= asked * IN_MEMORY
+}
+
+/// Whether there is memory for so many bytes, and as many for the reader that will hold them too.
+pub(super) fn there_is_memory_for(bytes: u64) -> bool {
+    memory_left::memory().is_none_or(|memory| bytes <= memory.available / 2)
 }
 
 /// Bytes from the first to the last one of a piece in all rows.
@@ -87,7 +93,8 @@ pub(super) fn assemble(
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(work);
+            // Where there can be no more threads, fewer do the work.
+            let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
     });

@@ -47,7 +47,7 @@ fn broken() -> (Reader, FilePlan) {
 }
 
 fn writing<'a>(reader: &'a Reader, stop: &'a (dyn Fn() -> bool + Sync)) -> Writing<'a> {
-    Writing { reader, written: &|_| {}, stop }
+    Writing { reader, resume: false, written: &|_| {}, stop }
 }
 
 fn output(path: &Path, direct: bool) -> Output {
@@ -71,7 +71,7 @@ fn files_of_any_length_are_whole_either_way() {
             let path = dir.path().join(format!("{len}-{direct}"));
             let told = AtomicU64::new(0);
             let written = |bytes| _ = told.fetch_add(bytes, Ordering::Relaxed);
-            let writing = Writing { reader: &reader, written: &written, stop: &|| false };
+            let writing = Writing { written: &written, ..writing(&reader, &|| false) };
             writing.output(&plan, output(&path, direct), &mut buffers).unwrap();
             assert!(fs::read(&path).unwrap() == wanted, "{len} {direct}");
             assert_eq!(told.into_inner(), len as u64);
@@ -89,6 +89,41 @@ fn a_file_that_exists_is_not_written_to() {
     let error = writing(&reader, &|| false).file(&plan, &path, &mut Buffers::new()).unwrap_err();
     assert!(error.to_string().contains("cannot create"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"precious");
+}
+
+/// Whatever a run left behind in a file, the next one ends with the right bytes, and writes only what is not so already.
+#[test]
+fn what_a_run_left_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let (reader, plan, wanted) = case(2 * BLOCK + 4096 + 5);
+    let changed = |at: usize| {
+        let mut bytes = wanted.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let longer = [&wanted[..], b"more"].concat();
+    let half = [&wanted[..BLOCK + 77], &vec![0; BLOCK]].concat();
+    let lefts = [vec![], wanted.clone(), longer, half, changed(0), changed(BLOCK), changed(wanted.len() - 1)];
+    for left in lefts {
+        fs::write(&path, &left).unwrap();
+        resuming_at(&reader, &plan, &path).unwrap();
+        assert!(fs::read(&path).unwrap() == wanted);
+    }
+    let written = || fs::metadata(&path).unwrap().modified().unwrap();
+    let before = written();
+    resuming_at(&reader, &plan, &path).unwrap();
+    assert!(fs::read(&path).unwrap() == wanted);
+    assert_eq!(written(), before);
+    std::os::unix::fs::symlink(&path, dir.path().join("link")).unwrap();
+    assert!(resuming_at(&reader, &plan, &dir.path().join("link")).is_err(), "a link could lead anywhere");
+    fs::remove_file(&path).unwrap();
+    resuming_at(&reader, &plan, &path).unwrap();
+    assert!(fs::read(&path).unwrap() == wanted);
+}
+
+fn resuming_at(reader: &Reader, plan: &FilePlan, path: &Path) -> Result<(), MaterializeError> {
+    Writing { resume: true, ..writing(reader, &|| false) }.file(plan, path, &mut Buffers::new())
 }
 
 #[test]

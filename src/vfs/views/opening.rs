@@ -72,7 +72,8 @@ impl Views {
         kept.or_else(|| {
             let assemble =
                 |progress: &_| whole::assemble(&self.reader, plan, &file.checksums, cache, key, progress);
-            worth_it().then(|| self.work.run(ino, plan.len(), assemble)).flatten()
+            let does = worth_it() && whole::there_is_memory_for(plan.len());
+            does.then(|| self.work.run(ino, plan.len(), assemble)).flatten()
         })
     }
 }
