@@ -126,7 +126,7 @@ impl System {
         {
             return Err(Errno::EIO);
         }
-        if rules.interrupts.is_some_and(|each| rules.reads % each == 0) {
+        if rules.interrupts.is_some_and(|each| rules.reads.is_multiple_of(each)) {
             return Err(Errno::EINTR);
         }
         let mut bytes = vec![0; (size as usize).min(rules.most.unwrap_or(usize::MAX))];
