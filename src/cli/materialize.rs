@@ -30,6 +30,9 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     sources.push(args.source.clone());
     let result = job.run(&sources, &hooks);
     bar.finish_and_clear();
+    if result.is_err() && args.resume {
+        eprintln!("ckpt-fs: what was written is kept beside the destination; --resume goes on with it");
+    }
     result?;
     opened.say_how_experts_are_cut(&spec, view.layout());
     opened.say_what_is_left_out(Some(view.layout()));

@@ -20,6 +20,10 @@ pub(super) enum NodeKind {
     File(Box<ViewFile>),
 }
 
+/// Nodes after which no layout is added. Nobody looks at so many; who asks for layout after layout must not fill the memory, which takes about
+/// 2 KB a node.
+const MOST_NODES: usize = 200_000;
+
 /// All nodes there are so far. Nodes are only ever added.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -35,6 +39,11 @@ impl Table {
         table.nodes.insert(Ino::ROOT, Arc::new(root));
         table.children.insert(Ino::ROOT, BTreeMap::new());
         table
+    }
+
+    /// Whether there is no room for another layout.
+    pub(super) fn is_full(&self) -> bool {
+        self.nodes.len() >= MOST_NODES
     }
 
     pub(super) fn get(&self, ino: Ino) -> Option<Arc<Node>> {

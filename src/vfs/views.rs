@@ -198,6 +198,11 @@ impl Views {
             (self.settings.log)(&format!("{name}: this layout is called {canonical} here"));
             return Err(TreeError::NotFound);
         }
+        if self.table.read().is_full() {
+            let message = format!("{name}: too many layouts were looked at in this mount; mount again");
+            (self.settings.log)(&message);
+            return Err(TreeError::Io(message));
+        }
         let names: &[&str] = if parent == Ino::ROOT { &[name] } else { &[format.name(), name] };
         self.add(format, &layout, names).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
