@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -401,6 +401,21 @@ fn a_directory_of_absurd_length() {
         bytes[end64 + field..end64 + field + 8].copy_from_slice(&value.to_le_bytes());
         Bad::with_file("mp_rank_00_000", &bytes).refused(SOURCE, &["mp_rank_00_000/model_optim_rng.pt"]);
     }
+}
+
+/// A hole costs nobody anything, and all of it is stated to be the directory.
+#[test]
+fn a_directory_as_long_as_a_vast_file() {
+    let bad = Bad::with_file("mp_rank_00_000", &[]);
+    let bytes = small_bytes("mp_rank_00_000");
+    let mut end = bytes[bytes.len() - 22 - 20 - 56..].to_vec();
+    let hole: u64 = 1 << 40;
+    for (field, value) in [(40, hole), (48, 0), (56 + 8, hole)] {
+        end[field..field + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    let file = File::options().write(true).open(bad.file("mp_rank_00_000")).unwrap();
+    file.write_all_at(&end, hole).unwrap();
+    bad.refused(SOURCE, &["mp_rank_00_000/model_optim_rng.pt", "directory"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::SourceError;
-use super::leaves::{Leaf, leaves};
+use super::leaves::{Leaf, ROOM, leaves};
 use super::locate::{Located, Sizes};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;
@@ -234,13 +234,13 @@ fn text(value: &Value) -> String {
 
 /// Every leaf of the model in a rank file, with the part of the model (virtual stage) it is in.
 pub(super) fn leaves_of(file: &RankFile) -> Result<Vec<(u32, Leaf<'_>)>, SourceError> {
-    let mut found = Vec::new();
+    let (mut found, mut room) = (Vec::new(), ROOM);
     for chunk in 0..file.chunks() {
         let model = file.model(chunk).filter(|model| model.items().is_some());
         let Some(model) = model else {
             return Err(no_model(file.name.clone(), "it has no 'model': this is not what Megatron saves"));
         };
-        found.extend(leaves(model, &file.name)?.into_iter().map(|leaf| (chunk, leaf)));
+        found.extend(leaves(model, &file.name, &mut room)?.into_iter().map(|leaf| (chunk, leaf)));
     }
     Ok(found)
 }

@@ -36,6 +36,9 @@ const TAIL: u64 = 64 * 1024;
 /// A pickle larger than this is no checkpoint's: that of a hundred thousand tensors takes a third of it.
 const MAX_PICKLE: u64 = 1 << 26;
 
+/// Nor has one a longer directory: the entry of a tensor takes a hundred and fifty bytes.
+const MAX_DIRECTORY: u64 = 1 << 26;
+
 /// Read behind the pickle with it: the small records that torch puts there.
 const BEHIND: u64 = 1024;
 
@@ -123,6 +126,10 @@ impl Reader<'_> {
                 }
             }
         };
+        if directory.len > MAX_DIRECTORY {
+            let what = format!("its directory has {} bytes, more than {MAX_DIRECTORY}", directory.len);
+            return Err(SourceError::Contents { file: self.name.to_owned(), what });
+        }
         let bytes = self.at_hand.bytes(directory.offset, directory.len)?;
         parse_directory(bytes, &directory, len).map_err(|error| self.file_error(error))
     }

@@ -142,9 +142,11 @@ impl TorchError {
 
     /// This error, found under `key`.
     fn under(self, key: &str) -> Self {
+        // A text is in a pickle once and may be the key of many dicts within each other.
+        let key: String = key.chars().take(200).collect();
         match self {
             Self::At { path, error } => Self::At { path: format!("{key}.{path}"), error },
-            error => Self::At { path: key.to_owned(), error: Box::new(error) },
+            error => Self::At { path: key, error: Box::new(error) },
         }
     }
 }

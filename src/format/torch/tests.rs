@@ -231,6 +231,17 @@ fn what_cannot_be_written_is_named() {
     );
 }
 
+/// One text as the key of each dict on the way down would make a message longer than the file.
+#[test]
+fn a_message_does_not_repeat_long_keys() {
+    let mut odd = (*tensor(Dtype::Float32, "x", 1)).clone();
+    odd.storage.bytes = 6;
+    let key: Arc<str> = "k".repeat(1 << 16).into();
+    let inner = Value::Tensor(Arc::new(odd));
+    let tree = (0..100).fold(inner, |inner, _| Value::Dict([(Value::Str(key.clone()), inner)].into()));
+    assert!(encode_pickle(&tree).unwrap_err().to_string().len() < 1 << 16);
+}
+
 #[test]
 fn small_records_are_checked() {
     for good in [b"3\n".as_slice(), b"1", b"10\n"] {

@@ -42,11 +42,13 @@ fn compare<'a>(
     }
 }
 
-/// Names of everything in a model's dicts, in order. The decoder has bounded how deep dicts nest.
+/// Names of everything in a model's dicts, in order. The source has bounded how many there are; what is within an extra state it did not
+/// look at.
 fn names(container: &Value, prefix: &str, found: &mut Vec<String>) {
     for (key, value) in container.items().unwrap_or_default() {
         let Some(key) = key.as_str() else { continue };
         let path = if prefix.is_empty() { key.to_owned() } else { format!("{prefix}/{key}") };
-        if value.items().is_some() { names(value, &path, found) } else { found.push(path) }
+        let is_dict = value.items().is_some() && !key.ends_with("_extra_state");
+        if is_dict { names(value, &path, found) } else { found.push(path) }
     }
 }
