@@ -1,0 +1,55 @@
+//! Large files of few bytes: an input is what stands before and after a hole, as a checkpoint is metadata around data.
+//!
+//! Twelve bytes say where the hole is and how long; `scripts/fuzz` writes them for files of `tests/fixtures` with their data cut out.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Longer holes only cost time: every field that must not overflow does so below this.
+const LONGEST: u64 = 1 << 40;
+
+/// A file with zeros in the middle.
+#[derive(Debug, Clone, Copy)]
+pub struct Holed<'a> {
+    head: &'a [u8],
+    hole: u64,
+    tail: &'a [u8],
+}
+
+impl<'a> Holed<'a> {
+    /// The file that an input stands for; `None` where it is too short for any.
+    #[must_use]
+    pub fn new(input: &'a [u8]) -> Option<Self> {
+        let (at, rest) = input.split_first_chunk::<4>()?;
+        let (hole, rest) = rest.split_first_chunk::<8>()?;
+        let at = u32::from_le_bytes(*at) as usize;
+        let (head, tail) = rest.split_at(at.min(rest.len()));
+        Some(Self { head, hole: u64::from_le_bytes(*hole) % LONGEST, tail })
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.head.len() as u64 + self.hole + self.tail.len() as u64
+    }
+
+    /// `len` of its bytes from `from` on, as far as it has them.
+    #[must_use]
+    pub fn read(&self, from: u64, len: u64) -> Vec<u8> {
+        let end = from.saturating_add(len).min(self.len());
+        let behind = self.head.len() as u64 + self.hole;
+        let byte = |at: u64| match self.head.get(at as usize) {
+            Some(byte) => *byte,
+            None => at.checked_sub(behind).map_or(0, |at| self.tail[at as usize]),
+        };
+        (from..end).map(byte).collect()
+    }
+
+    /// Writes it into an empty file, where the hole takes no room.
+    pub fn write(&self, file: &File) -> io::Result<()> {
+        file.write_all_at(self.head, 0)?;
+        file.write_all_at(self.tail, self.len() - self.tail.len() as u64)?;
+        file.set_len(self.len())
+    }
+}

@@ -1,0 +1,69 @@
+//! What all targets share: memory that is counted, so that a bound on it is an assertion; families; files made of inputs.
+//!
+//! Not here: what is fuzzed (`fuzz_targets`), where inputs come from (`scripts/fuzz`).
+
+pub mod checkpoint;
+pub mod holed;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+
+use ckpt_fs::family::Family;
+
+/// The system's allocator, with a count.
+struct Counting;
+
+/// Bytes that are allocated, and the most there were since [`bounded`] last looked. Of all threads: sources are read by several.
+static NOW: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn grow(bytes: usize) {
+    MOST.fetch_max(NOW.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+}
+
+// SAFETY: every request goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        grow(layout.size());
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        NOW.fetch_sub(layout.size(), Relaxed);
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Both blocks may be there for a moment.
+        grow(size);
+        NOW.fetch_sub(layout.size(), Relaxed);
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+/// What `work` makes, if it never held more than `per_byte` bytes for each of `len` bytes of input, and `fixed` bytes beside.
+///
+/// A limit on the memory of the process would only find what takes gigabytes; this finds a length that is believed.
+#[track_caller]
+pub fn bounded<T>(len: usize, per_byte: usize, fixed: usize, work: impl FnOnce() -> T) -> T {
+    let before = NOW.load(Relaxed);
+    MOST.store(before, Relaxed);
+    let made = work();
+    let most = MOST.load(Relaxed).saturating_sub(before);
+    let limit = len * per_byte + fixed;
+    assert!(most <= limit, "{most} bytes of memory for {len} bytes of input, more than {limit}");
+    made
+}
+
+/// The families that are built in.
+pub static FAMILIES: LazyLock<Vec<Arc<Family>>> =
+    LazyLock::new(|| Family::embedded().expect("built in").into_iter().map(Arc::new).collect());
