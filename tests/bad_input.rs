@@ -9,12 +9,13 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use ckpt_fs::format::torch::encode_pickle;
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
 use common::naive::{Config, Cut, Fill, Kind, Moe};
 use common::run::{PROGRAM, Said, View, program, snapshot};
 use common::source::{Checkpoint, ITERATION, rank_file};
-use common::{Array, Keep, Storages, call, dict, pt, pt_of, tuple};
+use common::{Array, Keep, Storages, call, dict, open_pt, pt, pt_of, tuple};
 use tempfile::TempDir;
 
 const SOURCE: i32 = 3;
@@ -737,6 +738,28 @@ fn virtual_pipeline_stages() {
     let mut checkpoint = Checkpoint::small();
     checkpoint.files.iter_mut().for_each(|file| file.model = "module".into());
     Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_00_000/model_optim_rng.pt", "'model'"]);
+}
+
+/// A pickle has the model once and names it as often as it likes; each name is a stage on every pipeline rank that args say.
+#[test]
+fn stages_that_no_model_has() {
+    let parts = 400;
+    let checkpoint = Checkpoint::small()
+        .arg("pipeline_model_parallel_size", &Value::Int(1 << 15))
+        .arg("virtual_pipeline_model_parallel_size", &Value::Int(parts));
+    let bad = Bad::of(&checkpoint);
+    for draft in &checkpoint.files {
+        let (tree, storages) = open_pt(&checkpoint.bytes(draft));
+        let (models, mut rest): (Vec<_>, Vec<_>) =
+            tree.items().unwrap().iter().cloned().partition(|(key, _)| key.as_str() == Some("model"));
+        let part = |n| (Value::str(&format!("model{n}")), models[0].1.clone());
+        rest.extend((0..parts).map(part));
+        let encoded = encode_pickle(&Value::Dict(rest.into())).unwrap();
+        let contents: Vec<_> =
+            encoded.storages.iter().map(|storage| storages[&*storage.key].clone()).collect();
+        fs::write(bad.file(&draft.dir), pt_of(&encoded.pickle, &contents)).unwrap();
+    }
+    bad.refused(SOURCE, &["400 virtual stages on 32768 pipeline ranks"]);
 }
 
 #[test]

@@ -9,6 +9,9 @@ use crate::catalog::RankFile;
 use crate::family::{ArgRole, Model};
 use crate::layout::{Layout, Place, Stages};
 
+/// More are a damaged or hostile number: as many as there may be ranks.
+const MOST_STAGES: u32 = 1 << 16;
+
 /// The layout that the files are in.
 pub(super) fn layout(
     model: &Model,
@@ -23,7 +26,12 @@ pub(super) fn layout(
         return Err(SourceError::Contents { file: odd.name.clone(), what });
     }
     check_virtual_stages(model, files, vpp)?;
-    let sizes_only = Layout { vpp, ..Layout::dense(sizes.tp, Stages::nearly_even(0, sizes.pp * vpp)) };
+    let Some(count) = sizes.pp.checked_mul(vpp).filter(|count| *count <= MOST_STAGES) else {
+        let file = files.first().map_or_else(String::new, |file| file.name.clone());
+        let what = format!("it says {vpp} virtual stages on {} pipeline ranks, which no model has", sizes.pp);
+        return Err(SourceError::Contents { file, what });
+    };
+    let sizes_only = Layout { vpp, ..Layout::dense(sizes.tp, Stages::nearly_even(0, count)) };
     let stages = stages(model, &sizes_only, files, known, missing)?;
     Ok(Layout { stages, ..sizes_only })
 }
@@ -61,11 +69,10 @@ fn stages(
             seen.entry(stage_of(file, known.chunk)).or_default().insert(layer);
         }
     }
-    let mut counts = Vec::new();
+    // Where names have the numbers of the model, those of a stage go on where the one before it ends.
+    let (mut counts, mut before) = (Vec::new(), 0u32);
     for stage in 0..layout.stages.count() {
         let layers = seen.remove(&stage).unwrap_or_default();
-        // Where names have the numbers of the model, those of a stage go on where the one before it ends.
-        let before = counts.iter().sum::<u32>();
         let first = if model.global_layers() { before } else { 0 };
         let layers: BTreeSet<u32> = layers.into_iter().map(|layer| layer.wrapping_sub(first)).collect();
         let count = layers.last().map_or(0, |last| last.saturating_add(1));
@@ -77,6 +84,7 @@ fn stages(
             let what = format!("stage {stage} has a layer {} but no layer {gap}", count - 1);
             return Err(SourceError::Contents { file, what });
         }
+        before = before.saturating_add(count);
         counts.push(count);
     }
     let stages = Stages::new(counts).unwrap_or_else(|| Stages::nearly_even(0, 1));
