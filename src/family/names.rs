@@ -43,9 +43,9 @@ pub const DEPTH: &str = "{depth}";
 /// No name has more numbers that matter; a hostile one has any.
 const MOST: usize = 8;
 
-/// The names with `{layer}` that `name` could be of, one for each number in it, with that number.
+/// The names with `{layer}` that `name` could be of, one for each number in it that may matter, with that number.
 pub fn layer_templates(name: &str) -> impl Iterator<Item = (String, u32)> {
-    numbers(name).filter(|number| number.whole).filter_map(move |number| {
+    numbers(name).take(MOST).filter(|number| number.whole).filter_map(move |number| {
         let (before, after) = (name.get(..number.at)?, name.get(number.end..)?);
         Some((format!("{before}{LAYER}{after}"), number.value))
     })
@@ -116,6 +116,14 @@ mod tests {
         assert_eq!(layer_templates("a.01.b").count(), 0);
         assert_eq!(layer_templates("weight7.a").count(), 0);
         assert_eq!(layer_templates("a.weight7").count(), 0);
+    }
+
+    /// Each number makes another name of the same length: together they would take the square of it.
+    #[test]
+    fn a_name_of_numbers_alone_is_not_read_in_every_way() {
+        let name = "0.".repeat(1 << 16);
+        assert!(layer_templates(&name).count() <= MOST);
+        assert!(templates(&name).count() <= 2 * MOST * MOST);
     }
 
     #[test]

@@ -12,9 +12,9 @@ pub(super) struct Leaf<'a> {
     pub(super) value: &'a Value,
 }
 
-/// What the leaves of one rank file may take: those of a million tensors fit. The length of a pickle bounds neither their number nor their
+/// What the leaves of one rank file may take: those of half a million tensors fit. The length of a pickle bounds neither their number nor their
 /// paths, because it may refer to one dict and to one text many times.
-pub(super) const ROOM: usize = 1 << 27;
+pub(super) const ROOM: usize = 1 << 26;
 
 /// Every leaf of `model`, in order. The decoder has bounded how deep dicts nest; `room` is what is left for all that is found, in bytes.
 pub(super) fn leaves<'a>(

@@ -1,5 +1,7 @@
 //! A config to fields of args.
 
+use std::collections::HashSet;
+
 use serde_json::Value as Json;
 
 use super::rule::{ConfigFile, ExpertLayers, Form, KeyRule};
@@ -147,10 +149,11 @@ fn expert_layers(rule: &ExpertLayers, config: &Config) -> Result<Value, ConfigEr
             .ok_or_else(|| wrong(&rule.step, value, "a number above 0"))?,
     };
     let dense = match config.get(&rule.dense) {
-        None | Some(Json::Null) => Vec::new(),
+        None | Some(Json::Null) => HashSet::new(),
         Some(value) => {
-            let numbers =
-                value.as_array().and_then(|list| list.iter().map(Json::as_i64).collect::<Option<Vec<_>>>());
+            let numbers = value
+                .as_array()
+                .and_then(|list| list.iter().map(Json::as_i64).collect::<Option<HashSet<_>>>());
             numbers.ok_or_else(|| wrong(&rule.dense, value, "a list of layers"))?
         }
     };

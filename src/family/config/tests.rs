@@ -55,6 +55,20 @@ fn there_and_back_is_the_identity() {
     }
 }
 
+/// A list of layers is as long as the file, and the number of layers as large as is believed: looking through one for each of the other
+/// takes hours.
+#[test]
+fn many_layers_without_experts_are_found_at_once() {
+    let mut said = llama();
+    said.extend(config(json!({
+        "num_hidden_layers": 1_000_000, "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+        "norm_topk_prob": true, "mlp_only_layers": (1..1_000_000).collect::<Vec<i64>>(),
+    })));
+    let args = args("qwen3_moe", &said);
+    let flags = args.attribute("moe_layer_freq").and_then(Value::elements).unwrap();
+    assert_eq!(flags.iter().filter(|flag| flag.is_truthy()).count(), 1);
+}
+
 #[test]
 fn what_a_config_does_not_say_is_what_transformers_takes() {
     let mut least = llama();
