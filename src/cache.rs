@@ -11,12 +11,19 @@ mod state;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
 use crate::sys::memory_file::{MemoryFile, MemoryFiles};
+use crate::sys::memory_left::{Memory, memory};
 use state::{Kept, State};
+
+/// The part of the memory there is that tiles leave to others, whatever the bound is: who fills a control group has somebody in it killed.
+const LEFT_TO_OTHERS: u64 = 8;
+
+/// Tiles after which it is asked again how much memory is left; that takes a little of the time that gathering one takes.
+const ASK_EVERY: u64 = 8;
 
 /// Bytes of a tile: as many as the kernel asks for at a time.
 pub const TILE: u64 = 1 << 20;
@@ -74,6 +81,11 @@ pub struct Cache {
     files: Option<MemoryFiles>,
     hits: AtomicU64,
     misses: AtomicU64,
+    /// Tiles that were to be kept so far.
+    offered: AtomicU64,
+    is_memory_short: AtomicBool,
+    /// Asks the system; tests ask nobody.
+    memory: fn() -> Option<Memory>,
 }
 
 impl Cache {
@@ -85,6 +97,9 @@ impl Cache {
             files,
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            offered: AtomicU64::new(0),
+            is_memory_short: AtomicBool::new(false),
+            memory,
         }
     }
 
@@ -109,10 +124,21 @@ impl Cache {
         if was_read { Found::Wanted } else { Found::Passing }
     }
 
-    /// Keeps a tile if there is room or others can give way.
+    /// Keeps a tile if there is room or others can give way, and memory is not short.
     pub fn keep_tile(&self, key: TileKey, tile: Arc<[u8]>) {
+        if self.is_memory_short() {
+            return;
+        }
         let beside = self.mapped_beside();
         self.state.lock().keep_tile(key, tile, beside);
+    }
+
+    fn is_memory_short(&self) -> bool {
+        if self.offered.fetch_add(1, Relaxed).is_multiple_of(ASK_EVERY) {
+            let is_short = (self.memory)().is_some_and(|left| left.available < left.limit / LEFT_TO_OTHERS);
+            self.is_memory_short.store(is_short, Relaxed);
+        }
+        self.is_memory_short.load(Relaxed)
     }
 
     /// The file called `key`, if it is kept.

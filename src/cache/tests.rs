@@ -43,6 +43,26 @@ fn the_least_used_give_way() {
 }
 
 #[test]
+fn nothing_is_added_where_memory_is_short() {
+    let mut cache = Cache::new(64 * TILE, None);
+    cache.memory = || Some(Memory { limit: 80, available: 10 });
+    assert_eq!([1, 1, 1].map(|tile| read(&cache, tile)), ["passing", "wanted", "kept"]);
+    cache.memory = || Some(Memory { limit: 80, available: 9 });
+    for tile in 2..2 + ASK_EVERY {
+        assert_eq!([tile, tile].map(|tile| read(&cache, tile)), ["passing", "wanted"]);
+    }
+    let kept = cache.stats().tiles;
+    assert!((1..=ASK_EVERY).contains(&kept));
+    assert_eq!([100, 100, 100, 1].map(|tile| read(&cache, tile)), ["passing", "wanted", "wanted", "kept"]);
+    cache.memory = || None;
+    for tile in 200..200 + ASK_EVERY {
+        read(&cache, tile);
+        read(&cache, tile);
+    }
+    assert!(cache.stats().tiles > kept);
+}
+
+#[test]
 fn what_is_read_in_a_circle_too_large_is_never_kept() {
     let cache = Cache::new(4 * TILE, None);
     for _ in 0..3 {

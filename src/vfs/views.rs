@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use super::opens::Opens;
 use super::plans::Plans;
 use super::table::{Node, NodeKind, Table};
+use super::whole::Promised;
 use super::work::Work;
 use super::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, Warmed};
 use crate::cache::Cache;
@@ -60,6 +61,7 @@ pub struct Views {
     plans: Plans,
     opens: Opens,
     work: Work,
+    promised: Promised,
     reads: AtomicU64,
     read_bytes: AtomicU64,
 }
@@ -94,6 +96,7 @@ impl Views {
             plans: Plans::new(),
             opens: Opens::default(),
             work: Work::default(),
+            promised: Promised::default(),
             reads: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
         };

@@ -18,7 +18,7 @@ use crate::plan::{FilePlan, Piece, Segment, Stripe};
 use crate::reader::{Checksums, Reader};
 use crate::store::Store;
 use crate::sys::memory_file::{HUGE_PAGE, MemoryFile};
-use crate::sys::memory_left;
+use crate::sys::memory_left::{self, Memory};
 
 /// Threads that assemble one file. More do not copy faster.
 const MOST_THREADS: usize = 4;
@@ -47,9 +47,37 @@ pub(super) fn is_in_memory(plan: &FilePlan, store: &dyn Store) -> bool {
     there * 100 >= asked * IN_MEMORY
 }
 
-/// Whether there is memory for so many bytes, and as many for the reader that will hold them too.
-pub(super) fn there_is_memory_for(bytes: u64) -> bool {
-    memory_left::memory().is_none_or(|memory| bytes <= memory.available / 2)
+/// Memory promised to files that are being assembled: what is enough for each of several that are opened at once may not be enough for all.
+#[derive(Debug, Default)]
+pub(super) struct Promised(Mutex<u64>);
+
+/// So many bytes of it, taken back when dropped: the file is in memory then, or will never be.
+#[derive(Debug)]
+pub(super) struct Promise<'promised>(&'promised Promised, u64);
+
+impl Promised {
+    /// Promises so many bytes, if there is memory for them beside what was promised before, and as much for the readers that will hold them
+    /// too.
+    pub(super) fn memory_for(&self, bytes: u64) -> Option<Promise<'_>> {
+        self.promise(bytes, memory_left::memory())
+    }
+
+    fn promise(&self, bytes: u64, memory: Option<Memory>) -> Option<Promise<'_>> {
+        let mut promised = self.0.lock();
+        let all = promised.saturating_add(bytes);
+        if memory.is_some_and(|memory| all > memory.available / 2) {
+            return None;
+        }
+        *promised = all;
+        Some(Promise(self, bytes))
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        let mut promised = self.0.0.lock();
+        *promised = promised.saturating_sub(self.1);
+    }
 }
 
 /// Bytes from the first to the last one of a piece in all rows.
@@ -99,4 +127,25 @@ pub(super) fn assemble(
         work();
     });
     if failed.into_inner() { None } else { reserved.keep(key) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_files_together_get_what_there_is_memory_for() {
+        let promised = Promised::default();
+        let memory = Some(Memory { limit: 1000, available: 100 });
+        let first = promised.promise(20, memory).unwrap();
+        let second = promised.promise(30, memory).unwrap();
+        assert!(promised.promise(1, memory).is_none());
+        drop(first);
+        assert!(promised.promise(21, memory).is_none());
+        let third = promised.promise(20, memory).unwrap();
+        drop((second, third));
+        assert!(promised.promise(50, memory).is_some());
+        // Where the system does not say, the bound of the cache is all there is.
+        assert!(promised.promise(u64::MAX, None).is_some());
+    }
 }

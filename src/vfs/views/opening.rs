@@ -72,8 +72,8 @@ impl Views {
         kept.or_else(|| {
             let assemble =
                 |progress: &_| whole::assemble(&self.reader, plan, &file.checksums, cache, key, progress);
-            let does = worth_it() && whole::there_is_memory_for(plan.len());
-            does.then(|| self.work.run(ino, plan.len(), assemble)).flatten()
+            let promise = if worth_it() { self.promised.memory_for(plan.len()) } else { None };
+            promise.and_then(|_promise| self.work.run(ino, plan.len(), assemble))
         })
     }
 }
