@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use crate::aligned::Aligned;
 
-/// Answers held at a time, a megabyte each.
+/// Answers held at a time, a megabyte each, with the memory of earlier ones that waits for the next.
 const MOST_ANSWERS: usize = 16;
 
 /// As much is gathered ahead at a time, the most that the kernel asks for.
@@ -158,9 +158,10 @@ impl<R> Ahead<R> {
     pub(super) fn closed(&self, handle: u64) {
         let mut state = self.state.lock();
         state.ends.remove(&handle);
+        // One that is under way is given up too; whoever gathers it finds that out at the end.
         let (gone, kept) = std::mem::take(&mut state.answers)
             .into_iter()
-            .partition(|answer| answer.part.handle == handle && answer.is_ready());
+            .partition(|answer| answer.part.handle == handle && !answer.is_awaited());
         state.answers = kept;
         let gone: Vec<Answer<R>> = gone;
         gone.into_iter().for_each(|answer| state.recycle(answer));
@@ -170,6 +171,10 @@ impl<R> Ahead<R> {
 impl<R> Answer<R> {
     fn is_ready(&self) -> bool {
         matches!(self.progress, Progress::Ready(..))
+    }
+
+    fn is_awaited(&self) -> bool {
+        matches!(self.progress, Progress::UnderWay(Some(_)))
     }
 }
 
@@ -192,7 +197,7 @@ impl<R> State<R> {
     }
 
     fn give_back(&mut self, buffer: Aligned) {
-        if self.spare.len() < MOST_ANSWERS {
+        if self.spare.len() + self.answers.len() < MOST_ANSWERS {
             self.spare.push(buffer);
         }
     }
@@ -318,8 +323,27 @@ mod tests {
         ahead.closed(1);
         ahead.closed(2);
         assert!(matches!(ahead.take(part(1, 2), 1), Found::Nothing(1)));
-        assert!(ahead.finish(late, Some(1)).is_none());
-        ahead.closed(2);
         assert!(ahead.state.lock().answers.is_empty() && ahead.state.lock().ends.is_empty());
+        assert!(ahead.finish(late, Some(1)).is_none());
+        assert!(ahead.state.lock().answers.is_empty());
+    }
+
+    #[test]
+    fn memory_stays_bounded_whoever_comes_and_goes() {
+        let ahead = Ahead::default();
+        for handle in 0..3 * MOST_ANSWERS as u64 {
+            let task = task(&ahead, handle, 0);
+            // Some are asked for, some are closed before, some after.
+            match handle % 3 {
+                0 => ahead.closed(handle),
+                1 => assert!(matches!(ahead.take(part(handle, 2), 1), Found::HandedOver)),
+                _ => {}
+            }
+            if let Some((buffer, ..)) = ahead.finish(task, Some(1)) {
+                ahead.give_back(buffer);
+            }
+            let state = ahead.state.lock();
+            assert!(state.answers.len() + state.spare.len() <= MOST_ANSWERS);
+        }
     }
 }
