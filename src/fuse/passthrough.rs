@@ -5,6 +5,7 @@
 //! Not here: what is in the files (`vfs`).
 
 use std::collections::HashMap;
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,6 +15,18 @@ use parking_lot::Mutex;
 
 use crate::sys::memory_file::MemoryFile;
 use crate::vfs::Ino;
+
+/// Whether the kernel would take files from this process. Root of a user namespace, as in a container without root, may mount and not do that:
+/// files would be assembled for nothing.
+fn is_root_of_the_machine() -> bool {
+    rustix::process::geteuid().is_root()
+        && fs::read_to_string("/proc/self/uid_map").map_or(true, |map| maps_all_users(&map))
+}
+
+/// Whether a user namespace is that of the machine: every user has the same number in it and outside.
+fn maps_all_users(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
 
 /// The files handed to the kernel.
 #[derive(Default)]
@@ -28,7 +41,7 @@ impl Passthrough {
     pub(super) fn ask_for(&self, config: &mut KernelConfig) {
         let is_granted = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
             && config.set_max_stack_depth(1).is_ok();
-        self.is_possible.store(is_granted && rustix::process::geteuid().is_root(), Relaxed);
+        self.is_possible.store(is_granted && is_root_of_the_machine(), Relaxed);
     }
 
     pub(super) fn is_possible(&self) -> bool {
@@ -64,6 +77,25 @@ impl Passthrough {
             if *count == 0 {
                 registered.remove(&ino);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_of_users_are_told_from_that_of_the_machine() {
+        assert!(maps_all_users("         0          0 4294967295\n"));
+        for inner in [
+            "         0       1000          1\n",
+            "0 0 1\n",
+            "0 1000 1\n1 100000 65536\n",
+            "0 100000 65536\n",
+            "",
+        ] {
+            assert!(!maps_all_users(inner), "{inner}");
         }
     }
 }
