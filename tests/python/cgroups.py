@@ -34,6 +34,10 @@ class Group:
     def add(self, pid):
         (self.home / "cgroup.procs").write_text(str(pid))
 
+    def join(self):
+        """Puts the process that calls it into the group."""
+        self.add(os.getpid())
+
 
 @contextlib.contextmanager
 def memory_group(count):

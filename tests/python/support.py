@@ -148,17 +148,17 @@ def daemon_pid(mount_point):
 
 
 class Mount:
-    """`with Mount(source, "--tp", 2) as path:` — a mount through the kernel that always goes away."""
+    """`with Mount(source, "--tp", 2) as path:` — a mount through the kernel that always goes away. `started` is how its process is started."""
 
-    def __init__(self, source, *options, name="view"):
-        self.source, self.options, self.name = source, options, name
+    def __init__(self, source, *options, name="view", **started):
+        self.source, self.options, self.name, self.started = source, options, name, started
 
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix="ckpt-fs-test-")
         self.path = Path(self.directory) / self.name
         self.path.mkdir()
         try:
-            done = ckpt_fs("mount", self.source, self.path, *self.options, check=False)
+            done = ckpt_fs("mount", self.source, self.path, *self.options, check=False, **self.started)
             need(done.returncode != NO_FUSE, f"FUSE ({done.stderr.strip()})")
             if done.returncode != 0:
                 raise AssertionError(f"mount {self.source} {self.options}: exit {done.returncode}\n{done.stderr}")
