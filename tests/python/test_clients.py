@@ -10,7 +10,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from support import FIXTURES, Mount, ckpt_fs, need_program, run, same_files
+from support import FIXTURES, TIMEOUT, Mount, ckpt_fs, need, need_program, need_torch, run, same_files
 
 SOURCE = FIXTURES / "megatron-tiny" / "untied" / "dist_tp1pp2_first3"
 FLAGS = ("--tp", 4, "--pp", 3, "--pp-layers", "3,3,2")
@@ -30,8 +30,46 @@ class Clients(unittest.TestCase):
         cls.files = sorted(str(p.relative_to(cls.real)) for p in cls.real.rglob("*.pt"))
 
     def test_cp(self):
-        run("cp", "-r", self.view, self.scratch / "cp")
+        """With modes and times, which a copy gets from the mount."""
+        run("cp", "-a", self.view, self.scratch / "cp")
         self.assertEqual(same_files(self.real, self.scratch / "cp"), [])
+        for name in self.files:
+            there, here = (self.view / name).stat(), (self.scratch / "cp" / name).stat()
+            self.assertEqual((here.st_mode, here.st_mtime_ns, here.st_size), (there.st_mode, there.st_mtime_ns, there.st_size))
+
+    def test_rsync(self):
+        need_program("rsync")
+        # Nothing to send in either direction: -c compares contents.
+        for source, target in ((self.real, self.view), (self.view, self.real)):
+            self.assertEqual(run("rsync", "-rcn", "--out-format=%n", f"{source}/", f"{target}/").stdout, "")
+        run("rsync", "-rc", f"{self.view}/", self.scratch / "rsync")
+        self.assertEqual(same_files(self.real, self.scratch / "rsync"), [])
+
+    def test_git(self):
+        """A view is the work tree of a repository: what git stores are the materialized bytes."""
+        need_program("git")
+        stored = {}
+        for name, tree in (("view", self.view), ("real", self.real)):
+            repository = f"--git-dir={self.scratch / name}.git"
+            run("git", repository, "-c", "init.defaultBranch=main", "init", "--quiet")
+            run("git", repository, f"--work-tree={tree}", "-c", "core.fileMode=false", "add", "--all")
+            stored[name] = run("git", repository, "ls-files", "--stage").stdout
+            run("git", repository, "fsck", "--strict")
+            # A second look finds nothing new, by times and numbers of files or by contents.
+            self.assertEqual(run("git", repository, f"--work-tree={tree}", "-c", "core.fileMode=false", "diff", "--stat").stdout, "")
+        self.assertEqual(stored["view"], stored["real"])
+        self.assertEqual(len(stored["view"].splitlines()), sum(path.is_file() for path in self.real.rglob("*")))
+
+    def test_find_and_du(self):
+        """Names and sizes as in the copy; blocks as if the files were stored in full."""
+        for command in (("find", "-type", "f", "-printf", "%P %s\\n"), ("find", "-type", "d", "-printf", "%P\\n"), ("find", "-empty")):
+            found = [sorted(run("find", tree, *command[1:]).stdout.splitlines()) for tree in (self.view, self.real)]
+            self.assertEqual(*found)
+        for name in self.files:
+            path = self.view / name
+            self.assertEqual(run("du", "-b", path).stdout.split()[0], str((self.real / name).stat().st_size))
+            self.assertEqual(run("du", "-B512", path).stdout.split()[0], str(-(-path.stat().st_size // 512)))
+        self.assertGreater(int(run("du", "-sb", self.view).stdout.split()[0]), sum((self.real / name).stat().st_size for name in self.files))
 
     def test_cmp(self):
         for name in self.files:
@@ -54,8 +92,9 @@ class Clients(unittest.TestCase):
         out = self.scratch / "dd"
         for size in (511, 4097, 65537, 1000003):
             with self.subTest(block=size):
-                run("dd", f"if={self.view / self.files[-1]}", f"of={out}", f"bs={size}", "status=none")
-                self.assertEqual(out.read_bytes(), (self.real / self.files[-1]).read_bytes())
+                for more in ((), ("iflag=direct",)):
+                    run("dd", f"if={self.view / self.files[-1]}", f"of={out}", f"bs={size}", "status=none", *more)
+                    self.assertEqual(out.read_bytes(), (self.real / self.files[-1]).read_bytes())
 
     def test_dd_past_the_end_gives_nothing(self):
         path = self.view / self.files[0]
@@ -117,14 +156,36 @@ class Clients(unittest.TestCase):
     def test_fio(self):
         """fio checks no contents here, but it issues reads as nothing else does and reports each that fails."""
         need_program("fio")
-        for engine in ("psync", "mmap"):
-            for pattern in ("read", "randread"):
-                with self.subTest(engine=engine, pattern=pattern):
+        known = run("fio", "--enghelp").stdout.split()
+        for engine in ("psync", "mmap", "io_uring", "libaio"):
+            need(engine in known, f"fio's engine {engine}")
+            for pattern, direct in (("read", 0), ("randread", 0), ("randread", 1)):
+                if engine == "mmap" and direct:
+                    continue
+                with self.subTest(engine=engine, pattern=pattern, direct=direct):
                     run(
-                        "fio", "--readonly", "--name=x", f"--filename={self.view / self.files[0]}", f"--rw={pattern}",
-                        f"--ioengine={engine}", "--bs=4k", "--numjobs=4", "--thread", "--size=200k", "--invalidate=0",
+                        "fio", "--readonly", "--name=x", f"--filename={self.view / self.files[0]}", f"--rw={pattern}", f"--direct={direct}",
+                        f"--ioengine={engine}", "--bs=4k", "--numjobs=4", "--thread", "--size=200k", "--invalidate=0", "--iodepth=8",
                         "--allow_file_create=0", "--randseed=1", "--output=/dev/null",
                     )
+
+    def test_data_loaders(self):
+        """Workers of torch's DataLoader, forked and spawned, load tensors as the formats' own loaders map them."""
+        need_torch()
+        from loading_data import Sums
+        from torch.utils.data import DataLoader
+
+        as_safetensors = ("--as", "safetensors", *FLAGS)
+        real = self.scratch / "real-safetensors"
+        ckpt_fs("materialize", SOURCE, real, *as_safetensors)
+        with Mount(SOURCE, *as_safetensors) as mapped, Mount(SOURCE, *FLAGS, "--io", "cached") as cached:
+            weights = sorted(path.name for path in real.glob("*.safetensors"))
+            wanted = list(Sums([self.real / name for name in self.files] * 2 + [real / name for name in weights]))
+            paths = [root / name for root in (self.view, cached) for name in self.files] + [mapped / name for name in weights]
+            for way in ("fork", "spawn"):
+                with self.subTest(workers=way):
+                    loader = DataLoader(Sums(paths), batch_size=None, num_workers=2, multiprocessing_context=way, timeout=TIMEOUT)
+                    self.assertEqual(list(loader), wanted)
 
 
 if __name__ == "__main__":
