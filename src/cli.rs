@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
             Exit::Success.into()
         }
         Err(error) => {
-            eprintln!("ckpt-fs: {}", error::harmless(&error.to_string()));
+            eprintln!("ckpt-fs: {}", error::message(&error));
             error.exit().into()
         }
     }

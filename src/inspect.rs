@@ -12,7 +12,7 @@ pub use listing::{FileListing, Listing, Piece, TensorListing};
 
 use crate::catalog::{Encoding, Optimizer};
 use crate::layout::Layout;
-use crate::source::Source;
+use crate::source::{Source, some_of};
 use crate::view::megatron::training_run;
 use crate::view::{Conversions, Format, Stock, ViewError};
 
@@ -256,6 +256,10 @@ pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout)
         other => words(other),
     };
     let known = source.catalog.left_out.iter();
+    let led_out = (!source.led_out.is_empty()).then(|| {
+        let names = some_of(&source.led_out);
+        format!("{names} (links out of the model's directory: copy the files, or name the directory that has them with --template)")
+    });
     if format == Format::Megatron {
         let extra = stock.drops_extra_state(layout);
         let extra =
@@ -269,7 +273,8 @@ pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout)
     let saved = source.catalog.ranks.first().and_then(|file| file.tree.items()).unwrap_or_default();
     let saved = saved.iter().filter_map(|(key, _)| key.as_str()).filter(|entry| !is_kept(entry));
     let saved = saved.map(|entry| format!("{} (only Megatron views have it)", words(entry)));
-    known.map(by_choice).chain(saved).collect()
+    let shows_files = format != Format::Safetensors;
+    known.map(by_choice).chain(saved).chain(led_out.filter(|_| shows_files)).collect()
 }
 
 /// The parameters of `source`.

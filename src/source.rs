@@ -78,6 +78,8 @@ pub struct Source {
     pub inexpressible: Vec<ConfigError>,
     /// What lies beside its weights.
     pub beside: Vec<Beside>,
+    /// Names of files beside its weights that are links out of its directory: views do not show them.
+    pub led_out: Vec<String>,
     /// The directory that holds the rank directories.
     pub directory: PathBuf,
     /// The rank files that are there.
@@ -101,14 +103,32 @@ impl Source {
 }
 
 /// The config and the other files of a model directory whose weights do not matter; both are added to `store`.
+#[derive(Debug)]
+pub struct Template {
+    /// Its `config.json`, where it has one.
+    pub config: Option<Config>,
+    /// Its other files.
+    pub beside: Vec<Beside>,
+    /// Names of those that are links out of its directory, which are left out.
+    pub led_out: Vec<String>,
+}
+
+/// Reads a [`Template`].
 ///
 /// # Errors
 /// [`SourceError`] where the directory or a file cannot be read.
-pub fn template(path: &Path, store: &FileStore) -> Result<(Option<Config>, Vec<Beside>), SourceError> {
+pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError> {
     let names = locate::list(path)?;
     let has_config = names.iter().any(|name| name == CONFIG);
+    if has_config && beside::leads_out(path, CONFIG)? {
+        // Much of it would be shown as it is, whatever it is of.
+        let file = path.join(CONFIG).display().to_string();
+        let what = "it is a link out of the directory of the template; name the directory that it leads to";
+        return Err(SourceError::Contents { file, what: what.into() });
+    }
     let config = has_config.then(|| hf::read_config(path)).transpose()?;
-    Ok((config, beside::read(path, &names, store)?))
+    let beside::Found { files, led_out } = beside::read(path, &names, store)?;
+    Ok(Template { config, beside: files, led_out })
 }
 
 /// Opens the checkpoint at `path`; its files are added to `store`.
@@ -143,6 +163,7 @@ pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
         config: None,
         inexpressible: Vec::new(),
         beside: Vec::new(),
+        led_out: Vec::new(),
         directory: located.directory,
         files,
         missing,

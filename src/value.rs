@@ -310,9 +310,13 @@ impl Value {
 }
 
 impl Object {
-    /// `collections.OrderedDict(...)`: the only callable whose items read as a dict.
+    /// `collections.OrderedDict()`: the only callable whose items read as a dict. One that is given items as arguments has more than those
+    /// that were set on it.
     fn is_dict(&self) -> bool {
-        matches!(&self.callable, Value::Global(g) if g.is("collections", "OrderedDict"))
+        let is_empty = matches!(&self.args, Value::Tuple(args) if args.is_empty());
+        is_empty
+            && self.appended.is_empty()
+            && matches!(&self.callable, Value::Global(g) if g.is("collections", "OrderedDict"))
     }
 
     /// See [`Value::tensor`]. Both wrappers hold the plain tensor somewhere in their arguments.

@@ -182,6 +182,24 @@ fn view_exit(error: &ViewError) -> Exit {
     }
 }
 
+/// A message for people, and not a dump of what was read: a name in a damaged file may have a megabyte. What is wrong with it stands at the
+/// end, so the middle is left out.
+pub(super) fn message(error: &impl std::fmt::Display) -> String {
+    const START: usize = 2000;
+    const END: usize = 1000;
+    let text = harmless(&error.to_string());
+    let (Some((start, _)), Some((end, _))) =
+        (text.char_indices().nth(START), text.char_indices().nth_back(END - 1))
+    else {
+        return text;
+    };
+    if start >= end {
+        return text;
+    }
+    let (first, last) = (text.get(..start).unwrap_or_default(), text.get(end..).unwrap_or_default());
+    format!("{first} [...] {last}")
+}
+
 /// Text for a terminal: names in files may hold anything, and a control character would do something there.
 pub(super) fn harmless(text: &str) -> String {
     let is_plain = |c: char| !c.is_control() || c == '\n';
@@ -195,5 +213,14 @@ mod tests {
     #[test]
     fn control_characters_are_spelled_out() {
         assert_eq!(harmless("a\u{1b}[2J\nb\u{7}"), "a\\u{1b}[2J\nb\\u{7}");
+    }
+
+    #[test]
+    fn long_messages_lose_their_middle() {
+        assert_eq!(message(&"short"), "short");
+        let just = "\u{e4}".repeat(3000);
+        assert_eq!(message(&just), just);
+        let long = message(&format!("file: {}: is wrong", "\u{1F980}".repeat(10_000)));
+        assert!(long.starts_with("file: ") && long.ends_with(": is wrong") && long.chars().count() == 3007);
     }
 }

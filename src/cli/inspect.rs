@@ -3,7 +3,7 @@
 use std::io::{Write, stdout};
 
 use super::args::InspectArgs;
-use super::error::{CliError, Exit};
+use super::error::{CliError, Exit, harmless};
 use super::table::{bytes, table};
 use super::{layout, open};
 use crate::inspect::{OptimizerSummary, ParameterSummary, Summary, parameters, summary};
@@ -18,7 +18,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     let text = if args.json {
         json(&summary, parameters.as_deref())?
     } else {
-        text(&summary, parameters.as_deref())
+        harmless(&text(&summary, parameters.as_deref()))
     };
     stdout().lock().write_all(text.as_bytes())?;
     Ok(Exit::Success)

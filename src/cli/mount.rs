@@ -51,7 +51,7 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
             let serving = match start(args, spec, &log) {
                 Ok(serving) => serving,
                 Err(error) => {
-                    eprintln!("ckpt-fs: {}", super::error::harmless(&error.to_string()));
+                    eprintln!("ckpt-fs: {}", super::error::message(&error));
                     let exit = error.exit();
                     let told = notifier.failed(exit as u8);
                     told.map_err(|source| CliError::System { what: "report to the shell", source })?;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::args::{FormatArg, FormatArgs, LayoutArgs, OptimizerArg, RngArg, SourceArgs, SpecArg, VocabFill};
-use super::error::CliError;
+use super::error::{CliError, harmless};
 use crate::family::{self, Family};
 use crate::inspect::{has_rng_state, left_out};
 use crate::layout::{Layout, LayoutSpec};
 use crate::reader::Reader;
-use crate::source::{Found, Options, Source, open, template};
+use crate::source::{Found, Options, Source, Template, open, some_of, template};
 use crate::store::{FileStore, Store};
 use crate::sys::{limits, memory};
 use crate::view::megatron::training_run;
@@ -71,7 +71,7 @@ impl Opened {
         let left_out = left_out(&self.source, stock, self.format, layout.unwrap_or(source));
         let same_layout = layout == Some(source);
         if !left_out.is_empty() {
-            eprintln!("ckpt-fs: note: left out: {}", left_out.join(", "));
+            note(&format!("left out: {}", left_out.join(", ")));
         }
         let shows_rng = self.format == Format::Megatron && stock.with_rng;
         if !same_layout && shows_rng && has_rng_state(&self.source) {
@@ -80,10 +80,8 @@ impl Opened {
             );
         }
         if !self.source.missing.is_empty() {
-            let missing = crate::source::some_of(&self.source.missing);
-            eprintln!(
-                "ckpt-fs: note: rank files are missing, but the others cover every parameter: {missing}"
-            );
+            let missing = some_of(&self.source.missing);
+            note(&format!("rank files are missing, but the others cover every parameter: {missing}"));
         }
     }
 
@@ -95,7 +93,7 @@ impl Opened {
             let args =
                 self.conversions.own().args().filter(|_| of_megatron && self.format != Format::Safetensors);
             let run = args.map(|args| self.source.model.family().run_flags(args)).unwrap_or_default();
-            run.cautions.iter().for_each(|caution| eprintln!("ckpt-fs: note: {caution}"));
+            run.cautions.iter().for_each(|caution| note(caution));
             return Ok(());
         }
         if of_megatron {
@@ -103,10 +101,8 @@ impl Opened {
         }
         let stock = self.conversions.stock(self.format)?;
         let run = training_run(&stock, layout);
-        eprintln!("ckpt-fs: to train from it:\n  {}", run.flags.join(" \\\n  "));
-        for caution in run.cautions {
-            eprintln!("ckpt-fs: note: {caution}");
-        }
+        eprintln!("ckpt-fs: to train from it:\n  {}", harmless(&run.flags.join(" \\\n  ")));
+        run.cautions.iter().for_each(|caution| note(caution));
         Ok(())
     }
 }
@@ -143,11 +139,15 @@ fn opened(
         model_type: format.and_then(|format| format.hf_model_type.clone()),
         divisible_by: format.map(|format| format.make_vocab_size_divisible_by),
     };
-    let source = open(path, &options, &store)?;
+    let mut source = open(path, &options, &store)?;
     // What comes next would otherwise be added to what reading the metadata took.
     memory::give_back();
     let template = format.and_then(|format| format.template.as_deref());
     let template = template.map(|template| template_files(template, &store)).transpose()?;
+    if template.is_some() {
+        // Its files are shown in the place of the source's.
+        source.led_out.clear();
+    }
     let own = match source.format {
         Found::Megatron => Format::Megatron,
         Found::HuggingFace => Format::Hf,
@@ -171,8 +171,19 @@ fn opened(
     Ok(Opened { source, conversions: Arc::new(conversions), format, reader: Reader::new(store) })
 }
 
+/// Says it, whatever the names in it hold.
+fn note(text: &str) {
+    eprintln!("ckpt-fs: note: {}", harmless(text));
+}
+
 fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError> {
-    let (config, beside) = template(path, store)?;
+    let Template { config, beside, led_out } = template(path, store)?;
+    if !led_out.is_empty() {
+        note(&format!(
+            "left out of --template: {} (links that lead out of its directory)",
+            some_of(&led_out)
+        ));
+    }
     if config.is_none() && beside.is_empty() {
         let path = path.display();
         return Err(CliError::Usage(format!(

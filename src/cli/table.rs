@@ -1,5 +1,7 @@
 //! Plain tables and sizes for people.
 
+use super::error::harmless;
+
 /// Rows with their columns aligned, two spaces apart. Columns named in `right` are aligned right.
 ///
 /// A cell longer than a screen is wide moves what stands right of it; nothing else is moved for its sake.
@@ -18,7 +20,8 @@ pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
-    text
+    // Names in files may hold anything.
+    harmless(&text)
 }
 
 /// `1.5 GB`: powers of 1000, as disks are sold and checkpoints are talked about.

@@ -4,7 +4,7 @@ use std::io::{Write, stdout};
 use std::sync::atomic::AtomicBool;
 
 use super::args::VerifyArgs;
-use super::error::{CliError, Exit};
+use super::error::{CliError, Exit, harmless};
 use super::open::{Opened, jobs};
 use super::table::bytes;
 use super::{open, progress};
@@ -76,7 +76,7 @@ fn text(report: &Report, missing: &[String], args: &VerifyArgs) -> String {
     if let Some(rows) = report.padding_ignored {
         lines.push(format!("{rows} padding rows of the vocabulary were not compared"));
     }
-    lines.join("\n") + "\n"
+    harmless(&(lines.join("\n") + "\n"))
 }
 
 fn json(report: &Report, missing: &[String]) -> String {

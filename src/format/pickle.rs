@@ -143,8 +143,8 @@ pub enum PickleError {
         /// Marks left.
         marks: usize,
     },
-    /// More values than can be numbered with 32 bits.
-    #[error("the pickle holds more than 2^32 values")]
+    /// More values, marks or memo entries than any checkpoint's pickle has.
+    #[error("the pickle holds more than 8 million values, which no checkpoint's does")]
     TooManyValues,
     /// A value that contains itself.
     #[error("a {kind} in the pickle contains itself")]
@@ -193,7 +193,7 @@ pub enum PickleError {
 /// Decodes one pickle.
 ///
 /// The input must end where the pickle ends. Memory is bounded by a small multiple of its length (under 200 bytes for each
-/// one-byte opcode at worst), whatever lengths it declares.
+/// one-byte opcode at worst), whatever lengths it declares, and by a number of values beyond which nothing more is read.
 ///
 /// # Errors
 /// Input that is cut short, malformed, cyclic, beyond `limits`, or that uses an opcode real checkpoints do not.

@@ -1,4 +1,8 @@
 //! Files that lie beside the weights of a model and belong to it: tokenizer, chat template, generation config, code of its own.
+//!
+//! Views show them as they are. So a link among them must not lead out of the model's directory: a model that was downloaded could show any
+//! file of the machine to whoever reads the view. Not here: files that are read and must parse as what they should be, whose links may
+//! lead anywhere.
 
 use std::fs;
 use std::path::Path;
@@ -7,27 +11,64 @@ use super::SourceError;
 use super::workers::in_parallel;
 use crate::catalog::Beside;
 use crate::extent::Extent;
-use crate::format::hf::{CONFIG, is_weights};
+use crate::format::hf::{CONFIG, is_cached_blob, is_weights};
 use crate::store::{FileStore, OpenFile, Store, together};
 
+/// What lies beside weights.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) files: Vec<Beside>,
+    /// Names of links that lead out of the directory, which are none of its files.
+    pub(super) led_out: Vec<String>,
+}
+
+/// What a name in the directory stands for.
+enum Named {
+    File(OpenFile),
+    Directory,
+    LedOut,
+}
+
 /// The files in `path`, a directory with these names in it, that hold no weights. Directories and hidden files are none of a loader's.
-pub(super) fn read(path: &Path, names: &[String], store: &FileStore) -> Result<Vec<Beside>, SourceError> {
+pub(super) fn read(path: &Path, names: &[String], store: &FileStore) -> Result<Found, SourceError> {
     let is_one = |name: &&String| !name.starts_with('.') && *name != CONFIG && !is_weights(name);
     let wanted: Vec<&String> = names.iter().filter(is_one).collect();
     let opened = in_parallel(&wanted, |name| {
         let file = path.join(name);
         // A link to nowhere is an error when it is opened.
-        let is_directory = fs::metadata(&file).is_ok_and(|metadata| metadata.is_dir());
-        if is_directory { Ok(None) } else { Ok(Some(OpenFile::open(&file)?)) }
+        if fs::metadata(&file).is_ok_and(|metadata| metadata.is_dir()) {
+            return Ok(Named::Directory);
+        }
+        if leads_out(path, name)? { Ok(Named::LedOut) } else { Ok(Named::File(OpenFile::open(&file)?)) }
     })?;
-    let mut files = Vec::new();
-    for (name, file) in wanted.into_iter().zip(opened) {
-        let Some(file) = file else { continue };
-        let object = store.take(file)?;
-        let extent = Extent { object, offset: 0, len: store.len(object)? };
-        files.push(Beside { name: name.clone(), extent });
+    let mut found = Found::default();
+    for (name, named) in wanted.into_iter().zip(opened) {
+        match named {
+            Named::Directory => {}
+            Named::LedOut => found.led_out.push(name.clone()),
+            Named::File(file) => {
+                let object = store.take(file)?;
+                let extent = Extent { object, offset: 0, len: store.len(object)? };
+                found.files.push(Beside { name: name.clone(), extent });
+            }
+        }
     }
-    Ok(files)
+    Ok(found)
+}
+
+/// Whether `name` in `directory` is a link to a place that is neither in it nor a blob in a cache of Hugging Face models.
+pub(super) fn leads_out(directory: &Path, name: &str) -> Result<bool, SourceError> {
+    let path = directory.join(name);
+    let failed = |source| SourceError::Io { path: path.clone(), source };
+    if !fs::symlink_metadata(&path).map_err(failed)?.is_symlink() {
+        return Ok(false);
+    }
+    // One that leads nowhere shows nothing, and is an error when it is opened.
+    let Ok(target) = fs::canonicalize(&path) else { return Ok(false) };
+    let inside = target.starts_with(fs::canonicalize(directory).map_err(failed)?);
+    let parts: Vec<_> = target.iter().map(|part| part.to_string_lossy()).collect();
+    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+    Ok(!inside && !is_cached_blob(&parts))
 }
 
 /// The bytes of a file that must be small.
@@ -49,5 +90,16 @@ pub(super) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>, SourceError>
             Ok(bytes)
         })?;
         Ok(pieces.concat())
+    })
+}
+
+/// The first bytes of a file, `most` of them.
+pub(super) fn read_start(path: &Path, most: u64) -> Result<Vec<u8>, SourceError> {
+    let store = FileStore::default();
+    let object = store.add(path)?;
+    together(&store, object, |reads| {
+        let mut bytes = vec![0; usize::try_from(reads.len()?.min(most)).unwrap_or(0)];
+        reads.read_exact_at(0, &mut bytes)?;
+        Ok(bytes)
     })
 }

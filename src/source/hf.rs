@@ -57,7 +57,7 @@ pub(super) fn open(
         file.tree = without_model(&file.tree);
         file.storages = HashMap::new();
     }
-    let beside = beside::read(path, names, store)?;
+    let beside::Found { files: beside, led_out } = beside::read(path, names, store)?;
     let files = files.paths.iter().map(|(_, path)| path.clone()).chain([path.join(CONFIG)]).collect();
     Ok(Source {
         catalog: Arc::new(catalog),
@@ -69,6 +69,7 @@ pub(super) fn open(
         config: Some(config),
         inexpressible,
         beside,
+        led_out,
     })
 }
 

@@ -3,6 +3,9 @@
 use super::SourceError;
 use crate::value::Value;
 
+/// No model's parameter has a longer name. Paths are joined from keys that a pickle says once and may use a million times.
+const LONGEST: usize = 2000;
+
 /// A leaf of the model's dicts.
 #[derive(Debug)]
 pub(super) struct Leaf<'a> {
@@ -39,6 +42,10 @@ fn collect<'a>(
         let Some(key) = key.as_str() else {
             return Err(wrong(format!("the dict '{prefix}' of its model has a key that is not a string")));
         };
+        if prefix.len() + key.len() > LONGEST {
+            let start: String = prefix.chars().chain(key.chars()).take(80).collect();
+            return Err(wrong(format!("its model has a name of more than {LONGEST} bytes: {start}...")));
+        }
         let takes = prefix.len().saturating_add(key.len()).saturating_add(size_of::<Leaf<'_>>());
         let Some(rest) = room.checked_sub(takes) else {
             return Err(wrong(format!("the names in its model take more than {ROOM} bytes")));

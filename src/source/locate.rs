@@ -1,11 +1,12 @@
 //! Finds the rank files of a checkpoint: tracker, iteration directory, rank directories.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::SourceError;
+use super::beside::read_start;
 use super::workers::in_parallel;
 use crate::catalog::Iteration;
 use crate::format::megatron::{
@@ -174,12 +175,7 @@ fn read_tracker(root: &Path) -> Result<Iteration, SourceError> {
     /// A number, with room for white space.
     const MOST: u64 = 256;
     let path = root.join(TRACKER);
-    let failed = |source| SourceError::Io { path: path.clone(), source };
-    if !fs::metadata(&path).map_err(failed)?.is_file() {
-        return Err(SourceError::NotACheckpoint { path, what: "is not a regular file".into() });
-    }
-    let mut text = Vec::new();
-    File::open(&path).and_then(|file| file.take(MOST).read_to_end(&mut text)).map_err(failed)?;
+    let text = read_start(&path, MOST)?;
     let text = String::from_utf8_lossy(&text);
     match text.trim() {
         RELEASE => Ok(Iteration::Release),

@@ -77,6 +77,7 @@ pub(super) fn open(
         config: None,
         inexpressible: Vec::new(),
         beside: Vec::new(),
+        led_out: Vec::new(),
         directory: located.directory,
         files,
         missing,

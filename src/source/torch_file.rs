@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::SourceError;
 use super::at_hand::AtHand;
+use super::workers::Turn;
 use crate::catalog::Record;
 use crate::extent::{Extent, ObjectId};
 use crate::format::pickle::Limits;
@@ -15,7 +16,7 @@ use crate::format::torch::{Archive, TorchError, check_byteorder, check_version, 
 use crate::format::zip::{
     Entry, Located as Directory, ZipError, data_start, explain, find_directory, parse_directory, torch_start,
 };
-use crate::store::{Store, together};
+use crate::store::{Reads, Store, StoreError, together};
 use crate::value::{Object, Value};
 
 /// A torch file as read.
@@ -36,9 +37,6 @@ const TAIL: u64 = 64 * 1024;
 /// A pickle larger than this is no checkpoint's: that of a hundred thousand tensors takes a third of it.
 const MAX_PICKLE: u64 = 1 << 26;
 
-/// Nor has one a longer directory: the entry of a tensor takes a hundred and fifty bytes.
-const MAX_DIRECTORY: u64 = 1 << 26;
-
 /// Read behind the pickle with it: the small records that torch puts there.
 const BEHIND: u64 = 1024;
 
@@ -54,12 +52,10 @@ pub(super) fn read(
     select: impl FnOnce(&Value) -> (Value, Vec<String>),
 ) -> Result<TorchFile, SourceError> {
     let name = store.name(object);
-    together(store, object, |reads| {
-        let reader = Reader { at_hand: AtHand::new(reads)?, object, name: &name, is_torchs: false };
-        reader.file(select)
-    })
+    together(store, object, |reads| Reader::new(reads, &name)?.file(select))
 }
 
+/// An archive as it is read.
 struct Reader<'a> {
     at_hand: AtHand<'a>,
     object: ObjectId,
@@ -68,12 +64,20 @@ struct Reader<'a> {
     is_torchs: bool,
 }
 
+impl<'a> Reader<'a> {
+    /// The archive that `reads` are of; messages call it `name`.
+    fn new(reads: Reads<'a>, name: &'a str) -> Result<Self, StoreError> {
+        Ok(Self { at_hand: AtHand::new(reads)?, object: reads.object(), name, is_torchs: false })
+    }
+}
+
 impl Reader<'_> {
     fn file(mut self, select: impl FnOnce(&Value) -> (Value, Vec<String>)) -> Result<TorchFile, SourceError> {
         let entries = self.entries()?;
         self.is_torchs = entries.iter().all(|entry| torch_start(entry).is_some());
         let archive = Archive::new(entries).map_err(|source| self.file_error(source))?;
         let pickle = self.pickle(&archive)?;
+        let _turn = Turn::for_bytes(archive.pickle.size);
         let tree = decode_pickle(&pickle, &Limits::default()).map_err(|source| self.file_error(source))?;
         let (tree, left_out) = select(&tree);
         let mut storages = HashMap::new();
@@ -119,17 +123,16 @@ impl Reader<'_> {
                 Ok(Directory::NeedMore { .. }) => {
                     return Err(self.file_error(ZipError::NoDirectory));
                 }
-                Err(_) => {
+                Err(error) => {
                     // What the file is instead is said by its beginning.
                     let head = self.at_hand.once(0, 512)?;
-                    return Err(self.file_error(explain(&head)));
+                    let instead = explain(&head);
+                    let is_archive = instead == ZipError::CutShort && error != ZipError::NoDirectory;
+                    return Err(self.file_error(if is_archive { error } else { instead }));
                 }
             }
         };
-        if directory.len > MAX_DIRECTORY {
-            let what = format!("its directory has {} bytes, more than {MAX_DIRECTORY}", directory.len);
-            return Err(SourceError::Contents { file: self.name.to_owned(), what });
-        }
+        let _turn = Turn::for_bytes(directory.len);
         let bytes = self.at_hand.bytes(directory.offset, directory.len)?;
         parse_directory(bytes, &directory, len).map_err(|error| self.file_error(error))
     }

@@ -1,8 +1,10 @@
 //! Work on many files at the same time, so that slow storage is waited for once and not once per file.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+
+use parking_lot::{Condvar, Mutex};
 
 use super::SourceError;
 use crate::extent::ObjectId;
@@ -15,19 +17,27 @@ const WORKERS: usize = 256;
 /// Ample for reading and decoding one file: nesting has limits of its own.
 const STACK: usize = 2 << 20;
 
-/// Does `work` for every item and returns the results in the order of the items; of several errors, that of the first item.
+/// Does `work` for every item and returns the results in the order of the items; of several errors, that of the first item. Items behind
+/// one that failed may be left alone.
 pub(super) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, SourceError> + Sync,
 ) -> Result<Vec<R>, SourceError> {
     let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
     let run = || {
         let mut done = Vec::new();
-        loop {
+        // Items are taken in order: what is left alone after a failure comes after it.
+        while !failed.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else { return done };
-            done.push((index, work(item)));
+            let Some(item) = items.get(index) else { break };
+            let result = work(item);
+            if result.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+            done.push((index, result));
         }
+        done
     };
     let mut results: Vec<_> = thread::scope(|scope| {
         // Where the system gives no more threads, those that there are do all of it.
@@ -38,13 +48,47 @@ pub(super) fn in_parallel<T: Sync, R: Send>(
         done.chain(own).collect()
     });
     results.sort_by_key(|(index, _)| *index);
-    if results.len() != items.len() {
+    if results.len() != items.len() && results.iter().all(|(_, result)| result.is_ok()) {
         return Err(SourceError::Contents {
             file: "source".into(),
             what: "reading its files failed by a bug in ckpt-fs; the lines before say where".into(),
         });
     }
     results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Leave to take apart a large piece of metadata, which takes a hundred times its size in memory: as many at a time as there are processors,
+/// not as there are files. It is computing, so waiting for a turn costs no time.
+#[derive(Debug)]
+pub(super) struct Turn;
+
+/// Turns taken, and what is told when one is free.
+static TURNS: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Turn {
+    /// Metadata below this is taken apart without a turn: that of most files is.
+    const LARGE: u64 = 4 << 20;
+
+    /// Waits for a turn where `bytes` are many. One thread must not take two.
+    pub(super) fn for_bytes(bytes: u64) -> Option<Self> {
+        if bytes < Self::LARGE {
+            return None;
+        }
+        let most = thread::available_parallelism().map_or(1, Into::into);
+        let (taken, free) = &TURNS;
+        let mut taken = taken.lock();
+        free.wait_while(&mut taken, |taken| *taken >= most);
+        *taken += 1;
+        Some(Self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (taken, free) = &TURNS;
+        *taken.lock() -= 1;
+        free.notify_one();
+    }
 }
 
 /// Opens all files and numbers them in this order, whatever order they open in.

@@ -126,23 +126,17 @@ pub(super) struct Source {
 impl Source {
     fn open(path: &Path) -> Result<Self, StoreError> {
         let explain = |source| StoreError::opening(path, source);
-        // O_NONBLOCK: a pipe in the file's place is refused below instead of hanging the open.
+        // Looked at before it is opened: opening a device can do something, and a link may lead to one.
+        let before = rustix::fs::stat(path).map_err(|error| explain(error.into()))?;
+        check_regular(path, before.st_mode)?;
+        // O_NONBLOCK: a pipe that took its place meanwhile is refused below instead of hanging the open.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
             .open(path)
             .map_err(explain)?;
         let stat = rustix::fs::fstat(&file).map_err(|error| explain(error.into()))?;
-        let what = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => None,
-            FileType::Directory => Some("directory"),
-            FileType::Fifo => Some("pipe"),
-            FileType::CharacterDevice | FileType::BlockDevice => Some("device"),
-            _ => Some("special file"),
-        };
-        if let Some(what) = what {
-            return Err(StoreError::NotARegularFile { path: path.display().to_string(), what });
-        }
+        check_regular(path, stat.st_mode)?;
         let absolute = std::path::absolute(path).map_err(explain)?;
         let (identity, status_time) = (Identity::of(&stat), StatusTime::of(&stat));
         Ok(Self { path: path.to_owned(), absolute, file, identity, status_time, mapping: OnceLock::new() })
@@ -231,4 +225,17 @@ impl Source {
     fn failed(&self, action: &'static str, source: std::io::Error) -> StoreError {
         StoreError::Io { path: self.name(), action, source }
     }
+}
+
+/// Refuses what is not a file of bytes that stay as they are.
+fn check_regular(path: &Path, mode: rustix::fs::RawMode) -> Result<(), StoreError> {
+    let what = match FileType::from_raw_mode(mode) {
+        FileType::RegularFile => return Ok(()),
+        FileType::Directory => "directory",
+        FileType::Fifo => "pipe",
+        FileType::CharacterDevice | FileType::BlockDevice => "device",
+        FileType::Socket => "socket",
+        _ => "special file",
+    };
+    Err(StoreError::NotARegularFile { path: path.display().to_string(), what })
 }

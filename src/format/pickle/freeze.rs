@@ -35,7 +35,8 @@ enum Progress {
 pub(super) fn freeze(nodes: Vec<Node>, root: Id, limits: &Limits) -> Result<Value, PickleError> {
     let mut done: Vec<Option<Done>> = Vec::new();
     done.resize_with(nodes.len(), || None);
-    let mut freezer = Freezer { progress: vec![Progress::New; nodes.len()], nodes, done, limits, open: 0 };
+    let mut freezer =
+        Freezer { progress: vec![Progress::New; nodes.len()], nodes, done, limits, open: 0, keys: 0 };
     freezer.run(root)?;
     freezer.finished(root).map(|done| done.value.clone())
 }
@@ -47,6 +48,8 @@ struct Freezer<'a> {
     limits: &'a Limits,
     /// Number of open nodes: the length of the path from the root to the current node.
     open: u32,
+    /// What the keys of all dicts so far count for. A long one that a million dicts share is cheap to write and dear to compare.
+    keys: u64,
 }
 
 impl Freezer<'_> {
@@ -108,7 +111,7 @@ impl Freezer<'_> {
         Ok(())
     }
 
-    fn value(&self, node: Node) -> Result<Value, PickleError> {
+    fn value(&mut self, node: Node) -> Result<Value, PickleError> {
         Ok(match node {
             Node::None => Value::None,
             Node::Bool(flag) => Value::Bool(flag),
@@ -128,7 +131,7 @@ impl Freezer<'_> {
         })
     }
 
-    fn object(&self, object: &ObjectNode) -> Result<Object, PickleError> {
+    fn object(&mut self, object: &ObjectNode) -> Result<Object, PickleError> {
         Ok(Object {
             construct: object.construct,
             callable: self.finished(object.callable)?.value.clone(),
@@ -144,20 +147,28 @@ impl Freezer<'_> {
     }
 
     /// Items of a dict. `Value::get` returns the first match and Python keeps the last, so keys must not repeat.
-    fn items(&self, ids: &[(Id, Id)]) -> Result<Vec<(Value, Value)>, PickleError> {
+    fn items(&mut self, ids: &[(Id, Id)]) -> Result<Vec<(Value, Value)>, PickleError> {
         let (mut texts, mut numbers) = (HashSet::new(), HashSet::new());
         let mut items = Vec::with_capacity(ids.len());
         for (key, value) in ids {
-            let key = &self.finished(*key)?.value;
-            let fresh = match key {
+            let Done { value: key, expanded, .. } = self.finished(*key)?;
+            let (key, expanded) = (key.clone(), *expanded);
+            self.keys = self.keys.saturating_add(expanded);
+            if self.keys > self.limits.expanded {
+                return Err(PickleError::TooLarge { limit: self.limits.expanded });
+            }
+            let fresh = match &key {
                 Value::Str(text) => texts.insert(Arc::clone(text)),
+                // To Python True is 1, and 1.0 is 1.
                 Value::Int(number) => numbers.insert(*number),
+                Value::Bool(flag) => numbers.insert(i64::from(*flag)),
+                Value::Float(number) => integral(*number).is_none_or(|number| numbers.insert(number)),
                 _ => true,
             };
             if !fresh {
-                return Err(PickleError::DuplicateKey { key: format!("{key:?}") });
+                return Err(PickleError::DuplicateKey { key: shown(&key) });
             }
-            items.push((key.clone(), self.finished(*value)?.value.clone()));
+            items.push((key, self.finished(*value)?.value.clone()));
         }
         Ok(items)
     }
@@ -171,6 +182,23 @@ impl Freezer<'_> {
 
     fn finished(&self, id: Id) -> Result<&Done, PickleError> {
         self.done.get(index(id)).and_then(Option::as_ref).ok_or(PickleError::TooManyValues)
+    }
+}
+
+/// The number that Python takes this one for where it is a key.
+fn integral(number: f64) -> Option<i64> {
+    let whole = number as i64;
+    (number.fract() == 0.0 && whole as f64 == number).then_some(whole)
+}
+
+/// A key as a message can hold it.
+fn shown(key: &Value) -> String {
+    match key {
+        Value::Str(text) => format!("{:?}", text.chars().take(80).collect::<String>()),
+        Value::Int(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Float(number) => number.to_string(),
+        other => other.kind().to_owned(),
     }
 }
 

@@ -7,31 +7,28 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod literals;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::PickleError;
 use super::cursor::Cursor;
-use super::integer;
 use super::node::{Id, Node, ObjectNode};
 use super::opcode as op;
 use crate::value::{Construct, Global};
 
 /// Decodes `bytes` into nodes and the number of the root.
 pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Node>, Id), PickleError> {
-    let mut machine = Machine {
-        input: Cursor::new(bytes),
-        // The three constants have one node each: NONE is a single byte and may occur as often as there are bytes.
-        nodes: vec![Node::None, Node::Bool(true), Node::Bool(false)],
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        code: 0,
-        offset: 0,
-    };
+    let mut machine = Machine::new(bytes);
     let root = machine.run()?;
+    machine.check_end()?;
     Ok((machine.nodes, root))
 }
+
+/// More values, open marks or memo entries has no checkpoint whose pickle is read at all: one tensor makes about 25 of them, in 200 bytes.
+/// Without a bound a file of single-byte opcodes takes a hundred times its size.
+const MOST: usize = 1 << 23;
 
 const NONE: Id = 0;
 const TRUE: Id = 1;
@@ -50,6 +47,21 @@ struct Machine<'a> {
     offset: usize,
 }
 
+impl<'a> Machine<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            input: Cursor::new(bytes),
+            // The three constants have one node each: NONE is a single byte and may occur as often as there are bytes.
+            nodes: vec![Node::None, Node::Bool(true), Node::Bool(false)],
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            code: 0,
+            offset: 0,
+        }
+    }
+}
+
 impl Machine<'_> {
     fn run(&mut self) -> Result<Id, PickleError> {
         loop {
@@ -62,11 +74,15 @@ impl Machine<'_> {
         }
     }
 
-    fn stop(&mut self) -> Result<Id, PickleError> {
-        if self.input.left() != 0 {
-            let (offset, count) = (self.input.at(), self.input.left());
-            return Err(PickleError::TrailingBytes { offset, count });
+    /// A pickle is all of its record.
+    fn check_end(&self) -> Result<(), PickleError> {
+        match (self.input.at(), self.input.left()) {
+            (_, 0) => Ok(()),
+            (offset, count) => Err(PickleError::TrailingBytes { offset, count }),
         }
+    }
+
+    fn stop(&self) -> Result<Id, PickleError> {
         match (self.stack.as_slice(), self.marks.as_slice()) {
             (&[root], []) => Ok(root),
             (stack, marks) => Err(PickleError::UnbalancedStop { count: stack.len(), marks: marks.len() }),
@@ -79,14 +95,13 @@ impl Machine<'_> {
             op::FRAME => self.frame(),
             op::MARK => {
                 self.marks.push(self.stack.len());
-                Ok(())
+                bounded(self.marks.len())
             }
             op::POP => self.pop_or_mark(),
             op::POP_MARK => self.pop_mark().map(drop),
             op::DUP => {
                 let top = self.top()?;
-                self.stack.push(top);
-                Ok(())
+                self.push_id(top)
             }
             op::NONE => self.push_id(NONE),
             op::NEWTRUE => self.push_id(TRUE),
@@ -137,61 +152,6 @@ impl Machine<'_> {
             return Err(PickleError::Truncated { offset: self.input.at(), need, have });
         }
         Ok(())
-    }
-
-    fn number(&mut self) -> Result<(), PickleError> {
-        let offset = self.input.at();
-        let bad = PickleError::BadNumber { name: op::name(self.code), offset };
-        let node = match self.code {
-            op::INT => match self.input.line()? {
-                // Protocols 0 and 1 spell booleans like this.
-                "01" => return self.push_id(TRUE),
-                "00" => return self.push_id(FALSE),
-                text => Node::Int(text.parse().map_err(|_| bad)?),
-            },
-            op::LONG => Node::Int(self.input.line()?.trim_end_matches('L').parse().map_err(|_| bad)?),
-            op::FLOAT => Node::Float(self.input.line()?.parse().map_err(|_| bad)?),
-            op::BININT => Node::Int(i32::from_le_bytes(self.input.array()?).into()),
-            op::BININT1 => Node::Int(self.input.u8()?.into()),
-            op::BININT2 => Node::Int(u16::from_le_bytes(self.input.array()?).into()),
-            op::BINFLOAT => Node::Float(f64::from_be_bytes(self.input.array()?)),
-            op::LONG1 => {
-                let count = self.input.u8()?;
-                self.long(count.into())?
-            }
-            _ => {
-                // The length has a sign, as a relic; a negative one is an error in CPython too.
-                let count = i32::from_le_bytes(self.input.array()?);
-                self.long(u64::try_from(count).map_err(|_| bad)?)?
-            }
-        };
-        self.push(node)
-    }
-
-    fn long(&mut self, count: u64) -> Result<Node, PickleError> {
-        let bytes = integer::shortest(self.input.take(count)?);
-        Ok(integer::to_i64(bytes).map_or_else(|| Node::Long(bytes.into()), Node::Int))
-    }
-
-    /// The length that a text or bytes opcode declares: one, four or eight bytes.
-    fn length(&mut self) -> Result<u64, PickleError> {
-        match self.code {
-            op::SHORT_BINUNICODE | op::SHORT_BINBYTES => self.input.u8().map(u64::from),
-            op::BINUNICODE | op::BINBYTES => self.input.u32().map(u64::from),
-            _ => self.input.u64(),
-        }
-    }
-
-    fn text(&mut self) -> Result<(), PickleError> {
-        let count = self.length()?;
-        let text = self.input.text(count)?;
-        self.push(Node::Str(text.into()))
-    }
-
-    fn bytes(&mut self) -> Result<(), PickleError> {
-        let count = self.length()?;
-        let bytes = self.input.take(count)?;
-        self.push(Node::Bytes(bytes.into()))
     }
 
     fn empty(&mut self) -> Result<(), PickleError> {
@@ -309,7 +269,7 @@ impl Machine<'_> {
         };
         let top = self.top()?;
         self.memo.insert(index, top);
-        Ok(())
+        bounded(self.memo.len())
     }
 
     fn get(&mut self) -> Result<(), PickleError> {
@@ -339,14 +299,13 @@ impl Machine<'_> {
     fn push(&mut self, node: Node) -> Result<(), PickleError> {
         let id = Id::try_from(self.nodes.len()).map_err(|_| PickleError::TooManyValues)?;
         self.nodes.push(node);
+        bounded(self.nodes.len())?;
         self.push_id(id)
     }
 
-    // Returns a result only so that it can end a match arm.
-    #[expect(clippy::unnecessary_wraps, reason = "the last step of arms that can fail")]
     fn push_id(&mut self, id: Id) -> Result<(), PickleError> {
         self.stack.push(id);
-        Ok(())
+        bounded(self.stack.len())
     }
 
     /// Values above the innermost mark. What is below it is out of reach for all but the opcodes that close the mark.
@@ -413,4 +372,8 @@ impl Machine<'_> {
     fn operand(&self, expected: &'static str, found: &'static str) -> PickleError {
         PickleError::Operand { name: op::name(self.code), offset: self.offset, expected, found }
     }
+}
+
+fn bounded(count: usize) -> Result<(), PickleError> {
+    if count > MOST { Err(PickleError::TooManyValues) } else { Ok(()) }
 }

@@ -8,6 +8,9 @@ use super::fields::{self, END, END_LEN, END64, END64_LEN, LOCATOR, LOCATOR_LEN, 
 /// Bytes at the end of a file that hold all there is to find in all but contrived files: the longest comment and the three records.
 pub const TAIL: u64 = 0xffff + 22 + 20 + 56;
 
+/// Longest directory that is read. That of three hundred thousand tensors is shorter; a longer one is there to fill memory.
+const MAX_DIRECTORY: u64 = 1 << 26;
+
 /// Longest zip64 end-of-directory record that is looked at. Extensions of it are registered but not in use.
 const MAX_END64: u64 = 0x1_0000;
 
@@ -53,6 +56,11 @@ pub fn find_directory(tail: &[u8], file_len: u64) -> Result<Located, ZipError> {
     };
     let end_offset = start.saturating_add(end as u64);
     let bytes = tail.get(end..).unwrap_or_default();
+    // Readers that do not ask where the comment ends would begin at that one.
+    let comment = bytes.get(END_LEN..).unwrap_or_default();
+    if comment.windows(4).any(|window| u32_at(window, 0) == Some(END)) {
+        return Err(malformed("end record", end_offset, "its comment holds another end record"));
+    }
     let short = || malformed("end record", end_offset, "cut short");
     let disks = (u16_at(bytes, 4).ok_or_else(short)?, u16_at(bytes, 6).ok_or_else(short)?);
     let directory = Directory {
@@ -147,6 +155,9 @@ fn find_end64(tail: &[u8], start: u64, locator: u64, end64: u64, file_len: u64) 
 
 /// The directory must end where the records after it begin: then nothing lies between that we would not see.
 fn check(directory: Directory, limit: u64) -> Result<Directory, ZipError> {
+    if directory.len > MAX_DIRECTORY {
+        return Err(malformed("directory", directory.offset, "it is longer than that of any checkpoint"));
+    }
     if directory.offset.checked_add(directory.len) == Some(limit) {
         return Ok(directory);
     }

@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use crate::family::Family;
 use crate::family::config::{Config, MODEL_TYPE};
-use crate::format::hf::CONFIG;
+use crate::format::hf::{CONFIG, decode_object};
 use crate::source::beside::read_small;
 use crate::source::{Options, SourceError};
 
-/// Larger is no config.
-const MOST: u64 = 16 << 20;
+/// Larger is no config: the largest, with a line for every layer, have 100 kB. Read, it takes a hundred times as much memory.
+const MOST: u64 = 4 << 20;
 
 /// The config in the directory `path`.
 pub(in crate::source) fn read(path: &Path) -> Result<Config, SourceError> {
     let file = path.join(CONFIG);
     let text = read_small(&file, MOST)?;
-    serde_json::from_slice(&text).map_err(|error| SourceError::Contents {
+    decode_object(&text).map_err(|error| SourceError::Contents {
         file: file.display().to_string(),
         what: format!("not a JSON object: {error}"),
     })
