@@ -3,6 +3,7 @@
 mod args;
 mod digest;
 mod error;
+mod globals;
 mod inspect;
 mod layout;
 mod log;
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Warmup(args) => warmup::run(args),
         Command::Materialize(args) => materialize::run(args),
+        Command::Inspect(args) if args.globals => globals::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Ls(args) => ls::run(args),
         Command::Verify(args) => verify::run(args),

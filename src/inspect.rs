@@ -2,12 +2,15 @@
 //!
 //! Not here: printing (`cli`).
 
+mod globals;
+mod known;
 mod listing;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use globals::{Globals, NamedGlobal, Unread, globals};
 pub use listing::{FileListing, Listing, Piece, TensorListing};
 
 use crate::catalog::{Encoding, Optimizer};

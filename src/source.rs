@@ -13,6 +13,7 @@ mod hf;
 mod leaves;
 mod locate;
 mod optimizer;
+mod pickles;
 mod rank_file;
 mod ranks;
 mod stages;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 pub use error::SourceError;
 pub(crate) use error::some_of;
 pub use locate::IterationChoice;
+pub use pickles::{PickleFile, pickles};
 
 use workers::in_parallel;
 

@@ -12,6 +12,8 @@ mod common;
 mod archives;
 #[path = "hostile/bounds.rs"]
 mod bounds;
+#[path = "hostile/globals.rs"]
+mod globals;
 #[path = "hostile/headers.rs"]
 mod headers;
 #[path = "hostile/links.rs"]

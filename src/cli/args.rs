@@ -332,6 +332,11 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     pub(crate) tensors: bool,
 
+    /// List every class and function that its pickles name instead, and mark those not known to be plain data. Nothing is run; also for
+    /// checkpoints that are otherwise refused, and for single files
+    #[arg(long, conflicts_with = "tensors")]
+    pub(crate) globals: bool,
+
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -19,7 +19,24 @@ mod tests;
 pub use encode::{encode, encode_lowered};
 pub use lower::Lower;
 
-use crate::value::Value;
+use crate::value::{Global, Value};
+
+/// What a pickle names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// Every class and function, and how often it is used.
+    pub globals: Vec<(Global, u64)>,
+    /// Bytes of the pickle, or up to where it could not be followed further.
+    pub len: usize,
+    /// Why it could not be followed further.
+    pub problem: Option<PickleError>,
+}
+
+/// Lists what the pickle at the start of `bytes` names, also where [`decode`] refuses it. What follows it is left alone.
+#[must_use]
+pub fn survey(bytes: &[u8]) -> Survey {
+    machine::survey(bytes)
+}
 
 /// How large a tree may become. What a pickle may cost in memory follows from its length alone; these bound what it may cost to walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -56,7 +56,7 @@ pub(super) fn read(
 }
 
 /// An archive as it is read.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     at_hand: AtHand<'a>,
     object: ObjectId,
     name: &'a str,
@@ -66,7 +66,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// The archive that `reads` are of; messages call it `name`.
-    fn new(reads: Reads<'a>, name: &'a str) -> Result<Self, StoreError> {
+    pub(super) fn new(reads: Reads<'a>, name: &'a str) -> Result<Self, StoreError> {
         Ok(Self { at_hand: AtHand::new(reads)?, object: reads.object(), name, is_torchs: false })
     }
 }
@@ -113,7 +113,7 @@ impl Reader<'_> {
     }
 
     /// The entries of the archive.
-    fn entries(&mut self) -> Result<Vec<Entry>, SourceError> {
+    pub(super) fn entries(&mut self) -> Result<Vec<Entry>, SourceError> {
         let len = self.at_hand.len();
         let mut start = len.saturating_sub(TAIL);
         let directory = loop {
@@ -150,7 +150,7 @@ impl Reader<'_> {
     }
 
     /// The content of a small entry, whose local header is always looked at. `behind` are bytes to bring along with it.
-    fn content(&mut self, entry: &Entry, most: u64, behind: u64) -> Result<Vec<u8>, SourceError> {
+    pub(super) fn content(&mut self, entry: &Entry, most: u64, behind: u64) -> Result<Vec<u8>, SourceError> {
         if entry.size > most {
             let what = format!("record {} has {} bytes, more than {most}", entry.name, entry.size);
             return Err(SourceError::Contents { file: self.name.to_owned(), what });

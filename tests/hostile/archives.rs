@@ -195,9 +195,9 @@ fn a_directory_of_a_terabyte_is_not_read() {
 }
 
 #[test]
-fn a_directory_of_a_million_entries_is_bounded() {
+fn a_directory_of_many_entries_is_bounded() {
     let _alone = alone();
-    let count = 1_000_000;
+    let count = 300_000;
     let mut bytes = b"PK\x03\x04".to_vec();
     // Each of them empty, one behind the other: the directory says where, and nobody has been there.
     let place = |number: u32| 64 + number * 64;
@@ -216,7 +216,7 @@ fn a_directory_of_a_million_entries_is_bounded() {
     bytes.extend(tail(offset, len, count.into()));
     let victim = Victim::with_file(&bytes);
     drop(bytes);
-    victim.refused(500 * MB, &["no data.pkl"]);
+    victim.refused(200 * MB, &["no data.pkl"]);
 }
 
 #[test]

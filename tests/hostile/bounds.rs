@@ -54,7 +54,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// No attack is worth more, in a build without optimization beside other tests.
-const LONGEST: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What opening the source by the library came to, within `most` bytes of memory at a time and bounded time.
 #[track_caller]

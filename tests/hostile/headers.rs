@@ -181,9 +181,9 @@ fn an_index_that_says_two_things_or_grows() {
     }
     fs::write(model.file(INDEX), format!(r#"{{"metadata":{deep}"#)).unwrap();
     model.refused(8 * MB, &[INDEX, "EOF"]);
-    let names: Vec<String> = (0..1_000_000).map(|n| format!(r#""{n}":"{n}""#)).collect();
+    let names: Vec<String> = (0..300_000).map(|n| format!(r#""{n}":"{n}""#)).collect();
     fs::write(model.file(INDEX), format!(r#"{{"weight_map":{{{}}}}}"#, names.join(","))).unwrap();
-    model.refused(400 * MB, &[INDEX, "not there"]);
+    model.refused(150 * MB, &[INDEX, "not there"]);
     fs::File::create(model.file(INDEX)).unwrap().set_len(1 << 40).unwrap();
     model.refused(8 * MB, &[INDEX, "more than"]);
 }
@@ -202,8 +202,8 @@ fn configs_that_grow_or_say_two_things() {
     text(r#"{"model_type":"llama","model_type":"mixtral"}"#.into())
         .refused(8 * MB, &["config.json", "twice"]);
     // Each of these objects takes a hundred times its text.
-    let many = vec![r#"{"a":0}"#; 500_000].join(",");
-    text(format!(r#"{{"a":[{many}]}}"#)).refused(500 * MB, &["config.json"]);
+    let many = vec![r#"{"a":0}"#; 200_000].join(",");
+    text(format!(r#"{{"a":[{many}]}}"#)).refused(250 * MB, &["config.json"]);
     with(&|path| fs::File::create(path).unwrap().set_len(1 << 40).unwrap())
         .refused(8 * MB, &["config.json", "more than"]);
     for (key, values) in [

@@ -8,6 +8,9 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod literals;
+mod survey;
+
+pub(super) use survey::survey;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -45,6 +48,8 @@ struct Machine<'a> {
     /// The opcode being run and where it is, for errors.
     code: u8,
     offset: usize,
+    /// Whether opcodes that no checkpoint has are followed too, to see what they name.
+    surveys: bool,
 }
 
 impl<'a> Machine<'a> {
@@ -58,6 +63,7 @@ impl<'a> Machine<'a> {
             memo: HashMap::new(),
             code: 0,
             offset: 0,
+            surveys: false,
         }
     }
 }
@@ -132,6 +138,7 @@ impl Machine<'_> {
             }
             op::PUT | op::BINPUT | op::LONG_BINPUT | op::MEMOIZE => self.put(),
             op::GET | op::BINGET | op::LONG_BINGET => self.get(),
+            code if self.surveys => self.foreign(code),
             code => Err(PickleError::UnsupportedOpcode { code, name: op::name(code), offset: self.offset }),
         }
     }

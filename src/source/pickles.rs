@@ -1,0 +1,134 @@
+//! What the pickles of a checkpoint name, whatever else is wrong with it: no family, no layout and no tensor is asked about.
+//!
+//! Not here: which of these names are harmless (`inspect`).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::torch_file::Reader;
+use super::workers::{Turn, in_parallel};
+use super::{IterationChoice, SourceError, locate};
+use crate::format::pickle;
+use crate::store::{FileStore, OpenFile, Reads, StoreError, together};
+use crate::value::Global;
+
+/// A file that holds pickles, or should.
+#[derive(Debug, Clone)]
+pub struct PickleFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Every class and function that its pickles name, and how often it is used.
+    pub globals: Vec<(Global, u64)>,
+    /// Why not all of it could be looked at.
+    pub problem: Option<String>,
+}
+
+/// Endings of files that Python's loaders take for pickles, alone or in an archive.
+const ENDINGS: &[&str] = &[".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".distcp", ".tar"];
+
+/// A pickle that is larger is not looked at: see `torch_file`.
+const MOST: u64 = 1 << 26;
+
+/// More pickles than this one after the other are not looked at. Torch before 1.6 wrote five, and weights behind them.
+const PICKLES: usize = 64;
+
+/// Goes through every pickle of the checkpoint at `path`: of its rank files, or, where it is no Megatron checkpoint, of the files that
+/// are directly in it; of the file, where it is one.
+///
+/// # Errors
+/// [`SourceError`] where the directory cannot be read, or no iteration can be found in it.
+pub fn pickles(path: &Path, iteration: Option<IterationChoice>) -> Result<Vec<PickleFile>, SourceError> {
+    let files = files(path, iteration)?;
+    // What is wrong with a file is part of the answer.
+    in_parallel(&files, |path| Ok(survey(path)))
+}
+
+fn files(path: &Path, iteration: Option<IterationChoice>) -> Result<Vec<PathBuf>, SourceError> {
+    if path.is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let names = locate::names(path)?;
+    if locate::is_run(&names) {
+        match locate::locate(path, &names, iteration) {
+            Ok(located) => {
+                let files = located.files.into_iter();
+                return Ok(files.flat_map(|file| [Some(file.path), file.buffers]).flatten().collect());
+            }
+            // The iteration may be of another kind.
+            Err(SourceError::Unsupported { path, .. }) => return loose(Path::new(&path)),
+            Err(error) => return Err(error),
+        }
+    }
+    loose(path)
+}
+
+/// The files in a directory that may hold pickles.
+fn loose(path: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    let names = locate::list(path)?.into_iter();
+    let is_one = |name: &String| name == ".metadata" || ENDINGS.iter().any(|ending| name.ends_with(ending));
+    let files = names.filter(is_one).map(|name| path.join(name));
+    Ok(files.filter(|file| !fs::metadata(file).is_ok_and(|file| file.is_dir())).collect())
+}
+
+fn survey(path: &Path) -> PickleFile {
+    let mut found = PickleFile { path: path.to_owned(), globals: Vec::new(), problem: None };
+    if let Err(error) = look_into(path, &mut found) {
+        found.problem = Some(error.to_string());
+    }
+    found
+}
+
+fn look_into(path: &Path, found: &mut PickleFile) -> Result<(), SourceError> {
+    let store = FileStore::default();
+    let object = store.take(OpenFile::open(path)?)?;
+    together(&store, object, |reads| {
+        let start = beginning(reads, 2)?;
+        // A bare pickle says its protocol first; so does a file of torch before 1.6.
+        if let [0x80, _] = start.as_slice() {
+            return bare(reads, found);
+        }
+        let name = path.display().to_string();
+        let mut reader = Reader::new(reads, &name)?;
+        let entries = reader.entries()?;
+        for entry in entries.iter().filter(|entry| entry.name.ends_with(".pkl")) {
+            let bytes = reader.content(entry, MOST, 0)?;
+            let _turn = Turn::for_bytes(entry.size);
+            let survey = pickle::survey(&bytes);
+            let problem = survey.problem.map(|problem| format!("{}: {problem}", entry.name));
+            add(found, survey.globals, problem);
+        }
+        Ok(())
+    })
+}
+
+/// Pickles one after the other, and what else may follow them.
+fn bare(reads: Reads<'_>, found: &mut PickleFile) -> Result<(), SourceError> {
+    let bytes = beginning(reads, MOST)?;
+    let _turn = Turn::for_bytes(bytes.len() as u64);
+    let mut rest = bytes.as_slice();
+    for number in 0..PICKLES {
+        // Behind the first, only what begins like one is one.
+        if number > 0 && rest.first() != Some(&0x80) {
+            break;
+        }
+        let survey = pickle::survey(rest);
+        let failed = survey.problem.is_some();
+        add(found, survey.globals, survey.problem.map(|problem| format!("pickle {number}: {problem}")));
+        rest = rest.get(survey.len..).unwrap_or_default();
+        if failed {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn beginning(reads: Reads<'_>, most: u64) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![0; usize::try_from(reads.len()?.min(most)).unwrap_or(0)];
+    reads.read_exact_at(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn add(found: &mut PickleFile, globals: Vec<(Global, u64)>, problem: Option<String>) {
+    found.globals.extend(globals);
+    found.problem = found.problem.take().or(problem);
+}
