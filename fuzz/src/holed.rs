@@ -38,12 +38,15 @@ impl<'a> Holed<'a> {
     #[must_use]
     pub fn read(&self, from: u64, len: u64) -> Vec<u8> {
         let end = from.saturating_add(len).min(self.len());
-        let behind = self.head.len() as u64 + self.hole;
-        let byte = |at: u64| match self.head.get(at as usize) {
-            Some(byte) => *byte,
-            None => at.checked_sub(behind).map_or(0, |at| self.tail[at as usize]),
-        };
-        (from..end).map(byte).collect()
+        let mut bytes = vec![0; end.saturating_sub(from) as usize];
+        for (part, start) in [(self.head, 0), (self.tail, self.len() - self.tail.len() as u64)] {
+            let (first, last) = (from.max(start), end.min(start + part.len() as u64));
+            if first < last {
+                let there = &part[(first - start) as usize..(last - start) as usize];
+                bytes[(first - from) as usize..(last - from) as usize].copy_from_slice(there);
+            }
+        }
+        bytes
     }
 
     /// Writes it into an empty file, where the hole takes no room.

@@ -58,7 +58,7 @@ def child(sink, view, real, process, threads, each, names, only, drop_caches, sl
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         seed, repeat = names
-        shared = Shared(subjects(view, real))
+        shared = Shared(subjects(view, real), threads)
         answers, lines = [], []
 
         def work(thread):

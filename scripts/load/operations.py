@@ -209,8 +209,9 @@ def io_uring(me, file):
 
 @kind(10)
 def reopen(me, file):
-    """Also as the first of a file after nobody had it open, which may choose another way to serve it."""
-    me.forget(file)
+    """Also as the first of a file after nobody had it open, which may choose another way to serve it; and of one for which others must go."""
+    for other in me.files if me.random() < 0.3 else (file,):
+        me.forget(other)
     pread(me, file)
 
 

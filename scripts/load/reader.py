@@ -5,7 +5,6 @@ Not here: the operations (`operations`), who else reads (`crowd`).
 
 import os
 import random
-import threading
 from collections import Counter
 
 from . import operations, system, uring
@@ -13,12 +12,13 @@ from .subject import MIB, some_length
 
 
 class Shared:
-    """What the readers of one process share: a handle of each file, open all the time."""
+    """What the readers of one process share: a handle of some files, open all the time. A reader that is alone has none, so that files are
+    closed by all and opened anew, maybe in another way."""
 
-    def __init__(self, files):
+    def __init__(self, files, threads):
         self.files = files
-        self.handles = {file: os.open(file.path, os.O_RDONLY) for file in files if random.Random(file.name).random() < 0.7}
-        self.says = threading.Lock()
+        shared = [file for file in files if threads > 1 and random.Random(file.name).random() < 0.7]
+        self.handles = {file: os.open(file.path, os.O_RDONLY) for file in shared}
 
 
 class Reader:
