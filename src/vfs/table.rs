@@ -116,3 +116,21 @@ fn number(identity: &str) -> Ino {
     bytes.copy_from_slice(hash.as_bytes().first_chunk::<8>().unwrap_or(&[2; 8]));
     Ino((u64::from_le_bytes(bytes) >> 1).max(2))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_have_a_bound() {
+        let mut table = Table::new();
+        for number in 1..MOST_NODES {
+            assert!(!table.is_full());
+            table.directory(Ino::ROOT, &number.to_string(), &number.to_string());
+        }
+        assert!(table.is_full());
+        // What is there stays there.
+        let first = table.child(Ino::ROOT, "1").unwrap();
+        assert_eq!(table.directory(Ino::ROOT, "1", "1"), first);
+    }
+}

@@ -1,17 +1,16 @@
 """A mount exported over NFS by a server that is an ordinary process, and read by a client that is one too.
 
-The servers name files by handles, which a view keeps for ever (`tests/fuse_mount/handles.rs`). Skipped where nfs-ganesha and libnfs-utils
-are not installed: nothing else here needs them, and few kernels that tests run on have a server or client of their own.
+The servers name files by handles, which a view keeps for ever (`tests/fuse_mount/handles.rs`). Few kernels that tests run on have a
+server or client of their own, so nfs-ganesha and libnfs are used.
 """
 
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import unittest
 
-from support import FIXTURES, Case, Mount, ckpt_fs, need, run, until
+from support import FIXTURES, Case, Mount, ckpt_fs, need, need_program, run, until
 
 SOURCE = FIXTURES / "megatron-tiny" / "untied" / "dist_tp1pp2_first3"
 SERVER, CLIENT = "ganesha.nfsd", "nfs-cat"
@@ -68,9 +67,8 @@ class Server:
 class Nfs(Case):
     def setUp(self):
         super().setUp()
-        if not (shutil.which(SERVER) and shutil.which(CLIENT)):
-            print("\nSKIPPED, nfs-ganesha and libnfs-utils are not installed", file=sys.stderr, flush=True)
-            self.skipTest("no NFS server")
+        need_program(SERVER)
+        need_program(CLIENT)
         need(os.geteuid() == 0, "root")
 
     def test_views_over_nfs(self):
