@@ -12,7 +12,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 
 use common::naive::{Config, Cut};
 use common::run::{PROGRAM, Said};
@@ -198,4 +199,36 @@ fn a_copy_of_a_source_that_changes_midway_is_no_copy() {
         here.run(&[&["materialize", &source, &out][..], &args].concat()).refused(3, &["modified"]);
         assert_eq!(left(&here), [""; 0]);
     }
+}
+
+/// Somebody clears away the directory that the copy is made in, or puts something else in its place.
+#[test]
+fn a_copy_whose_place_is_taken_away_is_no_copy() {
+    let Some(here) = Here::new() else { return };
+    for replaced in [false, true] {
+        let faulty = Faulty::mount(&here.path("src"), true);
+        faulty.rule(|rules| rules.held_after = Some(reads_of_metadata(&here) + 3));
+        let (source, out) = (faulty.path().display().to_string(), here.name("out"));
+        let mut command = Command::new(PROGRAM);
+        command.args(["materialize", &source, &out, "--tp", "4", "--pp", "1"]).stderr(Stdio::piped());
+        let copying = command.spawn().unwrap();
+        while !faulty.rules.lock().unwrap().is_held() || left(&here).is_empty() {
+            thread::yield_now();
+        }
+        let staging = here.path(&left(&here)[0]);
+        fs::remove_dir_all(&staging).unwrap();
+        if replaced {
+            fs::create_dir(&staging).unwrap();
+        }
+        faulty.rule(|rules| rules.held_after = None);
+        Said::of(copying.wait_with_output().unwrap()).refused(6, &[".out.ckpt-fs-"]);
+        assert_eq!(left(&here), [""; 0]);
+    }
+}
+
+/// Reads that a view takes before any of its bytes are read.
+fn reads_of_metadata(here: &Here) -> u64 {
+    let faulty = Faulty::mount(&here.path("src"), true);
+    here.run(&["ls", &faulty.path().display().to_string(), "--tp", "4", "--pp", "1"]).ok();
+    faulty.rules.lock().unwrap().reads
 }

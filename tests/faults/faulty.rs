@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -27,8 +28,17 @@ pub(crate) struct Rules {
     pub(crate) interrupts: Option<u64>,
     /// After so many reads files look modified.
     pub(crate) modified_after: Option<u64>,
+    /// After so many reads none is answered until this is taken back.
+    pub(crate) held_after: Option<u64>,
     /// Reads until now.
     pub(crate) reads: u64,
+}
+
+impl Rules {
+    /// Whether reads wait.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held_after.is_some_and(|reads| self.reads >= reads)
+    }
 }
 
 /// The file system, mounted.
@@ -116,6 +126,10 @@ impl System {
 
     fn bytes(&self, ino: INodeNo, offset: u64, size: u32) -> Result<Vec<u8>, Errno> {
         let path = self.path(ino);
+        let is_held = || self.rules.lock().unwrap().is_held();
+        while is_held() {
+            thread::yield_now();
+        }
         let mut rules = self.rules.lock().unwrap();
         rules.reads += 1;
         let range = offset..offset + u64::from(size);
