@@ -471,23 +471,10 @@ fn a_version_record_of_another_time() {
 
 /// A rank file that holds one tensor pickled as `make` says, in place of its embedding.
 fn with_tensor(make: impl Fn(&mut Storages) -> Value) -> Bad {
-    let mut storages = Storages::default();
-    let tensor = make(&mut storages);
-    let mut checkpoint = Checkpoint::small_as(1, &[4]);
-    let file = checkpoint.file("mp_rank_00").clone();
-    let mut leaves = vec![("embedding.word_embeddings.weight".to_owned(), tensor)];
-    for (path, array) in file.tensors.iter().skip(1) {
-        let value = storages.tensor(array, Keep::Own);
-        leaves.push((path.clone(), value));
-    }
-    let tree = dict(vec![
-        ("args".into(), common::namespace(&file.args)),
-        ("checkpoint_version".into(), Value::Float(3.0)),
-        ("iteration".into(), Value::Int(100)),
-        ("model".into(), dict(leaves)),
-    ]);
+    let checkpoint = Checkpoint::small_as(1, &[4]);
+    let bytes = checkpoint.with_embedding("mp_rank_00", make);
     let bad = Bad::of(&checkpoint);
-    fs::write(bad.file("mp_rank_00"), pt(&tree, &storages.contents)).unwrap();
+    fs::write(bad.file("mp_rank_00"), bytes).unwrap();
     bad
 }
 

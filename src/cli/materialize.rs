@@ -4,7 +4,7 @@ use super::args::MaterializeArgs;
 use super::error::{CliError, Exit};
 use super::open::jobs;
 use super::{layout, open, progress};
-use crate::materialize::{Hooks, Job};
+use crate::materialize::{Hooks, Job, MaterializeError};
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     let spec = layout::from_name(&args.destination, &args.layout)?.unwrap_or_default();
@@ -30,7 +30,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     sources.push(args.source.clone());
     let result = job.run(&sources, &hooks);
     bar.finish_and_clear();
-    if result.is_err() && args.resume {
+    if args.resume && result.as_ref().is_err_and(is_midway) {
         eprintln!("ckpt-fs: what was written is kept beside the destination; --resume goes on with it");
     }
     result?;
@@ -38,4 +38,10 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     opened.say_what_is_left_out(Some(view.layout()));
     opened.say_what_to_run_with(view.layout())?;
     Ok(Exit::Success)
+}
+
+/// Whether something was written by then; what else can be wrong is found before.
+fn is_midway(error: &MaterializeError) -> bool {
+    use MaterializeError::{Disturbed, Io, Read, Stopped};
+    matches!(error, Stopped | Read(_) | Io { .. } | Disturbed(_))
 }

@@ -124,7 +124,8 @@ fn watches(args: &MountArgs) -> bool {
     args.auto_unmount || args.options.iter().any(|option| option == AUTO_UNMOUNT)
 }
 
-/// What was assembled is kept here, in at most half of the memory that there is for this process. Whole files only where there is a place for them that the kernel can be handed.
+/// What was assembled is kept here, in at most half of the memory that there is for this process. Whole files only where there is a place for
+/// them that the kernel can be handed.
 fn cache(asked: u64) -> Arc<Cache> {
     let budget = memory_left::memory().map_or(asked, |memory| asked.min(memory.limit / 2));
     let files = if budget > 0 { MemoryFiles::new(budget).ok() } else { None };

@@ -270,7 +270,6 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let part = Part { handle: handle.0, offset, size };
-        // The kernel reads ahead by itself for files that it keeps pages of.
         let next = |got: usize| {
             // The kernel reads ahead by itself for files that it keeps pages of.
             let is_whole = handle.0 >= FIRST_DIRECT && got == size as usize;

@@ -75,6 +75,24 @@ impl Checkpoint {
         Self::new(&Config::default(), &Cut::new(tp, stages))
     }
 
+    /// The bytes of a rank file with its embedding pickled as `make` says.
+    pub fn with_embedding(&self, dir: &str, make: impl Fn(&mut Storages) -> Value) -> Vec<u8> {
+        let mut storages = Storages::default();
+        let tensor = make(&mut storages);
+        let file = self.files.iter().find(|file| file.dir == dir).unwrap();
+        let mut leaves = vec![("embedding.word_embeddings.weight".to_owned(), tensor)];
+        for (path, array) in file.tensors.iter().skip(1) {
+            leaves.push((path.clone(), storages.tensor(array, Keep::Own)));
+        }
+        let tree = dict(vec![
+            ("args".into(), namespace(&file.args)),
+            ("checkpoint_version".into(), Value::Float(3.0)),
+            ("iteration".into(), Value::Int(100)),
+            ("model".into(), dict(leaves)),
+        ]);
+        pt(&tree, &storages.contents)
+    }
+
     /// Sets a field of args in every file.
     pub fn arg(mut self, field: &str, value: &Value) -> Self {
         for file in &mut self.files {

@@ -8,26 +8,14 @@ use ckpt_fs::value::Value;
 use crate::bounds::{MB, Victim, alone, opened_within};
 use crate::ckpt;
 use crate::common::source::Checkpoint;
-use crate::common::{Keep, Storages, call, dict, namespace, pt, tuple};
+use crate::common::{Storages, call, dict, tuple};
 
 /// A checkpoint with one tensor pickled as `make` says, in place of its embedding.
 fn with_embedding(make: impl Fn(&mut Storages) -> Value) -> Victim {
-    let mut storages = Storages::default();
-    let tensor = make(&mut storages);
-    let mut checkpoint = Checkpoint::small_as(1, &[4]);
-    let file = checkpoint.file("mp_rank_00").clone();
-    let mut leaves = vec![("embedding.word_embeddings.weight".to_owned(), tensor)];
-    for (path, array) in file.tensors.iter().skip(1) {
-        leaves.push((path.clone(), storages.tensor(array, Keep::Own)));
-    }
-    let tree = dict(vec![
-        ("args".into(), namespace(&file.args)),
-        ("checkpoint_version".into(), Value::Float(3.0)),
-        ("iteration".into(), Value::Int(100)),
-        ("model".into(), dict(leaves)),
-    ]);
+    let checkpoint = Checkpoint::small_as(1, &[4]);
+    let bytes = checkpoint.with_embedding("mp_rank_00", make);
     let victim = Victim::of(&checkpoint);
-    fs::write(victim.file(), pt(&tree, &storages.contents)).unwrap();
+    fs::write(victim.file(), bytes).unwrap();
     victim
 }
 

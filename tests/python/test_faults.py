@@ -283,6 +283,7 @@ class Materialize(Case):
                         done = ckpt_fs("materialize", YUAN, disk / "out", *TP4, *flags, check=False)
                         self.assertEqual(done.returncode, 6, done.stderr)
                         self.assertIn(word, done.stderr)
+                        self.assertEqual("is kept" in done.stderr, bool(flags) and word != "free", done.stderr)
                         self.assertFalse((disk / "out").exists())
                     if word != "free":
                         run("mount", "-o", f"remount,size={size * 2},nr_inodes=100", disk)
@@ -291,6 +292,13 @@ class Materialize(Case):
                         self.assertEqual(os.listdir(disk), ["out"])
                 finally:
                     run("umount", disk)
+
+    def test_what_is_kept_is_said_where_something_is(self):
+        self.out.mkdir()
+        (self.out / "precious").touch()
+        done = ckpt_fs("materialize", YUAN, self.out, *TP4, "--resume", check=False)
+        self.assertEqual((done.returncode, "is kept" in done.stderr), (6, False), done.stderr)
+        self.assertEqual(self.leftovers(), [])
 
     def test_two_runs_to_one_place(self):
         """The first one to finish wins; the other one says so, and neither spoils the other."""
