@@ -8,6 +8,7 @@ import argparse
 import collections
 import hashlib
 import json
+import math
 import pickle
 import struct
 import sys
@@ -65,6 +66,95 @@ HEADERS = [
     {"__metadata__": {"format": "pt"}},
 ]
 
+# What stands before each name in an input of several files (fuzz/src/bundle.rs).
+MARK = b"\xff\xfeF\xff"
+
+
+def bundle(files):
+    """The input of several files, by name."""
+    return b"".join(MARK + name.encode() + b"\n" + contents for name, contents in files.items())
+
+
+def header(shapes, metadata=None):
+    """The header of a file of these tensors."""
+    entries, end = {"__metadata__": metadata} if metadata else {}, 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        entries[name] = tensor("BF16", shape, start, end)
+    return json.dumps(entries).encode()
+
+
+def llama(config):
+    """The shapes of a model, by the names that models of this kind share."""
+    hidden, inner, vocabulary = (config[name] for name in ("hidden_size", "intermediate_size", "vocab_size"))
+    query, key = (config["head_dim"] * config[name] for name in ("num_attention_heads", "num_key_value_heads"))
+    shapes = {"model.embed_tokens.weight": [vocabulary, hidden], "model.norm.weight": [hidden], "lm_head.weight": [vocabulary, hidden]}
+    for layer in range(config["num_hidden_layers"]):
+        parts = {"self_attn.q_proj": [query, hidden], "self_attn.k_proj": [key, hidden], "self_attn.v_proj": [key, hidden],
+                 "self_attn.o_proj": [hidden, query], "mlp.gate_proj": [inner, hidden], "mlp.up_proj": [inner, hidden],
+                 "mlp.down_proj": [hidden, inner], "input_layernorm": [hidden], "post_attention_layernorm": [hidden]}
+        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in parts.items()}
+    return shapes
+
+
+def model_directories():
+    """Hugging Face models in one file and in two, and a rank of a view."""
+    config = CONFIG | {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 2,
+                       "intermediate_size": 6, "vocab_size": 16}
+    shapes = llama(config)
+    for kind, more in (("llama", {}), ("mistral", {"sliding_window": None}), ("qwen2", {"attention_bias": True}), ("qwen3", {})):
+        extra = {"qwen2": {f"self_attn.{name}_proj.bias": [size] for name, size in (("q", 8), ("k", 4), ("v", 4))},
+                 "qwen3": {f"self_attn.{name}_norm.weight": [2] for name in "qk"}}.get(kind, {})
+        every = shapes | {f"model.layers.{layer}.{name}": shape for layer in range(2) for name, shape in extra.items()}
+        said = json.dumps({"model_type": kind, "torch_dtype": "bfloat16", **config, **more}).encode()
+        yield {"config.json": said, "model.safetensors": header(every), "tokenizer.json": b"{}"}
+        names = sorted(every)
+        files = {f"model-0000{number + 1}-of-00002.safetensors": names[number::2] for number in range(2)}
+        index = {"metadata": {}, "weight_map": {name: file for file, inside in files.items() for name in inside}}
+        yield {"config.json": said, "model.safetensors.index.json": json.dumps(index).encode(),
+               **{file: header({name: every[name] for name in inside}) for file, inside in files.items()}}
+    experts = {f"block_sparse_moe.experts.{expert}.{name}.weight": shape
+               for expert in range(2) for name, shape in (("w1", [6, 8]), ("w2", [8, 6]), ("w3", [6, 8]))}
+    every = {name: shape for name, shape in shapes.items() if ".mlp." not in name}
+    every |= {f"model.layers.{layer}.{name}": shape for layer in range(2)
+              for name, shape in {**experts, "block_sparse_moe.gate.weight": [2, 8]}.items()}
+    said = {"model_type": "mixtral", "torch_dtype": "bfloat16", **config, "num_local_experts": 2, "num_experts_per_tok": 1}
+    yield {"config.json": json.dumps(said).encode(), "model.safetensors": header(every)}
+    for tp in (1, 2):
+        yield {f"mp_rank_{rank:02}.safetensors": rank_header(rank, tp) for rank in range(tp)}
+
+
+def rank_header(rank, tp):
+    """The header of a rank of a small megatron-core model."""
+    shapes = {"embedding.word_embeddings.weight": [16 // tp, 8], "decoder.final_layernorm.weight": [8], "output_layer.weight": [16 // tp, 8]}
+    for layer in range(2):
+        parts = {"self_attention.linear_qkv.layer_norm_weight": [8], "self_attention.linear_qkv.weight": [16 // tp, 8],
+                 "self_attention.linear_proj.weight": [8, 8 // tp], "mlp.linear_fc1.layer_norm_weight": [8],
+                 "mlp.linear_fc1.weight": [12 // tp, 8], "mlp.linear_fc2.weight": [8, 6 // tp]}
+        shapes |= {f"decoder.layers.{layer}.{name}": shape for name, shape in parts.items()}
+    args = {"num_layers": 2, "hidden_size": 8, "num_attention_heads": 4, "group_query_attention": True, "num_query_groups": 2,
+            "kv_channels": 2, "ffn_hidden_size": 6, "padded_vocab_size": 16, "tensor_model_parallel_size": tp,
+            "pipeline_model_parallel_size": 1, "swiglu": True, "normalization": "RMSNorm", "add_bias_linear": False,
+            "position_embedding_type": "rope", "untie_embeddings_and_output_weights": True, "make_vocab_size_divisible_by": 16,
+            "max_position_embeddings": 32, "norm_epsilon": 1e-5, "rotary_base": 10000, "iteration": 100, "params_dtype": {"$global": ["torch", "bfloat16"]}, "bf16": True, "fp16": False}
+    namespace = json.dumps({"$object": {**NAMESPACE["$object"], "state": [args]}})
+    return header(shapes, METADATA | {"ckpt-fs.args": namespace, "ckpt-fs.layout": f"tp{tp}pp1", "ckpt-fs.rank": f"tp {rank} pp 0 ep 0"})
+
+
+def runs():
+    """The pickles of small runs of several files, one of them with its optimizer in a file of its own."""
+    for tracker in sorted((ROOT / "tests/fixtures").rglob("latest_checkpointed_iteration.txt")):
+        files = {}
+        for path in sorted(tracker.parent.glob("iter_*/*/*.pt")):
+            with zipfile.ZipFile(path) as archive:
+                pickled = next(entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl"))
+                files[f"{path.parent.name}/{path.name}"] = record(path, pickled)
+        if len(files) > 1:
+            yield files
+    pickles = ROOT / "tests/fixtures/pickles"
+    yield {"mp_rank_00/model_optim_rng.pt": (pickles / "yuan_none.pkl").read_bytes(),
+           "mp_rank_00/distrib_optim.pt": (pickles / "yuan_distrib_optim.pkl").read_bytes()}
+
 
 def record(path, entry):
     """The bytes of an entry, whatever sum is stated: zipfile refuses files that were written without."""
@@ -116,8 +206,10 @@ def seeds():
     for path in sorted((ROOT / "families").rglob("*.toml")):
         yield "family_file", path.read_bytes()
     yield "index_json", json.dumps(INDEX).encode()
-    for header in HEADERS:
-        yield "safetensors_header", json.dumps(header).encode()
+    for entries in HEADERS:
+        yield "safetensors_header", json.dumps(entries).encode()
+    yield from (("model_directory", bundle(files)) for files in model_directories())
+    yield from (("checkpoint", bundle(files)) for files in runs())
     # Plans are made of any bytes.
     for number in range(8):
         yield "plan_resolve", b"".join(hashlib.sha256(bytes([number, n])).digest() for n in range(6))

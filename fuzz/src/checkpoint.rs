@@ -1,38 +1,74 @@
-//! A run of one rank on disk, whose file is the input, and what is made of it.
+//! A checkpoint on disk, whose files are the input, and what is made of it.
 //!
-//! Sources are opened by path, so a target that opens one needs a directory; it is made once.
+//! Sources are opened by path, so a target that opens one needs a directory; one is made for the process.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
+use ckpt_fs::layout::LayoutSpec;
 use ckpt_fs::plan::{FilePlan, Read};
 use ckpt_fs::source::{Found, Options, Source, SourceError, open};
 use ckpt_fs::store::{FileStore, Store};
-use ckpt_fs::view::{Choices, Conversions, Format, Given, ModelFiles, ViewError, Wishes};
+use ckpt_fs::view::{Choices, Conversions, Format, Given, ModelFiles, OptimizerChoice, ViewError, Wishes};
 use tempfile::TempDir;
 
 use crate::FAMILIES;
 
-static RUN: LazyLock<TempDir> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().expect("a directory");
-    fs::create_dir_all(dir.path().join("iter_0000001/mp_rank_00")).expect("a rank");
-    fs::write(dir.path().join("latest_checkpointed_iteration.txt"), "1").expect("a tracker");
-    dir
-});
+static SCRATCH: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a directory"));
 
-/// Opens the run with a rank file that `write` fills.
-pub fn opened(write: impl FnOnce(&File)) -> (Result<Source, SourceError>, FileStore) {
-    let file = RUN.path().join("iter_0000001/mp_rank_00/model_optim_rng.pt");
-    write(&File::create(file).expect("a file"));
-    let options = Options { families: FAMILIES.clone(), ..Options::default() };
-    let store = FileStore::new();
-    let source = open(RUN.path(), &options, &store);
-    (source, store)
+/// The directory of a checkpoint that is being written.
+#[derive(Debug)]
+pub struct Directory {
+    root: PathBuf,
+    /// Where its files go.
+    files: PathBuf,
+}
+
+impl Directory {
+    /// An empty one.
+    #[must_use]
+    pub fn plain() -> Self {
+        let root = SCRATCH.path().join("checkpoint");
+        if root.exists() {
+            fs::remove_dir_all(&root).expect("what was here before goes");
+        }
+        fs::create_dir(&root).expect("a directory");
+        Self { files: root.clone(), root }
+    }
+
+    /// That of a run with one iteration, whose rank files are the ones to write.
+    #[must_use]
+    pub fn run() -> Self {
+        let Self { root, .. } = Self::plain();
+        let files = root.join("iter_0000001");
+        fs::create_dir(&files).expect("an iteration");
+        fs::write(root.join("latest_checkpointed_iteration.txt"), "1").expect("a tracker");
+        Self { root, files }
+    }
+
+    /// Adds a file that `write` fills; one that is there already is written over. Does nothing where the name is that of a directory.
+    pub fn add(&self, name: &Path, write: impl FnOnce(&File)) {
+        let path = self.files.join(name);
+        let above = path.parent().expect("below the directory");
+        if fs::create_dir_all(above).is_ok()
+            && let Ok(file) = File::create(path)
+        {
+            write(&file);
+        }
+    }
+
+    /// Opens it.
+    pub fn open(&self) -> (Result<Source, SourceError>, FileStore) {
+        let options = Options { families: FAMILIES.clone(), ..Options::default() };
+        let store = FileStore::new();
+        let source = open(&self.root, &options, &store);
+        (source, store)
+    }
 }
 
 /// Everything that the source can be shown as.
-pub fn conversions(source: Source, root: &Path) -> Result<Conversions, ViewError> {
+fn conversions(source: Source, optimizer: OptimizerChoice) -> Result<Conversions, ViewError> {
     let given = Given {
         catalog: source.catalog,
         model: source.model,
@@ -42,11 +78,30 @@ pub fn conversions(source: Source, root: &Path) -> Result<Conversions, ViewError
             Found::Ranks => Format::Safetensors,
         },
         inexpressible: source.inexpressible,
-        files: ModelFiles { name: root.display().to_string(), config: source.config, beside: source.beside },
+        files: ModelFiles { name: "checkpoint".to_owned(), config: source.config, beside: source.beside },
         template: None,
     };
     let wishes = Wishes { divisible_by: 128, ..Wishes::default() };
-    Conversions::new(given, FAMILIES.iter().map(Arc::clone).collect(), Choices::default(), wishes)
+    let choices = Choices { optimizer, ..Choices::default() };
+    Conversions::new(given, FAMILIES.iter().map(Arc::clone).collect(), choices, wishes)
+}
+
+/// Every file of views in two layouts and all formats is laid out, and its plan read.
+pub fn check_views(source: Source, store: &FileStore, optimizer: OptimizerChoice) {
+    let Ok(all) = conversions(source, optimizer) else { return };
+    for format in Format::ALL {
+        for name in ["tp1pp1", "tp2pp2"] {
+            let spec = LayoutSpec::parse(name).expect("a name");
+            let Ok(view) = all.layout(format, &spec).and_then(|layout| all.view(format, &layout)) else {
+                continue;
+            };
+            for number in 0..view.files().len() {
+                if let Ok(file) = view.plan(number) {
+                    check_plan(&file.plan, store);
+                }
+            }
+        }
+    }
 }
 
 /// The beginning and the end of the plan read bytes that their objects have, and give as many as asked for.

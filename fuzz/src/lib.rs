@@ -2,6 +2,8 @@
 //!
 //! Not here: what is fuzzed (`fuzz_targets`), where inputs come from (`scripts/fuzz`).
 
+pub mod archive;
+pub mod bundle;
 pub mod checkpoint;
 pub mod holed;
 
