@@ -14,6 +14,7 @@ mod leaves;
 mod locate;
 mod optimizer;
 mod pickles;
+mod proportion;
 mod rank_file;
 mod ranks;
 mod stages;
@@ -138,6 +139,12 @@ pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError>
 /// # Errors
 /// [`SourceError`] naming the file, and the tensor where there is one.
 pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
+    let source = open_any(path, options, store)?;
+    proportion::check(&source.catalog, store)?;
+    Ok(source)
+}
+
+fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
     let names = locate::names(path)?;
     if !locate::is_run(&names) {
         if ranks::is_checkpoint(&names) {

@@ -77,13 +77,20 @@ impl Checkpoint {
 
     /// The bytes of a rank file with its embedding pickled as `make` says.
     pub fn with_embedding(&self, dir: &str, make: impl Fn(&mut Storages) -> Value) -> Vec<u8> {
+        self.with_tensors(dir, |path, storages| {
+            (path == "embedding.word_embeddings.weight").then(|| make(storages))
+        })
+    }
+
+    /// The bytes of a rank file in which those tensors that `make` knows are pickled as it says.
+    pub fn with_tensors(&self, dir: &str, make: impl Fn(&str, &mut Storages) -> Option<Value>) -> Vec<u8> {
         let mut storages = Storages::default();
-        let tensor = make(&mut storages);
         let file = self.files.iter().find(|file| file.dir == dir).unwrap();
-        let mut leaves = vec![("embedding.word_embeddings.weight".to_owned(), tensor)];
-        for (path, array) in file.tensors.iter().skip(1) {
-            leaves.push((path.clone(), storages.tensor(array, Keep::Own)));
-        }
+        let leaves = file.tensors.iter().map(|(path, array)| {
+            let made = make(path, &mut storages);
+            (path.clone(), made.unwrap_or_else(|| storages.tensor(array, Keep::Own)))
+        });
+        let leaves = leaves.collect();
         let tree = dict(vec![
             ("args".into(), namespace(&file.args)),
             ("checkpoint_version".into(), Value::Float(3.0)),
