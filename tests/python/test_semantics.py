@@ -23,13 +23,19 @@ class Document(unittest.TestCase):
         rust = "\n".join(path.read_text() for root in ("tests", "src") for path in sorted((ROOT / root).rglob("*.rs")))
         known = set(re.findall(r"^    def (test_\w+)", python, re.M))
         known |= set(re.findall(r"^ *#\[test\]\n(?: *#\[.*\]\n)*\s*fn (\w+)", rust, re.M))
-        lines = (ROOT / "docs/semantics.md").read_text().splitlines()
-        rows = [line for line in lines if line.startswith("| ") and not line.endswith("| test |")]
+        text = (ROOT / "docs/semantics.md").read_text()
+        rows = [line for line in text.splitlines() if line.startswith("| ") and not line.endswith("| test |")]
         self.assertGreaterEqual(len(rows), 40)
         for row in rows:
-            named = re.findall(r"`(\w+)`", row.rstrip(" |").rpartition("|")[2])
+            named = set(re.findall(r"`(\w+)`", row.rstrip(" |").rpartition("|")[2]))
             self.assertTrue(named, f"no test is named: {row}")
-            self.assertLessEqual(set(named), known, row)
+            self.assertLessEqual(named, known, row)
+        # Below the introduction, paragraphs name theirs in parentheses.
+        for paragraph in text[text.index("## "):].split("\n\n"):
+            if paragraph[0] not in "#|":
+                named = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"\(([^()]*)\)", paragraph))))
+                self.assertTrue(named, f"no test is named: {paragraph}")
+                self.assertLessEqual(named, known, paragraph)
 
 
 class Names(Case):

@@ -116,6 +116,18 @@ fn a_hard_link_or_chmod_changes_nothing() {
     assert_eq!(fixture.read(100).unwrap(), pattern(SIZE)[SIZE - 100..]);
 }
 
+/// What size and times cannot tell, docs/semantics.md says: there is nothing else to look at without reading everything again.
+#[test]
+fn contents_exchanged_behind_an_old_time_are_not_seen() {
+    let fixture = fixture();
+    let other = vec![7; SIZE];
+    std::fs::write(&fixture.path, &other).unwrap();
+    fixture.open().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    for len in [100, 100_000] {
+        assert_eq!(fixture.read(len).unwrap(), other[..len]);
+    }
+}
+
 /// Cut and given everything back, time stamp included: only the poison remembers, and the time that nobody can put back.
 #[test]
 fn truncation_is_remembered_by_the_mapping() {
