@@ -123,13 +123,17 @@ pub struct Template {
 pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError> {
     let names = locate::list(path)?;
     let has_config = names.iter().any(|name| name == CONFIG);
-    if has_config && beside::leads_out(path, CONFIG)? {
-        // Much of it would be shown as it is, whatever it is of.
-        let file = path.join(CONFIG).display().to_string();
-        let what = "it is a link out of the directory of the template; name the directory that it leads to";
-        return Err(SourceError::Contents { file, what: what.into() });
-    }
-    let config = has_config.then(|| hf::read_config(path)).transpose()?;
+    let config = has_config.then(|| {
+        let Some(file) = beside::open_inside(path, CONFIG)? else {
+            // Much of it would be shown as it is, whatever it is of.
+            let file = path.join(CONFIG).display().to_string();
+            let what =
+                "it is a link out of the directory of the template; name the directory that it leads to";
+            return Err(SourceError::Contents { file, what: what.into() });
+        };
+        hf::read_config_file(file, path)
+    });
+    let config = config.transpose()?;
     let beside::Found { files, led_out } = beside::read(path, &names, store)?;
     Ok(Template { config, beside: files, led_out })
 }

@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path, names: &[String], store: &FileStore) -> Result<F
         if fs::metadata(&file).is_ok_and(|metadata| metadata.is_dir()) {
             return Ok(Named::Directory);
         }
-        if leads_out(path, name)? { Ok(Named::LedOut) } else { Ok(Named::File(OpenFile::open(&file)?)) }
+        Ok(open_inside(path, name)?.map_or(Named::LedOut, Named::File))
     })?;
     let mut found = Found::default();
     for (name, named) in wanted.into_iter().zip(opened) {
@@ -56,27 +56,40 @@ pub(super) fn read(path: &Path, names: &[String], store: &FileStore) -> Result<F
     Ok(found)
 }
 
-/// Whether `name` in `directory` is a link to a place that is neither in it nor a blob in a cache of Hugging Face models.
-pub(super) fn leads_out(directory: &Path, name: &str) -> Result<bool, SourceError> {
+/// Opens `name` in `directory`; `None` where that is a link to a place that is neither in it nor a blob in a cache of Hugging Face models.
+pub(super) fn open_inside(directory: &Path, name: &str) -> Result<Option<OpenFile>, SourceError> {
     let path = directory.join(name);
     let failed = |source| SourceError::Io { path: path.clone(), source };
-    if !fs::symlink_metadata(&path).map_err(failed)?.is_symlink() {
-        return Ok(false);
+    let inside = fs::canonicalize(directory).map_err(failed)?;
+    // A link that leads nowhere shows nothing, and is an error when it is opened.
+    if fs::symlink_metadata(&path).map_err(failed)?.is_symlink()
+        && fs::canonicalize(&path).is_ok_and(|target| leads_out(&inside, &target))
+    {
+        return Ok(None);
     }
-    // One that leads nowhere shows nothing, and is an error when it is opened.
-    let Ok(target) = fs::canonicalize(&path) else { return Ok(false) };
-    let inside = target.starts_with(fs::canonicalize(directory).map_err(failed)?);
+    let file = OpenFile::open(&path)?;
+    // Who may write there may have put a link in its place meanwhile.
+    let place = file.place().map_err(failed)?;
+    Ok((!leads_out(&inside, &place)).then_some(file))
+}
+
+fn leads_out(inside: &Path, target: &Path) -> bool {
     let parts: Vec<_> = target.iter().map(|part| part.to_string_lossy()).collect();
     let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
-    Ok(!inside && !is_cached_blob(&parts))
+    !target.starts_with(inside) && !is_cached_blob(&parts)
 }
 
 /// The bytes of a file that must be small.
 pub(super) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>, SourceError> {
+    read_small_file(OpenFile::open(path)?, path, most)
+}
+
+/// The same, of one that is open. `path` is for messages.
+pub(super) fn read_small_file(file: OpenFile, path: &Path, most: u64) -> Result<Vec<u8>, SourceError> {
     /// Read at a time: what is longer is read in pieces of this, all at once.
     const PIECE: usize = 256 << 10;
     let store = FileStore::default();
-    let object = store.add(path)?;
+    let object = store.take(file)?;
     together(&store, object, |reads| {
         let len = reads.len()?;
         if len > most {
@@ -102,4 +115,51 @@ pub(super) fn read_start(path: &Path, most: u64) -> Result<Vec<u8>, SourceError>
         reads.read_exact_at(0, &mut bytes)?;
         Ok(bytes)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::thread;
+
+    use super::*;
+
+    /// A file and a link out take turns under one name, as fast as they can: whatever is opened lies inside.
+    #[test]
+    fn a_link_that_takes_a_file_s_place_meanwhile_is_not_followed_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(dir.path()).unwrap();
+        let (model, secret) = (root.join("model"), root.join("secret"));
+        fs::create_dir(&model).unwrap();
+        fs::write(&secret, "secret").unwrap();
+        let name = |name: &str| model.join(name);
+        let swap = || {
+            fs::write(name("file"), "{}").unwrap();
+            fs::rename(name("file"), name("tokenizer.json")).unwrap();
+            symlink(&secret, name("link")).unwrap();
+            fs::rename(name("link"), name("tokenizer.json")).unwrap();
+        };
+        swap();
+        let done = AtomicBool::new(false);
+        let (mut inside, mut out, mut wrong) = (0, 0, None);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    swap();
+                }
+            });
+            // What is wrong is said when the other thread has ended.
+            while wrong.is_none() && (inside < 1000 || out < 1000) {
+                match open_inside(&model, "tokenizer.json").map(|file| file.map(|file| file.place().unwrap()))
+                {
+                    Ok(Some(place)) if place.starts_with(&model) => inside += 1,
+                    Ok(None) => out += 1,
+                    other => wrong = Some(format!("{other:?}")),
+                }
+            }
+            done.store(true, Relaxed);
+        });
+        assert_eq!(wrong, None);
+    }
 }

@@ -22,7 +22,7 @@ use crate::tensor::Dtype;
 use crate::value::{TensorRef, Value};
 
 use config::family_of;
-pub(super) use config::read as read_config;
+pub(super) use config::{read as read_config, read_file as read_config_file};
 pub(super) use shards::header;
 
 /// Whether these names are those of a Hugging Face model directory.

@@ -4,6 +4,8 @@
 //! Not here: the guard against files that shrink (`sys`), what tells a changed file (`identity`).
 
 use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -106,6 +108,14 @@ impl OpenFile {
     /// [`StoreError::TooManyFiles`], [`StoreError::Io`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Source::open(path).map(Self)
+    }
+
+    /// Where the file that was opened is, without links: also where the path leads elsewhere by now.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn place(&self) -> io::Result<PathBuf> {
+        std::fs::read_link(format!("/proc/self/fd/{}", self.0.file.as_raw_fd()))
     }
 }
 

@@ -94,8 +94,9 @@ impl Freezer<'_> {
         if missing {
             return Err(PickleError::TooManyValues);
         }
-        let height = height.saturating_add(1);
-        // The longest path need not be the one this node was first met on, so the depth is checked again here.
+        let height = height.saturating_add(levels(&node));
+        // The longest path need not be the one this node was first met on, so the depth is checked again here; as it will be written, so that
+        // what was read can be read again.
         if height > self.limits.depth {
             return Err(PickleError::TooDeep { limit: self.limits.depth });
         }
@@ -215,4 +216,13 @@ fn weight(node: &Node) -> u64 {
         _ => 0,
     };
     (bytes as u64).checked_div(BYTES_PER_NODE).unwrap_or(0)
+}
+
+/// How deep a node lies above its children, as protocol 2 writes it.
+fn levels(node: &Node) -> u32 {
+    match node {
+        // A call of one argument, a list or a text.
+        Node::Set(_) | Node::FrozenSet(_) | Node::Bytes(_) => 3,
+        _ => 1,
+    }
 }

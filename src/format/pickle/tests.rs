@@ -210,6 +210,16 @@ fn deep_nesting_is_refused() {
         }
     }
     assert!(decoded(&deep(b"", b"\x85", 199)).is_ok());
+    // Protocol 2 writes sets and bytes as calls, which are deeper: what is read can be written and read again.
+    for (open, leaf, close, most) in [
+        (b"".as_slice(), b"N".as_slice(), b"\x85".as_slice(), 199),
+        (b"", b"C\0", b"\x85", 197),
+        (b"(", b"N", b"\x91", 66),
+    ] {
+        let nested = |count| decoded(&[&open.repeat(count), leaf, &close.repeat(count), b"."].concat());
+        assert_eq!(nested(most + 1).unwrap_err(), PickleError::TooDeep { limit });
+        decoded(&encode(&nested(most).unwrap()).unwrap()).unwrap();
+    }
     // Shallow where it is met first, deep where it is referred to last.
     let mut bytes = [b"(N".as_slice(), &b"\x85".repeat(150), b"q\x00h\x00"].concat();
     bytes.extend(b"\x85".repeat(100));

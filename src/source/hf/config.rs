@@ -7,18 +7,24 @@ use std::sync::Arc;
 use crate::family::Family;
 use crate::family::config::{Config, MODEL_TYPE};
 use crate::format::hf::{CONFIG, decode_object};
-use crate::source::beside::read_small;
+use crate::source::beside::read_small_file;
 use crate::source::{Options, SourceError};
+use crate::store::OpenFile;
 
 /// Larger is no config: the largest, with a line for every layer, have 100 kB. Read, it takes a hundred times as much memory.
 const MOST: u64 = 4 << 20;
 
 /// The config in the directory `path`.
 pub(in crate::source) fn read(path: &Path) -> Result<Config, SourceError> {
-    let file = path.join(CONFIG);
-    let text = read_small(&file, MOST)?;
+    read_file(OpenFile::open(&path.join(CONFIG))?, path)
+}
+
+/// The same, of a file that is open.
+pub(in crate::source) fn read_file(file: OpenFile, path: &Path) -> Result<Config, SourceError> {
+    let name = path.join(CONFIG);
+    let text = read_small_file(file, &name, MOST)?;
     decode_object(&text).map_err(|error| SourceError::Contents {
-        file: file.display().to_string(),
+        file: name.display().to_string(),
         what: format!("not a JSON object: {error}"),
     })
 }
