@@ -110,12 +110,13 @@ impl OpenFile {
         Source::open(path).map(Self)
     }
 
-    /// Where the file that was opened is, without links: also where the path leads elsewhere by now.
+    /// Where the file that was opened is, without links: also where the path leads elsewhere by now. Without `/proc`, where the path leads now.
     ///
     /// # Errors
-    /// `/proc` cannot be read.
+    /// The path leads nowhere any more.
     pub fn place(&self) -> io::Result<PathBuf> {
-        std::fs::read_link(format!("/proc/self/fd/{}", self.0.file.as_raw_fd()))
+        let by_number = std::fs::read_link(format!("/proc/self/fd/{}", self.0.file.as_raw_fd()));
+        by_number.or_else(|_| self.0.absolute.canonicalize())
     }
 }
 
