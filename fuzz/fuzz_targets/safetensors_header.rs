@@ -6,6 +6,7 @@ use ckpt_fs::format::ranks::RankHeader;
 use ckpt_fs::format::safetensors::{Header, PREFIX, SafetensorsError, decode, encode, header_len};
 use harness::bounded;
 use libfuzzer_sys::fuzz_target;
+use safetensors::SafeTensorError;
 
 /// The header in a file that is as long as it says.
 fn read(json: &[u8]) -> Option<(Header, u64)> {
@@ -51,8 +52,15 @@ fn check_library(json: &[u8], len: u64) {
     let mut whole = (json.len() as u64).to_le_bytes().to_vec();
     whole.extend(json);
     whole.resize(len as usize, 0);
-    let read = safetensors::SafeTensors::read_metadata(&whole);
-    assert!(read.is_ok(), "the library refuses it: {read:?}");
+    match safetensors::SafeTensors::read_metadata(&whole) {
+        Ok(_) => {}
+        // What an entry has beside type, shape and place is skipped here; the library reads it, and has its limits.
+        Err(SafeTensorError::InvalidHeaderDeserialization(error))
+            if ["number out of range", "recursion limit"]
+                .iter()
+                .any(|limit| error.to_string().contains(limit)) => {}
+        Err(error) => panic!("the library refuses it: {error:?}"),
+    }
 }
 
 fuzz_target!(|json: &[u8]| {

@@ -17,7 +17,8 @@ const LONGEST_NAME: usize = 64;
 #[must_use]
 pub fn files<'a>(input: &'a [u8], first: &'static str) -> Vec<(&'a Path, &'a [u8])> {
     let mut pieces = split(input).into_iter();
-    let first = pieces.next().filter(|contents| !contents.is_empty()).map(|contents| (Path::new(first), contents));
+    let first =
+        pieces.next().filter(|contents| !contents.is_empty()).map(|contents| (Path::new(first), contents));
     let others = pieces.filter_map(|piece| {
         let end = piece.iter().position(|byte| *byte == b'\n')?;
         is_safe(&piece[..end]).then(|| (Path::new(OsStr::from_bytes(&piece[..end])), &piece[end + 1..]))

@@ -206,6 +206,8 @@ fn scaling_in(key: &str, block: &Json) -> Result<Scaling, ConfigError> {
     };
     match kind {
         "default" => Ok(Scaling::None),
+        // A config made of such args does not say it.
+        "linear" if factor()? == 1.0 => Ok(Scaling::None),
         "linear" if factor()?.fract() == 0.0 && factor()? < 1e9 => Ok(Scaling::Linear(factor()?)),
         "linear" => Err(refused("Megatron's flag for the factor takes whole numbers")),
         "llama3" if LLAMA3.iter().all(|(name, value)| number(name) == Some(*value)) => {

@@ -113,6 +113,10 @@ fn rotary_embeddings_in_both_spellings() {
     }
     let linear = args("llama", &with(json!({ "rope_scaling": { "type": "linear", "factor": 4.0 } })));
     assert_eq!(linear.attribute("rotary_seq_len_interpolation_factor").and_then(Value::as_number), Some(4.0));
+    let stretched_by_one =
+        args("llama", &with(json!({ "rope_scaling": { "type": "linear", "factor": 1.0 } })));
+    let factor = stretched_by_one.attribute("rotary_seq_len_interpolation_factor");
+    assert!(matches!(factor, Some(Value::None)), "{factor:?}");
     let refused = |more: Json| family("llama").args_of(&with(more)).map(|found| found.inexpressible.len());
     assert_eq!(refused(json!({ "rope_scaling": { "rope_type": "yarn", "factor": 4.0 } })), Ok(1));
     assert_eq!(
