@@ -1,7 +1,7 @@
 //! `ckpt-fs`: a training checkpoint in any parallel layout, without rewriting it.
 //!
 //! Data flows one way: `store` -> `format` -> `source` (with a `family`) -> `catalog` -> `view` -> `plan` -> `reader` -> `fuse`,
-//! `materialize`, `verify`, `digest`. `docs/architecture.md` draws it on one page; `tests/architecture.rs` fails on any other edge.
+//! `materialize`, `verify`, `digest`. `docs/architecture.md` draws it on one page; `tests/it/architecture.rs` fails on any other edge.
 
 pub mod aligned;
 pub mod cache;

@@ -1,6 +1,6 @@
 """Sources that people change while they are read: what needs them fails, nothing is wrong, all else goes on.
 
-Storage that fails is in tests/faults.rs; what a mount cannot see is in docs/semantics.md.
+Storage that fails is in tests/it/faults.rs; what a mount cannot see is in docs/semantics.md.
 """
 
 import errno

@@ -139,16 +139,15 @@ fn single(map: &Map<String, Json>) -> Option<(&str, &Json)> {
     key.starts_with('$').then_some((key.as_str(), value))
 }
 
-/// A dict whose keys are all text, none of it to be mistaken for a mark of ours or lost because it stands twice.
+/// A dict whose keys are all text, none of it to be mistaken for a mark of ours, each once and in the order in which a map of JSON keeps
+/// them: a dict of Python has its order, and it must come back.
 fn plain_dict(items: &[(Value, Value)]) -> Option<Json> {
-    let mut map = Map::new();
-    for (key, item) in items {
-        let key = key.as_str().filter(|key| !key.starts_with('$'))?;
-        if map.insert(key.to_owned(), encode(item)).is_some() {
-            return None;
-        }
-    }
-    Some(Json::Object(map))
+    let keys = items.iter().map(|(key, _)| key.as_str().filter(|key| !key.starts_with('$')));
+    let keys = keys.collect::<Option<Vec<_>>>()?;
+    let map: Map<String, Json> =
+        keys.iter().zip(items).map(|(key, (_, item))| ((*key).to_owned(), encode(item))).collect();
+    // A key that stands twice has made the map shorter.
+    map.keys().eq(keys).then_some(Json::Object(map))
 }
 
 fn list(items: &[Value]) -> Vec<Json> {

@@ -1,5 +1,5 @@
 //! Trees by hand: what is lifted, what is refused, what is written. That torch's own files come out as they went in is tested in
-//! `tests/torch_files.rs`.
+//! `tests/it/torch_files.rs`.
 
 use std::sync::Arc;
 

@@ -2,21 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::common::manifest::canonical;
+use crate::common::naive::{Config, Cut, Kind};
+use crate::common::optimizer::{Encoding, RankFiles, Steps, Trained, write};
+use crate::common::run::View;
+use crate::common::source::ITERATION;
+use crate::common::{Array, Keep, Storages, dict, global, open_pt, pt_of, tuple};
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::{Object, Value};
 use ckpt_fs::view::{Choices, OptimizerChoice};
-use common::manifest::canonical;
-use common::naive::{Config, Cut, Kind};
-use common::optimizer::{Encoding, RankFiles, Steps, Trained, write};
-use common::run::View;
-use common::source::ITERATION;
-use common::{Array, Keep, Storages, dict, global, open_pt, pt_of, tuple};
 use tempfile::TempDir;
 
 /// Files of a small run, to be spoilt.
@@ -36,7 +34,10 @@ fn legacy() -> Trained {
 
 impl Bad {
     fn of(run: &Trained) -> Self {
-        Self { ranks: run.shown(run.cut.tp, common::naive::Fill::Zero), dir: tempfile::tempdir().unwrap() }
+        Self {
+            ranks: run.shown(run.cut.tp, crate::common::naive::Fill::Zero),
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     /// State by parameter, megatron-core.
@@ -350,7 +351,7 @@ fn a_tail_that_shares_a_buffer_out_in_another_way() {
     }
     let lens: Vec<u64> = bad.ranks.iter().map(|rank| len_of(&rank.buffers.as_ref().unwrap().0)).collect();
     let before: Vec<u64> = run
-        .shown(2, common::naive::Fill::Zero)
+        .shown(2, crate::common::naive::Fill::Zero)
         .iter()
         .map(|rank| len_of(&rank.buffers.as_ref().unwrap().0))
         .collect();

@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 use ckpt_fs::fuse::mounts::{self, Detach};
 use ckpt_fs::fuse::{Access, MountError, MountOptions, mount};
 
-use crate::fixture::{can_mount, mount_at, unmount};
-use crate::tree::{FakeTree, bytes};
+use super::fixture::{can_mount, mount_at, unmount};
+use super::tree::{FakeTree, bytes};
 
 const NOBODY: u32 = 65534;
 
@@ -61,7 +61,7 @@ fn users_mount_through_the_helper() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let output = as_user(&dir, "CKPT_FS_TEST_USER", "user::child_mounts_as_a_user", OPEN_DEVICE);
+    let output = as_user(&dir, "CKPT_FS_TEST_USER", "fuse_mount::user::child_mounts_as_a_user", OPEN_DEVICE);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("user mount works"), "{output:#?}");
 }
@@ -89,7 +89,7 @@ fn refusal(setup: &str) -> Option<String> {
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
-    let output = as_user(&dir, "CKPT_FS_TEST_REFUSED", "user::child_is_refused", setup);
+    let output = as_user(&dir, "CKPT_FS_TEST_REFUSED", "fuse_mount::user::child_is_refused", setup);
     assert!(output.status.success(), "{output:#?}");
     Some(String::from_utf8(output.stdout).unwrap())
 }

@@ -2,20 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use crate::common::choose::{pick, stages};
+use crate::common::manifest::{first_difference, tree};
+use crate::common::naive::{Config, Cut, Fill, Kind, Moe};
+use crate::common::optimizer::{Encoding, Era, RankFiles, Steps, Trained};
+use crate::common::run::View;
+use crate::common::{open_pt, pt};
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::view::{Choices, OptimizerChoice, VocabularyFill};
-use common::choose::{pick, stages};
-use common::manifest::{first_difference, tree};
-use common::naive::{Config, Cut, Fill, Kind, Moe};
-use common::optimizer::{Encoding, Era, RankFiles, Steps, Trained};
-use common::run::View;
-use common::{open_pt, pt};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 

@@ -6,19 +6,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../it/common/mod.rs"]
 mod common;
 
-#[path = "hostile/archives.rs"]
 mod archives;
-#[path = "hostile/bounds.rs"]
 mod bounds;
-#[path = "hostile/globals.rs"]
 mod globals;
-#[path = "hostile/headers.rs"]
 mod headers;
-#[path = "hostile/links.rs"]
 mod links;
-#[path = "hostile/pickles.rs"]
 mod pickles;
-#[path = "hostile/tensors.rs"]
 mod tensors;

@@ -1,7 +1,7 @@
 //! Synthetic Megatron checkpoints, and the naive answer to what they are in any layout: load everything, join it, cut it.
 //!
 //! Nothing here uses the crate's families, plans or views: names, cuts and padding are written down a second time, from the formats
-//! themselves. Only the codecs (pickle, zip) are the crate's; `tests/torch_files.rs` holds those against torch's own files.
+//! themselves. Only the codecs (pickle, zip) are the crate's; `tests/it/torch_files.rs` holds those against torch's own files.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -11,6 +11,7 @@ pub mod hf;
 pub mod manifest;
 pub mod naive;
 pub mod optimizer;
+#[macro_use]
 pub mod run;
 pub mod source;
 

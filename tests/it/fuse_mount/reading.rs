@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use ckpt_fs::aligned::Aligned;
 
-use crate::fixture::mounted;
-use crate::tree::{BIG, MANY, MODIFIED, bytes};
+use super::fixture::mounted;
+use super::tree::{BIG, MANY, MODIFIED, bytes};
 
 /// Path, number and size of files with real contents, opened either way.
 const FILES: [(&str, u64, u64); 5] = [

@@ -4,8 +4,6 @@
 //! none. What happens to sources that people change is in tests/python/test_faults.py.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-#[path = "faults/faulty.rs"]
 mod faulty;
 
 use std::fs::{self, File};
@@ -15,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use common::naive::{Config, Cut};
-use common::run::{PROGRAM, Said};
-use common::source::{Checkpoint, ITERATION, rank_file};
+use crate::common::naive::{Config, Cut};
+use crate::common::run::{PROGRAM, Said};
+use crate::common::source::{Checkpoint, ITERATION, rank_file};
 use faulty::Faulty;
 
 /// A checkpoint whose row-parallel weights are a megabyte each, its view in other ranks as it should be, and where mounts go.

@@ -2,20 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::common::naive::{Config, Cut, Fill, Kind, Moe};
+use crate::common::run::{PROGRAM, Said, View, program, snapshot};
+use crate::common::source::{Checkpoint, ITERATION, rank_file};
+use crate::common::{Array, Keep, Storages, call, dict, open_pt, pt, pt_of, tuple};
 use ckpt_fs::format::torch::encode_pickle;
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
-use common::naive::{Config, Cut, Fill, Kind, Moe};
-use common::run::{PROGRAM, Said, View, program, snapshot};
-use common::source::{Checkpoint, ITERATION, rank_file};
-use common::{Array, Keep, Storages, call, dict, open_pt, pt, pt_of, tuple};
 use tempfile::TempDir;
 
 const SOURCE: i32 = 3;
@@ -1112,7 +1110,7 @@ fn large(root: &Path, rows: u64) {
         }
     }
     let tree = dict(vec![
-        ("args".into(), common::namespace(&file.args)),
+        ("args".into(), crate::common::namespace(&file.args)),
         ("checkpoint_version".into(), Value::Float(3.0)),
         ("iteration".into(), Value::Int(100)),
         ("model".into(), dict(leaves)),
@@ -1122,7 +1120,7 @@ fn large(root: &Path, rows: u64) {
         if placeholders.contains(&number) { rows * 4096 } else { storages.contents[number].len() as u64 }
     };
     let out = File::create(rank_file(root, "mp_rank_00")).unwrap();
-    common::write_sparse(&out, &tree, &storages.contents, &sizes);
+    crate::common::write_sparse(&out, &tree, &storages.contents, &sizes);
 }
 
 #[test]
@@ -1241,7 +1239,7 @@ fn what_cannot_be_carried_over_is_refused_and_not_written_wrong() {
     for value in odd {
         let tree = |entry: &str| {
             dict(vec![
-                ("args".into(), common::namespace(&file.args)),
+                ("args".into(), crate::common::namespace(&file.args)),
                 ("checkpoint_version".into(), Value::Float(3.0)),
                 ("iteration".into(), Value::Int(100)),
                 ("model".into(), dict(leaves.clone())),

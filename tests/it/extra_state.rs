@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::Array;
+use crate::common::naive::{Cut, Fill};
+use crate::common::run::{View, program};
+use crate::common::source::Checkpoint;
 use ckpt_fs::tensor::Dtype;
-use common::Array;
-use common::naive::{Cut, Fill};
-use common::run::{View, program};
-use common::source::Checkpoint;
 
 const QKV: &str = "self_attention.linear_qkv._extra_state";
 

@@ -5,19 +5,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::manifest::{Manifest, Tensor, canonical, first_difference, sha256, tree};
+use crate::common::naive::{Cut, Fill};
+use crate::common::run::View;
+use crate::common::{Array, open_pt, read_pt};
 use ckpt_fs::value::Value;
 use ckpt_fs::view::{Choices, OptimizerChoice};
-use common::manifest::{Manifest, Tensor, canonical, first_difference, sha256, tree};
-use common::naive::{Cut, Fill};
-use common::run::View;
-use common::{Array, open_pt, read_pt};
 use serde_json::{Value as Json, json};
 
 /// Fields of args that say where one run read and wrote: a view carries the source's.
@@ -185,7 +183,7 @@ fn differences(root: &Path, expected: &Manifest, leeway: &Leeway) -> Vec<String>
         let scalars: Vec<_> = scalars.map(|(k, v)| (k.as_str().unwrap().to_owned(), canonical(v))).collect();
         same(format!("{}: scalars", rank.path), &scalars, &rank.scalars);
         let mut lists = Vec::new();
-        for (prefix, model) in common::models(&found.tree) {
+        for (prefix, model) in crate::common::models(&found.tree) {
             modules(model, &prefix, &mut lists);
         }
         same(format!("{}: modules", rank.path), &lists, &rank.metadata);
@@ -310,7 +308,7 @@ fn views_into_one_storage_are_the_tensors_they_show() {
     let Some(full) = std::env::var_os("CKPT_FS_FIXTURES").map(PathBuf::from) else { return };
     let source = full.join("megatron-tiny/optim/legacy_distopt_tp1pp1");
     let path = find_rank_file(&source);
-    let before = common::read_pt_file(&path);
+    let before = crate::common::read_pt_file(&path);
     let layers = before.tensors.iter().filter_map(|(path, _)| {
         path.split('.').skip_while(|part| *part != "layers").nth(1)?.parse::<u32>().ok()
     });

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use ckpt_fs::fuse::mounts::Detach;
 use ckpt_fs::fuse::{MountOptions, Mounted, UnmountError, Warn, mount};
 
-use crate::tree::FakeTree;
+use super::tree::FakeTree;
 
 pub(crate) struct Fixture {
     /// Dropped first: unmounts before the directory goes.

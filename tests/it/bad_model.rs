@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::Array;
+use crate::common::hf::{self, Arch};
+use crate::common::naive::{Config, Cut, Kind, Moe};
+use crate::common::source::Checkpoint;
 use ckpt_fs::value::Value;
-use common::Array;
-use common::hf::{self, Arch};
-use common::naive::{Config, Cut, Kind, Moe};
-use common::source::Checkpoint;
 use serde_json::{Map, Value as Json, json};
 use tempfile::TempDir;
 
@@ -274,7 +272,7 @@ fn trained(arch: Arch, change: impl FnOnce(&mut Config)) -> (TempDir, Checkpoint
 fn not_as_hf((dir, checkpoint): (TempDir, Checkpoint), more: &[&str], code: i32, words: &[&str]) {
     checkpoint.write(dir.path());
     let source = dir.path().to_str().unwrap();
-    common::run::program(&[&["ls", source, "--as", "hf"], more].concat()).refused(code, words);
+    crate::common::run::program(&[&["ls", source, "--as", "hf"], more].concat()).refused(code, words);
 }
 
 #[test]
@@ -373,7 +371,7 @@ fn a_template_of_another_model() {
         let args =
             [&[Path::new("materialize"), unsaid.path(), &to, Path::new("--as"), Path::new("hf")], &flags[..]]
                 .concat();
-        common::run::program(&args).ok();
+        crate::common::run::program(&args).ok();
         let config: Json =
             serde_json::from_slice(&fs::read(out.path().join("x/config.json")).unwrap()).unwrap();
         config["vocab_size"].as_u64().unwrap()
@@ -385,8 +383,10 @@ fn a_template_of_another_model() {
 #[test]
 fn an_architecture_of_a_file() {
     let config = small(Arch::Llama);
-    let written =
-        common::naive::Written { unpadded: true, ..common::naive::Written::new(&config, &Cut::new(1, &[4])) };
+    let written = crate::common::naive::Written {
+        unpadded: true,
+        ..crate::common::naive::Written::new(&config, &Cut::new(1, &[4]))
+    };
     // Its fused rows are Megatron's.
     let fused = written.whole_rank(&Cut::new(1, &[4]), (0, 0, 0));
     let qkv = |layer: &str| {

@@ -2,18 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
+use crate::common::choose::{pick, stages};
+use crate::common::naive::{Config, Cut, Fill, Kind, Mla, Moe, Written};
+use crate::common::run::View;
+use crate::common::source::Checkpoint;
+use crate::common::{Array, Keep, Pt, read_pt_file};
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
-use common::choose::{pick, stages};
-use common::naive::{Config, Cut, Fill, Kind, Mla, Moe, Written};
-use common::run::View;
-use common::source::Checkpoint;
-use common::{Array, Keep, Pt, read_pt_file};
 use proptest::prelude::*;
 
 /// Holds what a rank file has against what it should have.

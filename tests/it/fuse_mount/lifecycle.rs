@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use ckpt_fs::fuse::mounts::{self, Detach};
 use ckpt_fs::fuse::{MountError, MountOptions, UnmountError, Warn, mount};
 
-use crate::fixture::{can_mount, mount_at, mounted, unmount};
-use crate::tree::{FakeTree, bytes};
+use super::fixture::{can_mount, mount_at, mounted, unmount};
+use super::tree::{FakeTree, bytes};
 
 #[test]
 fn a_mount_is_seen_as_ours_and_read_only() {
@@ -122,7 +122,7 @@ fn child_serves_until_killed() {
 
 pub(crate) fn serve_in_child(command: &mut Command, point: &Path) -> Child {
     let mut child = command
-        .args(["--exact", "lifecycle::child_serves_until_killed", "--nocapture"])
+        .args(["--exact", "fuse_mount::lifecycle::child_serves_until_killed", "--nocapture"])
         .env("CKPT_FS_TEST_SERVE", point)
         .stdout(Stdio::piped())
         .spawn()

@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::fixture::{can_mount, mount_at, unmount};
-use crate::tree::bytes;
+use super::fixture::{can_mount, mount_at, unmount};
+use super::tree::bytes;
 
 /// The system's `struct file_handle` with room for any handle.
 #[repr(C)]

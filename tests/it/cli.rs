@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::naive::{Config, Cut, Kind, Written};
+use crate::common::run::program;
+use crate::common::source::{Checkpoint, ITERATION, rank_file};
+use crate::common::{Keep, read_pt_file};
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
-use common::naive::{Config, Cut, Kind, Written};
-use common::run::program;
-use common::source::{Checkpoint, ITERATION, rank_file};
-use common::{Keep, read_pt_file};
 use tempfile::TempDir;
 
 /// The model that most of these look at: 8 heads, 4 layers.

@@ -9,7 +9,7 @@ use std::process::Command;
 use rustix::fs::{CWD, Timespec, Timestamps, XattrFlags, mknodat, setxattr, utimensat};
 use rustix::io::Errno;
 
-use crate::fixture::mounted;
+use super::fixture::mounted;
 
 fn errno<T>(result: io::Result<T>) -> Option<Errno> {
     result.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw_os_error)

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::common::choose::{pick, stages};
+use crate::common::hf::{self, ARCHS, Arch};
+use crate::common::naive::{Config, Cut, Kind, Moe, Written};
+use crate::common::source::Checkpoint;
+use crate::common::{Array, Pt, read_pt};
 use ckpt_fs::catalog::Beside;
 use ckpt_fs::family::Family;
 use ckpt_fs::layout::{LayoutSpec, Stages};
@@ -15,11 +18,6 @@ use ckpt_fs::source::{Found, Options, open};
 use ckpt_fs::store::FileStore;
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::view::{Choices, Conversions, Format, Given, ModelFiles, Wishes};
-use common::choose::{pick, stages};
-use common::hf::{self, ARCHS, Arch};
-use common::naive::{Config, Cut, Kind, Moe, Written};
-use common::source::Checkpoint;
-use common::{Array, Pt, read_pt};
 use proptest::prelude::*;
 
 /// A source, opened by the library, and everything that it can be shown as.

@@ -8,17 +8,10 @@
     reason = "helpers of tests; mapping a file is unsafe"
 )]
 
-#[path = "fuse_mount/fixture.rs"]
 mod fixture;
-#[path = "fuse_mount/handles.rs"]
 mod handles;
-#[path = "fuse_mount/lifecycle.rs"]
 mod lifecycle;
-#[path = "fuse_mount/reading.rs"]
 mod reading;
-#[path = "fuse_mount/refusing.rs"]
 mod refusing;
-#[path = "fuse_mount/tree.rs"]
 mod tree;
-#[path = "fuse_mount/user.rs"]
 mod user;

@@ -1,0 +1,22 @@
+//! Everything that can run beside other tests in one process: one binary links the crate once, which is most of what a test costs.
+//!
+//! Not here: `hostile`, which counts what the whole process allocates, and `process`, which forks.
+
+#[macro_use]
+mod common;
+
+mod architecture;
+mod bad_input;
+mod bad_model;
+mod bad_optimizer;
+mod cli;
+mod extra_state;
+mod families;
+mod faults;
+mod fixtures;
+mod formats;
+mod fuse_mount;
+mod optimizer;
+mod pickle;
+mod plan_model;
+mod torch_files;
