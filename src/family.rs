@@ -10,6 +10,7 @@ mod error;
 mod experts;
 mod file;
 mod fresh;
+mod library;
 mod limits;
 mod merge;
 mod model;
@@ -21,12 +22,13 @@ mod settle;
 mod vocabulary;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub use arrange::{ArrangeError, Arrangement, part_sizes};
 pub use error::ModelError;
 pub use experts::{CutBy, LayerKind};
 pub use fresh::RunFlags;
+pub use library::Families;
 pub use limits::{Limit, LimitError, check as check_limits, possible as possible_sizes};
 pub use model::{Entry, Holding, Model, Stage, VOCABULARY};
 pub use names::{DEPTH, EXPERT, LAYER, Numbers, layer_templates, templates};
@@ -161,27 +163,16 @@ pub enum FamilyError {
 }
 
 const PARAMETERS: &str = include_str!("../families/parameters.toml");
-const EMBEDDED: &[&str] = &[
-    include_str!("../families/yuan.toml"),
-    include_str!("../families/megatron-core.toml"),
-    include_str!("../families/megatron-legacy.toml"),
-    include_str!("../families/hf/llama.toml"),
-    include_str!("../families/hf/mistral.toml"),
-    include_str!("../families/hf/qwen2.toml"),
-    include_str!("../families/hf/qwen3.toml"),
-    include_str!("../families/hf/mixtral.toml"),
-    include_str!("../families/hf/qwen2_moe.toml"),
-    include_str!("../families/hf/qwen3_moe.toml"),
-    include_str!("../families/hf/yuan.toml"),
-    include_str!("../families/engines/sglang.toml"),
-    include_str!("../families/engines/sglang-mixtral.toml"),
-    include_str!("../families/engines/sglang-qwen2_moe.toml"),
-    include_str!("../families/engines/sglang-qwen3_moe.toml"),
-    include_str!("../families/engines/vllm.toml"),
-    include_str!("../families/engines/vllm-mixtral.toml"),
-    include_str!("../families/engines/vllm-qwen2_moe.toml"),
-    include_str!("../families/engines/vllm-qwen3_moe.toml"),
-];
+
+/// What every family has of them, read once.
+#[expect(clippy::expect_used, reason = "it is part of the program, and every test of a family reads it")]
+static SHARED: LazyLock<Arc<Parameters>> = LazyLock::new(|| {
+    let file: file::ParameterFile =
+        toml::from_str(PARAMETERS).expect("the canonical parameters are well formed");
+    let mut parameters = Parameters { required: file.required, ..Parameters::default() };
+    parameters.extend(file.dimensions, file.parameters);
+    Arc::new(parameters)
+});
 
 impl Family {
     /// What its files are.
@@ -190,32 +181,25 @@ impl Family {
         self.file.format
     }
 
-    /// The families that are built in.
-    ///
-    /// # Errors
-    /// [`FamilyError`]: never for the files of this repository (tested).
-    pub fn embedded() -> Result<Vec<Self>, FamilyError> {
-        EMBEDDED.iter().map(|text| Self::parse(text)).collect()
-    }
-
-    /// Reads a family file.
+    /// Reads a family file, which may extend a built-in family.
     ///
     /// # Errors
     /// [`FamilyError`] saying which line or tensor is wrong.
     pub fn parse(text: &str) -> Result<Self, FamilyError> {
-        let file = merge::file(text, EMBEDDED)?;
-        let mut parameters = Parameters::default();
-        let shared: file::ParameterFile =
-            toml::from_str(PARAMETERS).map_err(|e| FamilyError::Syntax(e.to_string()))?;
-        parameters.required = shared.required;
-        parameters.extend(shared.dimensions, shared.parameters);
-        parameters.extend(file.dimensions.clone(), file.parameters.clone());
-        let family = Self {
-            name: file.name.clone(),
-            title: file.title.clone(),
-            file,
-            parameters: Arc::new(parameters),
-        };
+        Self::of_file(merge::file(text, &library::built_in_table)?)
+    }
+
+    /// The family that a table describes which lacks nothing.
+    fn of_table(table: toml::Table) -> Result<Self, FamilyError> {
+        Self::of_file(merge::of_table(table)?)
+    }
+
+    fn of_file(file: file::FamilyFile) -> Result<Self, FamilyError> {
+        let mut parameters = SHARED.clone();
+        if !(file.dimensions.is_empty() && file.parameters.is_empty()) {
+            Arc::make_mut(&mut parameters).extend(file.dimensions.clone(), file.parameters.clone());
+        }
+        let family = Self { name: file.name.clone(), title: file.title.clone(), file, parameters };
         family.check()?;
         Ok(family)
     }
@@ -313,13 +297,6 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_embedded_family_is_well_formed() {
-        let names: Vec<_> = Family::embedded().unwrap().into_iter().map(|f| f.name).collect();
-        assert_eq!(names[..3], ["yuan-2.0", "megatron-core", "megatron-legacy"]);
-        assert!(names.iter().any(|name| name == "qwen3_moe"));
-    }
 
     #[test]
     fn mistakes_in_a_family_file_are_named() {

@@ -36,7 +36,7 @@ use workers::in_parallel;
 
 use crate::catalog::{Beside, Catalog};
 use crate::family::config::{Config, ConfigError};
-use crate::family::{Family, Model};
+use crate::family::{Families, Model};
 use crate::format::hf::CONFIG;
 use crate::store::FileStore;
 
@@ -46,7 +46,7 @@ pub struct Options {
     /// Which iteration, where the user says it.
     pub iteration: Option<IterationChoice>,
     /// Families to try, in this order.
-    pub families: Vec<Arc<Family>>,
+    pub families: Families,
     /// Leave out the optimizer's state, whatever it is.
     pub without_optimizer: bool,
     /// The architecture of a Hugging Face model, where its config is not to be believed.

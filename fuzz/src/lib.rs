@@ -9,9 +9,9 @@ pub mod holed;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use ckpt_fs::family::Family;
+use ckpt_fs::family::Families;
 
 /// The system's allocator, with a count.
 struct Counting;
@@ -67,5 +67,4 @@ pub fn bounded<T>(len: usize, per_byte: usize, fixed: usize, work: impl FnOnce()
 }
 
 /// The families that are built in.
-pub static FAMILIES: LazyLock<Vec<Arc<Family>>> =
-    LazyLock::new(|| Family::embedded().expect("built in").into_iter().map(Arc::new).collect());
+pub static FAMILIES: LazyLock<Families> = LazyLock::new(Families::default);

@@ -404,6 +404,7 @@ fn describe(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::Families;
     use crate::value::{Construct, Object};
 
     fn args(fields: &[(&str, Value)]) -> Value {
@@ -419,7 +420,7 @@ mod tests {
     }
 
     fn core() -> Arc<Family> {
-        Arc::new(Family::embedded().unwrap().remove(1))
+        Families::default().named("megatron-core").unwrap().clone()
     }
 
     fn gqa() -> Vec<(&'static str, Value)> {

@@ -115,7 +115,7 @@ fn family(path: &Path, headers: &[RankHeader], options: &Options) -> Result<Arc<
     if let Some(other) = headers.iter().find(|header| header.family != name) {
         return Err(problem(format!("its files are of the families {name} and {}", other.family)));
     }
-    let family = options.families.iter().find(|family| family.name == name);
+    let family = options.families.named(name);
     family.cloned().ok_or_else(|| {
         problem(format!("its files are of the family {name:?}, which is not built in; pass the file that describes it with --family"))
     })

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use ckpt_fs::family::Family;
+use ckpt_fs::family::Families;
 use ckpt_fs::layout::{Layout, LayoutSpec, Stages};
 use ckpt_fs::reader::{Checksums, CrcMode, Reader};
 use ckpt_fs::source::{Options, open};
@@ -103,7 +103,7 @@ impl View {
     /// With everything that a user can choose.
     pub fn choosing(root: &Path, cut: &Cut, choices: &Choices) -> Result<Self, String> {
         let store = Arc::new(FileStore::new());
-        let families = Family::embedded().unwrap().into_iter().map(Arc::new).collect();
+        let families = Families::default();
         let without_optimizer = choices.optimizer == OptimizerChoice::Nothing;
         let options = Options { families, without_optimizer, ..Options::default() };
         let source = open(root, &options, &store).map_err(|error| error.to_string())?;
