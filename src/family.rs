@@ -3,9 +3,11 @@
 //! A family is a data file (`families/*.toml`, embedded; `--family FILE` adds one). This module reads such files and answers questions
 //! about them for one checkpoint's `args`. Not here: files, bytes, catalogs.
 
+mod apply;
 mod arrange;
 pub mod config;
 mod engine;
+mod entry;
 mod error;
 mod experts;
 mod file;
@@ -19,21 +21,22 @@ mod optimizer;
 mod predictions;
 mod required;
 mod settle;
+mod terms;
 mod vocabulary;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
 pub use arrange::{ArrangeError, Arrangement, part_sizes};
+pub use entry::{Copies, Entry, Holding, VOCABULARY};
 pub use error::ModelError;
-pub use experts::{CutBy, LayerKind};
 pub use fresh::RunFlags;
 pub use library::Families;
 pub use limits::{Limit, LimitError, check as check_limits, possible as possible_sizes};
-pub use model::{Entry, Holding, Model, Stage, VOCABULARY};
+pub use model::Model;
 pub use names::{DEPTH, EXPERT, LAYER, Numbers, layer_templates, templates};
-pub use settle::Copies;
-pub use vocabulary::{Padding, Vocabulary, VocabularyError};
+pub use terms::{ArgRole, CutBy, DistributedBuffers, Format, LayerKind, Padding, Stage};
+pub use vocabulary::{Vocabulary, VocabularyError};
 
 /// A family as its file states it.
 #[derive(Debug, Clone)]
@@ -55,85 +58,6 @@ struct Parameters {
     cut: HashMap<String, (String, CutBy)>,
     /// Parameters without which there is no model, where the family describes them.
     required: Vec<String>,
-}
-
-/// What a field of `args` says about the layout, and so what it is rewritten to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ArgRole {
-    /// Tensor-parallel size.
-    Tp,
-    /// Pipeline-parallel size.
-    Pp,
-    /// Expert-parallel size.
-    Ep,
-    /// Expert-tensor-parallel size.
-    Etp,
-    /// Data-parallel size: more where the expert ranks need more replicas to be shared out among.
-    DataParallel,
-    /// Pipeline stages that hold layers: one less where the embedding has a stage of its own.
-    PpWithLayers,
-    /// Number of the process that would have saved the file.
-    Rank,
-    /// Number of processes.
-    WorldSize,
-    /// Virtual stages on each pipeline rank, or `None`.
-    Vpp,
-    /// The same where a flag said it, `None` where another flag did.
-    VirtualStages,
-    /// Layers of each virtual stage where that flag said it, else `None`.
-    LayersPerVirtualStage,
-    /// Micro-batches that pass a virtual stage in a row: follows the pipeline size where it was that, else as it was.
-    MicrobatchGroup,
-    /// `False` without virtual stages, else as it was.
-    FalseWithoutVpp,
-    /// Layers per stage as a list.
-    StagesList,
-    /// Layers per stage as text, `2,4`; a `None` stays where stages are even.
-    StagesText,
-    /// `uniform` where stages are even and the source said so, else `block`.
-    StagesMethod,
-    /// Layers per stage in Megatron's layout text; a `None` stays where other fields can say it.
-    StagesLayout,
-    /// Layers of the first stage where it differs from the middle ones, else `None`.
-    FirstStage,
-    /// Layers of the last stage where it differs from the middle ones, else `None`.
-    LastStage,
-    /// Rows of the padded vocabulary.
-    PaddedVocabulary,
-    /// `None`.
-    None,
-    /// `False` at tensor-parallel size 1, else as it was.
-    FalseWithoutTp,
-    /// `False` where the stages are not the source's, else as it was.
-    FalseIfRecut,
-    /// Whether the optimizer's state is in flat buffers, where it is shown at all.
-    DistributedOptimizer,
-}
-
-/// What the files of a family are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// Rank files of Megatron.
-    #[default]
-    Megatron,
-    /// A Hugging Face model directory.
-    Hf,
-    /// What each process of vLLM loads.
-    Vllm,
-    /// What each process of SGLang loads.
-    Sglang,
-}
-
-/// How a distributed optimizer keeps its flat buffers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DistributedBuffers {
-    /// Megatron-core's way since February 2024: by number, with lengths, parameters at aligned starts.
-    Coalesced,
-    /// One for each part of the model, without gaps.
-    Dense,
 }
 
 /// A family file that cannot be used.

@@ -6,10 +6,12 @@ mod at_hand;
 mod beside;
 mod build;
 mod complete;
+mod contents;
 mod detect;
 mod error;
 mod experts;
 mod hf;
+mod known;
 mod leaves;
 mod locate;
 mod optimizer;
@@ -166,7 +168,7 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
     let missing = located.missing(layout_sizes);
     let missing = experts::really_missing(missing, &model, layout_sizes, experts, &ranks, &located.ending);
     let sizes = (layout_sizes, experts);
-    let catalog = build::catalog(&model, sizes, located.iteration, ranks, &missing, store)?;
+    let catalog = contents::catalog(&model, sizes, located.iteration, ranks, &missing, store)?;
     let files =
         located.files.into_iter().flat_map(|file| [Some(file.path), file.buffers]).flatten().collect();
     Ok(Source {

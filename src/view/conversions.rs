@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::adopt::Adoption;
 use super::engine::EngineView;
 use super::hf::HfView;
-use super::megatron::MegatronView;
+use super::megatron::{self, MegatronView};
 use super::ranks::RanksView;
 use super::{Choices, Format, OptimizerChoice, Stock, View, ViewError};
 use crate::catalog::{Beside, Catalog};
@@ -103,7 +103,7 @@ impl Conversions {
     ) -> Result<Self, ViewError> {
         let mut choices = choices;
         choices.vocab_size = choices.vocab_size.or_else(|| config::vocab_size(&given));
-        let own = Arc::new(Stock::new(given.catalog.clone(), given.model.clone(), &choices)?);
+        let own = Arc::new(megatron::stock(given.catalog.clone(), given.model.clone(), &choices)?);
         Ok(Self { given, families, choices, wishes, own, made: Mutex::default() })
     }
 
