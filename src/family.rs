@@ -27,6 +27,8 @@ mod vocabulary;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock};
 
+use crate::layout::Format;
+
 pub use arrange::{ArrangeError, Arrangement, part_sizes};
 pub use entry::{Copies, Entry, Holding, VOCABULARY};
 pub use error::ModelError;
@@ -35,7 +37,7 @@ pub use library::Families;
 pub use limits::{Limit, LimitError, check as check_limits, possible as possible_sizes};
 pub use model::Model;
 pub use names::{DEPTH, EXPERT, LAYER, Numbers, layer_templates, templates};
-pub use terms::{ArgRole, CutBy, DistributedBuffers, Format, LayerKind, Padding, Stage};
+pub use terms::{ArgRole, CutBy, DistributedBuffers, LayerKind, Padding, Stage};
 pub use vocabulary::{Vocabulary, VocabularyError};
 
 /// A family as its file states it.
@@ -129,6 +131,10 @@ impl Family {
     }
 
     fn check(&self) -> Result<(), FamilyError> {
+        if self.file.format == Format::Safetensors {
+            let what = "format = \"safetensors\" is no family's: such files have the names of whatever family their model is of";
+            return Err(FamilyError::Syntax(what.into()));
+        }
         self.check_order()?;
         for tensor in &self.file.tensor {
             let wrong = |what: &str| FamilyError::Tensor { tensor: tensor.name.clone(), what: what.into() };
@@ -230,6 +236,8 @@ mod tests {
         assert!(error("[[tensor]]\nname = 'a'\nholds = ['embedding.weight']").contains("needs a stage"));
         assert!(error("[[tensor]]\nname = 'a'\nstage = 'first'").contains("must either hold"));
         assert!(error("[[tensor]]\nnam = 'a'").contains("nam"));
+        let of_ranks = Family::parse(&format!("format = 'safetensors'\n{head}")).unwrap_err().to_string();
+        assert!(of_ranks.contains("no family's"), "{of_ranks}");
         let norm = |name: &str| {
             format!("[[tensor]]\nname = '{name}'\nholds = ['layers.{{layer}}.mlp_norm.weight']\n")
         };

@@ -14,10 +14,10 @@ pub use globals::{Globals, NamedGlobal, Unread, globals};
 pub use listing::{FileListing, Listing, Piece, TensorListing};
 
 use crate::catalog::{Encoding, Optimizer};
-use crate::layout::Layout;
+use crate::layout::{Format, Layout};
 use crate::source::{Source, some_of};
 use crate::view::megatron::training_run;
-use crate::view::{Conversions, Format, Stock, ViewError};
+use crate::view::{Conversions, Stock, ViewError};
 
 /// What a source is.
 #[derive(Debug, Clone, Serialize)]

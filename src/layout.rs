@@ -2,6 +2,7 @@
 //!
 //! Not here: which tensors a rank holds (`family`), directory names of a checkpoint format (`format`).
 
+mod format;
 mod name;
 mod processes;
 mod stages;
@@ -9,6 +10,7 @@ mod text;
 
 use std::fmt;
 
+pub use format::Format;
 pub use name::{LayoutSpec, NameError};
 pub use processes::Processes;
 pub use stages::Stages;

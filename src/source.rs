@@ -40,6 +40,7 @@ use crate::catalog::{Beside, Catalog};
 use crate::family::config::{Config, ConfigError};
 use crate::family::{Families, Model};
 use crate::format::hf::CONFIG;
+use crate::layout::Format;
 use crate::store::FileStore;
 
 /// How to open a source.
@@ -57,17 +58,6 @@ pub struct Options {
     pub divisible_by: Option<u64>,
 }
 
-/// What a source was found to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    /// A legacy Megatron directory.
-    Megatron,
-    /// A Hugging Face model directory.
-    HuggingFace,
-    /// Safetensors files of this tool, one for each rank.
-    Ranks,
-}
-
 /// An opened source.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -76,7 +66,7 @@ pub struct Source {
     /// What its tensors are.
     pub model: Arc<Model>,
     /// What it was found to be.
-    pub format: Found,
+    pub format: Format,
     /// Its `config.json`, where it has one.
     pub config: Option<Config>,
     /// What its config says and args cannot.
@@ -174,7 +164,7 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
     Ok(Source {
         catalog: Arc::new(catalog),
         model,
-        format: Found::Megatron,
+        format: Format::Megatron,
         config: None,
         inexpressible: Vec::new(),
         beside: Vec::new(),

@@ -6,7 +6,6 @@ mod adopt;
 mod conversions;
 mod engine;
 mod error;
-mod format;
 mod hf;
 pub mod megatron;
 mod optimizer;
@@ -22,13 +21,12 @@ use std::sync::Arc;
 
 pub use conversions::{Conversions, Given, ModelFiles, Wishes};
 pub use error::ViewError;
-pub use format::Format;
 pub use optimizer::OptimizerChoice;
-pub use stock::{Choices, Stock};
+pub use stock::{Choices, RngChoice, Stock};
 pub use target::{TargetTensor, tensors_at};
 pub use vocabulary::VocabularyFill;
 
-use crate::layout::{Layout, Rank};
+use crate::layout::{Format, Layout, Rank};
 use crate::plan::{Builder, FilePlan};
 use crate::tensor::{Dtype, Shape};
 

@@ -6,11 +6,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use ckpt_fs::layout::LayoutSpec;
+use ckpt_fs::layout::{Format, LayoutSpec};
 use ckpt_fs::plan::{FilePlan, Read};
-use ckpt_fs::source::{Found, Options, Source, SourceError, open};
+use ckpt_fs::source::{Options, Source, SourceError, open};
 use ckpt_fs::store::{FileStore, Store};
-use ckpt_fs::view::{Choices, Conversions, Format, Given, ModelFiles, OptimizerChoice, ViewError, Wishes};
+use ckpt_fs::view::{Choices, Conversions, Given, ModelFiles, OptimizerChoice, ViewError, Wishes};
 use tempfile::TempDir;
 
 use crate::FAMILIES;
@@ -72,11 +72,7 @@ fn conversions(source: Source, optimizer: OptimizerChoice) -> Result<Conversions
     let given = Given {
         catalog: source.catalog,
         model: source.model,
-        format: match source.format {
-            Found::Megatron => Format::Megatron,
-            Found::HuggingFace => Format::Hf,
-            Found::Ranks => Format::Safetensors,
-        },
+        format: source.format,
         inexpressible: source.inexpressible,
         files: ModelFiles { name: "checkpoint".to_owned(), config: source.config, beside: source.beside },
         template: None,

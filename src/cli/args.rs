@@ -1,15 +1,19 @@
 //! The arguments of every command, as clap reads them.
 
+mod choices;
 mod format;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
-pub(crate) use format::{FormatArg, FormatArgs, SpecArg};
+pub(crate) use format::FormatArgs;
 
 use crate::layout::StageText;
+use crate::reader::CrcMode;
 use crate::source::IterationChoice;
+use crate::vfs::IoMode;
+use crate::view::{OptimizerChoice, RngChoice, VocabularyFill};
 
 /// A large model's checkpoint in any parallel layout and format, without rewriting it.
 #[derive(Debug, Parser)]
@@ -76,28 +80,8 @@ pub(crate) struct SourceArgs {
     pub(crate) vocab_size: Option<u64>,
 
     /// The optimizer's state: as the source keeps it, in the other encoding of the same numbers, or left out
-    #[arg(long, value_enum, default_value_t = OptimizerArg::Keep)]
-    pub(crate) optimizer: OptimizerArg,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OptimizerArg {
-    /// As the source keeps it
-    Keep,
-    /// Mixed precision: masters and moments by parameter, in model_optim_rng.pt
-    Mixed,
-    /// Distributed: flat buffers, in distrib_optim.pt
-    Distributed,
-    /// Not at all, whatever it is, and without its learning-rate schedule (load with --no-load-optim)
-    None,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RngArg {
-    /// The state of the nearest source rank; the same state in the same layout
-    Keep,
-    /// Not at all (load with --no-load-rng)
-    Omit,
+    #[arg(long, value_enum, default_value_t = OptimizerChoice::Keep)]
+    pub(crate) optimizer: OptimizerChoice,
 }
 
 /// Which layout.
@@ -133,36 +117,12 @@ pub(crate) struct LayoutArgs {
     pub(crate) pp_layout: Option<StageText>,
 
     /// What new rows of a vocabulary that needs more padding hold
-    #[arg(long, value_enum, default_value_t = VocabFill::Zero)]
-    pub(crate) vocab_fill: VocabFill,
+    #[arg(long, value_enum, default_value_t = VocabularyFill::Zero)]
+    pub(crate) vocab_fill: VocabularyFill,
 
     /// Random-number state, which belongs to one rank of one layout
-    #[arg(long, value_enum, default_value_t = RngArg::Keep)]
-    pub(crate) rng: RngArg,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum VocabFill {
-    /// Zeros
-    Zero,
-    /// Copies of the last row, as Megatron's converter writes
-    LastRow,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum CrcChoice {
-    /// Zeros: nothing is read before it is asked for (torch does not check them)
-    Zero,
-    /// True sums: a mounted file equals the materialized one byte for byte
-    Exact,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum IoChoice {
-    /// Every read comes to ckpt-fs: fastest for loaders that read
-    Direct,
-    /// The kernel keeps pages: for loaders that map files
-    Cached,
+    #[arg(long, value_enum, default_value_t = RngChoice::Keep)]
+    pub(crate) rng: RngChoice,
 }
 
 #[derive(Debug, Args)]
@@ -211,12 +171,12 @@ pub(crate) struct MountArgs {
     pub(crate) options: Vec<String>,
 
     /// Checksum fields of the files
-    #[arg(long, value_enum, default_value_t = CrcChoice::Zero, help_heading = "Mount")]
-    pub(crate) crc: CrcChoice,
+    #[arg(long, value_enum, default_value_t = CrcMode::Zero, help_heading = "Mount")]
+    pub(crate) crc: CrcMode,
 
     /// How files are opened; by default as suits their format
     #[arg(long, value_enum, help_heading = "Mount")]
-    pub(crate) io: Option<IoChoice>,
+    pub(crate) io: Option<IoMode>,
 
     /// Most memory for what was assembled: tensors that many readers read, and files that loaders map, which as root the kernel then reads by
     /// itself. 0 keeps nothing

@@ -7,7 +7,7 @@ use super::error::{CliError, Exit, harmless};
 use super::table::{bytes, table};
 use super::{layout, open};
 use crate::inspect::{OptimizerSummary, ParameterSummary, Summary, parameters, summary};
-use crate::view::Format;
+use crate::layout::Format;
 
 pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     let spec = layout::from_flags(&args.layout)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ChildStdin;
 use std::sync::Arc;
 
-use super::args::{CrcChoice, IoChoice, MountArgs};
+use super::args::MountArgs;
 use super::error::{CliError, Exit};
 use super::log::{Level, Log};
 use super::open::Opened;
@@ -15,13 +15,13 @@ use super::{layout, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, MountOptions, Mounted, Warn, mount};
-use crate::reader::{CrcMode, Reader};
+use crate::reader::Reader;
 use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
 use crate::sys::memory_file::MemoryFiles;
 use crate::sys::memory_left;
 use crate::sys::signals::Signals;
-use crate::vfs::{IoMode, Settings, Shape, Views};
+use crate::vfs::{Settings, Shape, Views};
 
 pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     // Before the process goes to the background: what is wrong with the command line is said at once.
@@ -84,19 +84,8 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     };
     let cache = cache(args.cache_size);
     let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
-    let settings = Settings {
-        cache,
-        crc: match args.crc {
-            CrcChoice::Zero => CrcMode::Zero,
-            CrcChoice::Exact => CrcMode::Exact,
-        },
-        io: args.io.map(|io| match io {
-            IoChoice::Direct => IoMode::Direct,
-            IoChoice::Cached => IoMode::Cached,
-        }),
-        modified: opened.modified(),
-        log: log.warner(),
-    };
+    let settings =
+        Settings { cache, crc: args.crc, io: args.io, modified: opened.modified(), log: log.warner() };
     let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
     let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;

@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::args::{FormatArg, FormatArgs, LayoutArgs, OptimizerArg, RngArg, SourceArgs, SpecArg, VocabFill};
+use super::args::{FormatArgs, LayoutArgs, SourceArgs};
 use super::error::{CliError, harmless};
-use crate::family::{self, Families, Family};
+use crate::family::{Families, Family};
 use crate::inspect::{has_rng_state, left_out};
-use crate::layout::{Layout, LayoutSpec};
+use crate::layout::{Format, Layout, LayoutSpec};
 use crate::reader::Reader;
-use crate::source::{Found, Options, Source, Template, open, some_of, template};
+use crate::source::{Options, Source, Template, open, some_of, template};
 use crate::store::{FileStore, Store};
 use crate::sys::{limits, memory};
 use crate::view::megatron::training_run;
-use crate::view::{Choices, Conversions, Format, Given, ModelFiles, OptimizerChoice, VocabularyFill, Wishes};
+use crate::view::{Choices, Conversions, Given, ModelFiles, OptimizerChoice, Wishes};
 use crate::weights::Weights;
 
 /// An opened source and what views are made of it with.
@@ -54,7 +54,7 @@ impl Opened {
     pub(super) fn say_how_experts_are_cut(&self, asked: &LayoutSpec, layout: &Layout) {
         let (before, now) = (self.source.catalog.layout.etp(), layout.etp());
         // Where the source is no rank's, there is no way in which it cuts them.
-        let of_ranks = self.source.format != Found::HuggingFace;
+        let of_ranks = self.source.format != Format::Hf;
         let can_differ = of_ranks && matches!(self.format, Format::Megatron | Format::Safetensors);
         if can_differ && layout.experts.is_some() && asked.etp.is_none() && before != now {
             eprintln!(
@@ -87,7 +87,7 @@ impl Opened {
 
     /// What a training run must be told that it does not take from a checkpoint made of another format.
     pub(super) fn say_what_to_run_with(&self, layout: &Layout) -> Result<(), CliError> {
-        let of_megatron = self.source.model.family().format() == family::Format::Megatron;
+        let of_megatron = self.source.model.family().format() == Format::Megatron;
         if self.format != Format::Megatron {
             // What is doubtful of a run's args is doubtful of a config that is made of them.
             let args =
@@ -135,7 +135,7 @@ fn opened(
     let options = Options {
         iteration: args.iteration,
         families: families.clone(),
-        without_optimizer: args.optimizer == OptimizerArg::None,
+        without_optimizer: args.optimizer == OptimizerChoice::Nothing,
         model_type: format.and_then(|format| format.hf_model_type.clone()),
         divisible_by: format.map(|format| format.make_vocab_size_divisible_by),
     };
@@ -148,11 +148,7 @@ fn opened(
         // Its files are shown in the place of the source's.
         source.led_out.clear();
     }
-    let own = match source.format {
-        Found::Megatron => Format::Megatron,
-        Found::HuggingFace => Format::Hf,
-        Found::Ranks => Format::Safetensors,
-    };
+    let own = source.format;
     let given = Given {
         catalog: source.catalog.clone(),
         model: source.model.clone(),
@@ -167,7 +163,7 @@ fn opened(
     };
     let conversions = Conversions::new(given, families, choices(args, layout), wishes(format))?;
     let store: Arc<dyn Store> = store;
-    let format = format.and_then(|format| format.format).map_or(own, wanted);
+    let format = format.and_then(|format| format.format).unwrap_or(own);
     Ok(Opened { source, conversions: Arc::new(conversions), format, reader: Reader::new(store) })
 }
 
@@ -196,41 +192,20 @@ fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError
 fn choices(args: &SourceArgs, layout: Option<&LayoutArgs>) -> Choices {
     Choices {
         vocab_size: args.vocab_size,
-        fill: match layout.map(|layout| layout.vocab_fill) {
-            Some(VocabFill::LastRow) => VocabularyFill::LastRow,
-            Some(VocabFill::Zero) | None => VocabularyFill::Zero,
-        },
-        optimizer: match args.optimizer {
-            OptimizerArg::Keep => OptimizerChoice::Keep,
-            OptimizerArg::Mixed => OptimizerChoice::Mixed,
-            OptimizerArg::Distributed => OptimizerChoice::Distributed,
-            OptimizerArg::None => OptimizerChoice::Nothing,
-        },
-        with_rng: layout.is_none_or(|layout| layout.rng == RngArg::Keep),
+        fill: layout.map(|layout| layout.vocab_fill).unwrap_or_default(),
+        optimizer: args.optimizer,
+        rng: layout.map(|layout| layout.rng).unwrap_or_default(),
     }
 }
 
 fn wishes(format: Option<&FormatArgs>) -> Wishes {
     let Some(format) = format else { return Wishes::default() };
     Wishes {
-        dialect: match format.megatron_spec {
-            SpecArg::Te => "te".to_owned(),
-            SpecArg::Local => "local".to_owned(),
-        },
+        dialect: format.megatron_spec.clone(),
         divisible_by: format.make_vocab_size_divisible_by,
         model_type: format.hf_model_type.clone(),
         engine_version: format.engine_version.clone(),
         shard_size: format.shard_size,
-    }
-}
-
-fn wanted(format: FormatArg) -> Format {
-    match format {
-        FormatArg::Megatron => Format::Megatron,
-        FormatArg::Safetensors => Format::Safetensors,
-        FormatArg::Hf => Format::Hf,
-        FormatArg::Vllm => Format::Vllm,
-        FormatArg::Sglang => Format::Sglang,
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::config::ConfigFile;
-use super::{ArgRole, CutBy, DistributedBuffers, Format, LayerKind, Padding, Stage};
+use super::{ArgRole, CutBy, DistributedBuffers, LayerKind, Padding, Stage};
+use crate::layout::Format;
 
 /// `families/parameters.toml`
 #[derive(Debug, Deserialize)]

@@ -7,7 +7,8 @@ use std::sync::{Arc, OnceLock};
 
 use toml::Table;
 
-use super::{Family, FamilyError, Format, merge};
+use super::{Family, FamilyError, merge};
+use crate::layout::Format;
 
 /// A family that is part of the program.
 #[derive(Debug)]

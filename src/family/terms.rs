@@ -2,21 +2,6 @@
 
 use crate::layout::{Layout, Rank};
 
-/// What the files of a family are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// Rank files of Megatron.
-    #[default]
-    Megatron,
-    /// A Hugging Face model directory.
-    Hf,
-    /// What each process of vLLM loads.
-    Vllm,
-    /// What each process of SGLang loads.
-    Sglang,
-}
-
 /// What a field of `args` says about the layout, and so what it is rewritten to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -9,9 +9,9 @@ use super::locate::{Located, Sizes};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;
 use crate::catalog::{BufferFile, RankFile};
-use crate::family::{Copies, Families, Family, Format, Model, layer_templates};
+use crate::family::{Copies, Families, Family, Model, layer_templates};
 use crate::format::megatron::RankDir;
-use crate::layout::Rank;
+use crate::layout::{Format, Rank};
 use crate::value::Value;
 
 /// Tensor- and pipeline-parallel sizes, and the files with their ranks.

@@ -10,13 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::locate::Sizes;
-use super::{Found, Options, Source, SourceError, beside, contents, experts};
+use super::{Options, Source, SourceError, beside, contents, experts};
 use crate::catalog::{Catalog, Iteration, Param, RankFile, Record};
 use crate::extent::ObjectId;
 use crate::family::Family;
 use crate::family::config::{Config, ConfigError, FromConfig, VOCAB_SIZE, dtype_args};
 use crate::format::hf::{CONFIG, INDEX, PICKLED, SINGLE};
-use crate::layout::Rank;
+use crate::layout::{Format, Rank};
 use crate::store::FileStore;
 use crate::tensor::Dtype;
 use crate::value::{TensorRef, Value};
@@ -62,7 +62,7 @@ pub(super) fn open(
     Ok(Source {
         catalog: Arc::new(catalog),
         model,
-        format: Found::HuggingFace,
+        format: Format::Hf,
         directory: path.to_owned(),
         files,
         missing: Vec::new(),

@@ -9,14 +9,14 @@ use super::locate::{Located, RankPath};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;
 use super::workers::{in_parallel, open_all};
-use super::{Found, Options, Source, SourceError, contents, detect, experts};
+use super::{Options, Source, SourceError, contents, detect, experts};
 use crate::catalog::{Iteration, Record};
 use crate::extent::{Extent, ObjectId};
 use crate::family::Family;
 use crate::format::megatron::{RELEASE, parse_rank_dir};
 use crate::format::ranks::{ENDING, RankHeader};
 use crate::format::safetensors::Header;
-use crate::layout::Rank;
+use crate::layout::{Format, Rank};
 use crate::store::{FileStore, Store};
 use crate::value::{TensorRef, Value};
 
@@ -73,7 +73,7 @@ pub(super) fn open(
     Ok(Source {
         catalog: Arc::new(catalog),
         model,
-        format: Found::Ranks,
+        format: Format::Safetensors,
         config: None,
         inexpressible: Vec::new(),
         beside: Vec::new(),

@@ -21,11 +21,11 @@ use super::whole::Promised;
 use super::work::Work;
 use super::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, Warmed};
 use crate::cache::Cache;
-use crate::layout::{Layout, LayoutSpec};
+use crate::layout::{Format, Layout, LayoutSpec};
 use crate::plan::FilePlan;
 use crate::reader::{Checksums, CrcMode, ReadError, Reader};
 use crate::store::StoreError;
-use crate::view::{Conversions, Format, ViewError};
+use crate::view::{Conversions, ViewError};
 
 /// What a mount shows.
 #[derive(Debug, Clone)]

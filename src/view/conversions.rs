@@ -16,10 +16,11 @@ use super::engine::EngineView;
 use super::hf::HfView;
 use super::megatron::{self, MegatronView};
 use super::ranks::RanksView;
-use super::{Choices, Format, OptimizerChoice, Stock, View, ViewError};
+use super::{Choices, OptimizerChoice, Stock, View, ViewError};
 use crate::catalog::{Beside, Catalog};
 use crate::family::config::{Config, ConfigError};
-use crate::family::{self, Families, Family, Model, Padding, Vocabulary};
+use crate::family::{Families, Family, Model, Padding, Vocabulary};
+use crate::layout::Format;
 use crate::layout::{Layout, LayoutSpec};
 use crate::value::Value;
 
@@ -138,7 +139,7 @@ impl Conversions {
             // Its files have args in the place of a config.
             Format::Safetensors if !self.given.inexpressible.is_empty() => Err(self.inexpressible()),
             Format::Safetensors => Ok(self.own.clone()),
-            Format::Megatron if self.is_of(family::Format::Megatron) => Ok(self.own.clone()),
+            Format::Megatron if self.is_of(Format::Megatron) => Ok(self.own.clone()),
             Format::Megatron => self.megatron(),
             Format::Hf if self.given.format == Format::Hf => self.own_whole(),
             Format::Hf => self.hf(),
@@ -147,7 +148,7 @@ impl Conversions {
     }
 
     /// Whether the source's names are those of such files.
-    fn is_of(&self, format: family::Format) -> bool {
+    fn is_of(&self, format: Format) -> bool {
         self.given.model.family().format() == format
     }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::hf::{Content, described, listed, plain};
 use super::target::tensors_at;
-use super::{Format, PlannedFile, Stock, View, ViewError, ViewFile, tensors};
+use super::{PlannedFile, Stock, View, ViewError, ViewFile, tensors};
 use crate::catalog::Beside;
+use crate::layout::Format;
 use crate::layout::{Layout, Place, Rank};
 
 /// The view.

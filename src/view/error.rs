@@ -1,10 +1,10 @@
 //! Why a view cannot be made.
 
-use super::Format;
 use crate::family::config::ConfigError;
 use crate::family::{ArrangeError, LimitError, ModelError, VocabularyError};
 use crate::format::safetensors::SafetensorsError;
 use crate::format::{torch::TorchError, zip::ZipError};
+use crate::layout::Format;
 use crate::layout::{Layout, LayoutError, Stages};
 use crate::plan::GatherError;
 

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::target::tensor_of;
-use super::{Format, PlannedFile, Stock, View, ViewError, ViewFile, tensors};
+use super::{PlannedFile, Stock, View, ViewError, ViewFile, tensors};
 use crate::catalog::Beside;
 use crate::extent::Extent;
 use crate::format::hf::{CONFIG, INDEX, encode_index, is_weights, shard};
+use crate::layout::Format;
 use crate::layout::{Layout, Place, Rank};
 use crate::plan::{Builder, Stripe};
 use shards::Shards;

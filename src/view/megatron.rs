@@ -12,13 +12,14 @@ mod pipeline;
 
 use std::sync::Arc;
 
-use super::{Choices, Format, PlannedFile, Stock, TargetTensor, View, ViewError, ViewFile, tensors_at};
+use super::{Choices, PlannedFile, Stock, TargetTensor, View, ViewError, ViewFile, tensors_at};
 use crate::catalog::{Catalog, Encoding, ExtraState, Iteration};
 use crate::family::Model;
 use crate::format::megatron::{
     DISTRIBUTED_FILE, MODEL_FILE, OPTIMIZER_ENTRIES, RELEASE, RNG_ENTRY, TRACKER, iteration_dir, model_entry,
     parse_model_entry, parse_rank_dir, rank_dir,
 };
+use crate::layout::Format;
 use crate::layout::{Layout, Place, Rank};
 use crate::tensor::{Dtype, Shape};
 use crate::value::Value;

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::target::tensors_at;
-use super::{Format, PlannedFile, Stock, View, ViewError, ViewFile, tensors};
+use super::{PlannedFile, Stock, View, ViewError, ViewFile, tensors};
 use crate::format::megatron::{model_entry, parse_rank_dir, rank_dir};
 use crate::format::ranks::{ENDING, RankHeader};
+use crate::layout::Format;
 use crate::layout::{Layout, Rank};
 use crate::value::Value;
 

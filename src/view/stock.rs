@@ -15,7 +15,7 @@ use crate::layout::{Experts, Layout, LayoutError, LayoutSpec};
 use crate::value::Value;
 
 /// What the user chooses of a view, beside its layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Choices {
     /// The true vocabulary size, where the checkpoint does not record it.
     pub vocab_size: Option<u64>,
@@ -24,18 +24,17 @@ pub struct Choices {
     /// How the optimizer's state is shown.
     pub optimizer: OptimizerChoice,
     /// Whether random-number state is carried over.
-    pub with_rng: bool,
+    pub rng: RngChoice,
 }
 
-impl Default for Choices {
-    fn default() -> Self {
-        Self {
-            vocab_size: None,
-            fill: VocabularyFill::default(),
-            optimizer: OptimizerChoice::default(),
-            with_rng: true,
-        }
-    }
+/// Random-number state, which belongs to one rank of one layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RngChoice {
+    /// That of the nearest source rank; the same state in the same layout.
+    #[default]
+    Keep,
+    /// None.
+    Omit,
 }
 
 /// What views are made of. One of these serves every layout.
@@ -97,7 +96,7 @@ impl Stock {
             model,
             fill: choices.fill,
             optimizer: None,
-            with_rng: choices.with_rng,
+            with_rng: choices.rng == RngChoice::Keep,
             adopted: vocabulary.is_some(),
             vocabulary: None,
             limits: Vec::new(),

@@ -12,12 +12,12 @@ use crate::common::source::Checkpoint;
 use crate::common::{Array, Pt, read_pt};
 use ckpt_fs::catalog::Beside;
 use ckpt_fs::family::Families;
-use ckpt_fs::layout::{LayoutSpec, Stages};
+use ckpt_fs::layout::{Format, LayoutSpec, Stages};
 use ckpt_fs::reader::{Checksums, CrcMode, Reader};
-use ckpt_fs::source::{Found, Options, open};
+use ckpt_fs::source::{Options, open};
 use ckpt_fs::store::FileStore;
 use ckpt_fs::tensor::Dtype;
-use ckpt_fs::view::{Choices, Conversions, Format, Given, ModelFiles, Wishes};
+use ckpt_fs::view::{Choices, Conversions, Given, ModelFiles, Wishes};
 use proptest::prelude::*;
 
 /// A source, opened by the library, and everything that it can be shown as.
@@ -37,11 +37,7 @@ impl Opened {
         let given = Given {
             catalog: source.catalog,
             model: source.model,
-            format: match source.format {
-                Found::Megatron => Format::Megatron,
-                Found::HuggingFace => Format::Hf,
-                Found::Ranks => Format::Safetensors,
-            },
+            format: source.format,
             inexpressible: source.inexpressible,
             files: ModelFiles { name: root.display().to_string(), config: source.config, beside },
             template: None,

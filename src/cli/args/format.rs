@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use crate::layout::Format;
 
 /// Which format.
 #[derive(Debug, Args)]
@@ -10,7 +12,7 @@ use clap::{Args, ValueEnum};
 pub(crate) struct FormatArgs {
     /// Format of the view; by default the source's own
     #[arg(long = "as", value_name = "FORMAT", value_enum)]
-    pub(crate) format: Option<FormatArg>,
+    pub(crate) format: Option<Format>,
 
     /// hf, vllm, sglang: a model directory whose tokenizer, chat template, generation config and code go beside the weights
     #[arg(long, value_name = "DIR")]
@@ -24,9 +26,10 @@ pub(crate) struct FormatArgs {
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
     pub(crate) shard_size: u64,
 
-    /// megatron, of a Hugging Face model: names as Transformer Engine's layers have them, or as Megatron's own do (--transformer-impl)
-    #[arg(long, value_enum, default_value_t = SpecArg::Te)]
-    pub(crate) megatron_spec: SpecArg,
+    /// megatron, of a Hugging Face model: names as Transformer Engine's layers have them (te), which runs on GPUs use, or as Megatron's own do
+    /// (local; --transformer-impl)
+    #[arg(long, value_name = "SPEC", default_value = "te", value_parser = ["te", "local"])]
+    pub(crate) megatron_spec: String,
 
     /// megatron and safetensors, of a Hugging Face model: rows of the vocabulary are padded to a multiple of this and the tensor-parallel size
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
@@ -35,28 +38,6 @@ pub(crate) struct FormatArgs {
     /// vllm, sglang: version of the engine, whose names of tensors change; by default the newest that is known
     #[arg(long, value_name = "VERSION")]
     pub(crate) engine_version: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FormatArg {
-    /// Legacy Megatron directory, for --load
-    Megatron,
-    /// One safetensors file for each rank
-    Safetensors,
-    /// Hugging Face model directory, for from_pretrained
-    Hf,
-    /// Rank files for vLLM's --load-format sharded_state
-    Vllm,
-    /// Rank files for SGLang's --load-format sharded_state
-    Sglang,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SpecArg {
-    /// Transformer Engine: what runs on GPUs use
-    Te,
-    /// Megatron's own layers
-    Local,
 }
 
 /// `5GB` and `2GiB` as bytes.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::family::{Families, Family, Format};
+use crate::family::{Families, Family};
+use crate::layout::Format;
 
 fn family(model_type: &str) -> Arc<Family> {
     Families::default().of_model_type(model_type).unwrap().clone()

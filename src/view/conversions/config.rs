@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::{Conversions, Given, ModelFiles};
 use crate::family::config::{Config, MODEL_TYPE, VOCAB_SIZE};
 use crate::family::{self, Family};
+use crate::layout::Format;
 use crate::tensor::Dtype;
-use crate::view::{Format, ViewError};
+use crate::view::ViewError;
 
 /// Rows of the vocabulary by a template, for a source that does not record them.
 pub(super) fn vocab_size(given: &Given) -> Option<u64> {
@@ -18,13 +19,13 @@ impl Conversions {
     /// The family that the source would be as a Hugging Face model: its own, the user's, the template's, or the one that its args suit.
     pub(super) fn hf_family(&self) -> Result<Arc<Family>, ViewError> {
         let own = self.given.model.family();
-        if own.format() == family::Format::Hf {
+        if own.format() == Format::Hf {
             return Ok(Arc::new(own.clone()));
         }
         let of_template = self.template_config().and_then(|(_, config)| config.get(MODEL_TYPE)?.as_str());
         let wanted = self.wishes.model_type.as_deref().or(of_template);
         let candidates = || {
-            let all = self.families.of(family::Format::Hf);
+            let all = self.families.of(Format::Hf);
             all.filter(|family| family.megatron() == Some(&own.name))
         };
         if let Some(wanted) = wanted {

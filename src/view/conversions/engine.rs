@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Conversions;
-use crate::family::{self, Family};
-use crate::view::{Format, Stock, ViewError};
+use crate::family::Family;
+use crate::layout::Format;
+use crate::view::{Stock, ViewError};
 
 impl Conversions {
     /// What the engine's rank files are made of.
@@ -22,9 +23,8 @@ impl Conversions {
     }
 
     fn engine_family(&self, format: Format, model: &Family) -> Result<Arc<Family>, ViewError> {
-        let of = if format == Format::Vllm { family::Format::Vllm } else { family::Format::Sglang };
         let model_type = model.model_type().unwrap_or_default();
-        let Some(family) = self.families.of(of).find(|family| family.serves(model_type)) else {
+        let Some(family) = self.families.of(format).find(|family| family.serves(model_type)) else {
             return Err(ViewError::NoFamily { title: model.title.clone(), format });
         };
         let version = self.wishes.engine_version.as_deref();

@@ -1,15 +1,17 @@
-//! The formats that a checkpoint can be shown in.
+//! The formats of checkpoints: what a source is found to be, what a view is asked for, and what the files of a family are.
 
 use std::fmt;
 
-use crate::layout::Layout;
+use super::Layout;
 
-/// A format of a view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A format of checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// A legacy Megatron directory.
+    #[default]
     Megatron,
-    /// One safetensors file for each rank, with the source's own names.
+    /// One safetensors file for each rank, with the names of whatever family the model is of.
     Safetensors,
     /// A Hugging Face model directory.
     Hf,
