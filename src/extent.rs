@@ -26,9 +26,4 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// The byte after the last one; `None` where it does not fit 64 bits.
-    #[must_use]
-    pub fn end(&self) -> Option<u64> {
-        self.offset.checked_add(self.len)
-    }
 }

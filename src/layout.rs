@@ -199,12 +199,6 @@ impl Layout {
         (0..self.vpp).map(move |chunk| Place { rank, chunk })
     }
 
-    /// Whether `rank` is one of this layout's.
-    #[must_use]
-    pub fn contains(&self, rank: Rank) -> bool {
-        rank.tp < self.tp && rank.pp < self.pp() && rank.ep < self.ep()
-    }
-
     /// The (virtual) stage at `place`. Data passes all pipeline ranks before it comes back to the first one's next chunk.
     #[must_use]
     pub fn stage(&self, place: Place) -> u32 {

@@ -2,27 +2,48 @@
 //!
 //! Data flows one way: `store` -> `format` -> `source` (with a `family`) -> `catalog` -> `view` -> `plan` -> `reader` -> `fuse`,
 //! `materialize`, `verify`, `digest`. `docs/architecture.md` draws it on one page; `tests/it/architecture.rs` fails on any other edge.
+//!
+//! The program is what this crate is for, so its command line is all that others see: whatever it does not use is dead, and the compiler
+//! says so. The feature `internals` opens every module to this repository's own tests, benchmarks and fuzz targets; it promises nothing.
 
-pub mod aligned;
-pub mod cache;
-pub mod catalog;
+// These two look at what others can see, which is everything or next to nothing.
+#![cfg_attr(not(feature = "internals"), allow(unreachable_pub, unused_imports))]
+
+/// Modules of the program, open to its own tests alone.
+macro_rules! internal {
+    ($($module:ident)+) => {
+        $(
+            #[cfg(feature = "internals")]
+            pub mod $module;
+            #[cfg(not(feature = "internals"))]
+            pub(crate) mod $module;
+        )+
+    };
+}
+
 pub mod cli;
-pub mod digest;
-pub mod extent;
-pub mod family;
-pub mod format;
-pub mod fuse;
-pub mod inspect;
-pub mod layout;
-pub mod materialize;
-pub mod plan;
-pub mod reader;
-pub mod source;
-pub mod store;
-pub mod sys;
-pub mod tensor;
-pub mod value;
-pub mod verify;
-pub mod vfs;
-pub mod view;
-pub mod weights;
+
+internal! {
+    aligned
+    cache
+    catalog
+    digest
+    extent
+    family
+    format
+    fuse
+    inspect
+    layout
+    materialize
+    plan
+    reader
+    source
+    store
+    sys
+    tensor
+    value
+    verify
+    vfs
+    view
+    weights
+}

@@ -97,12 +97,6 @@ impl FilePlan {
         self.len
     }
 
-    /// Whether the file is empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The segments, in file order, without gaps.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
@@ -159,6 +153,7 @@ impl FilePlan {
     }
 
     /// What fills bytes `range` of the file, in order and without gaps. The part of the range beyond the end is left out.
+    #[cfg(feature = "internals")]
     pub fn resolve<'plan>(&'plan self, range: Range<u64>, mut sink: impl FnMut(Read<'plan>)) {
         for part in self.parts(range) {
             part.resolve(&mut sink);

@@ -9,6 +9,7 @@
 mod error;
 mod file;
 mod identity;
+#[cfg(feature = "internals")]
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::extent::ObjectId;
 
 pub use error::StoreError;
 pub use file::{FileStore, OpenFile};
+#[cfg(feature = "internals")]
 pub use memory::MemoryStore;
 pub use together::{Reads, together};
 

@@ -64,6 +64,7 @@ const DTYPES: &[(Dtype, &str, u64)] = &[
 
 impl Dtype {
     /// All dtypes, in the order of the table.
+    #[cfg(feature = "internals")]
     pub fn all() -> impl Iterator<Item = Self> {
         DTYPES.iter().map(|row| row.0)
     }

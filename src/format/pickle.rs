@@ -16,7 +16,9 @@ mod opcode;
 #[cfg(test)]
 mod tests;
 
-pub use encode::{encode, encode_lowered};
+#[cfg(feature = "internals")]
+pub use encode::encode;
+pub use encode::encode_lowered;
 pub use lower::Lower;
 
 use crate::value::{Global, Value};

@@ -134,6 +134,7 @@ impl Mounted {
     ///
     /// # Errors
     /// [`UnmountError::Busy`] and others of [`Unmounter::unmount`]; it is then still mounted and detached lazily.
+    #[cfg(feature = "internals")]
     pub fn unmount(self) -> Result<(), UnmountError> {
         self.unmounter.unmount(Detach::WhenIdle)?;
         // How a connection ends that was told to end is of no interest.

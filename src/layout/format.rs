@@ -37,12 +37,6 @@ impl Format {
         }
     }
 
-    /// The format of this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| format.name() == name)
-    }
-
     /// Its name for people.
     #[must_use]
     pub fn title(self) -> &'static str {

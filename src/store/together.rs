@@ -34,14 +34,6 @@ impl Reads<'_> {
         self.store.len(self.object)
     }
 
-    /// Whether the object had no bytes when it was opened.
-    ///
-    /// # Errors
-    /// As [`Store::len`].
-    pub fn is_empty(&self) -> Result<bool, StoreError> {
-        Ok(self.len()? == 0)
-    }
-
     /// Fills `out` with the bytes from `offset` on.
     ///
     /// # Errors

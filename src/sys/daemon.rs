@@ -99,12 +99,6 @@ impl fmt::Display for Outcome {
 }
 
 impl Waiter {
-    /// Process number of the child.
-    #[must_use]
-    pub fn child(&self) -> i32 {
-        self.child.as_raw_nonzero().get()
-    }
-
     /// Blocks until the child reports or dies.
     ///
     /// # Errors

@@ -74,6 +74,7 @@ impl Mapping {
 
     /// Whether nothing is mapped.
     #[must_use]
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.mapped.is_none()
     }
@@ -88,6 +89,7 @@ impl Mapping {
     ///
     /// # Errors
     /// [`CopyError`]; the buffer then holds nothing of value.
+    #[cfg(feature = "internals")]
     pub fn copy(&self, from: u64, out: &mut [u8]) -> Result<(), CopyError> {
         let piece = Piece { from, to: 0, len: out.len() };
         self.copy_pieces([piece], out)

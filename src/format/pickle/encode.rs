@@ -11,7 +11,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use super::lower::{AsIs, Lower};
+#[cfg(feature = "internals")]
+use super::lower::AsIs;
+use super::lower::Lower;
 use super::opcode as op;
 use super::{PickleError, integer};
 use crate::value::{Construct, Global, Object, Value};
@@ -29,6 +31,7 @@ static LATIN1: LazyLock<Arc<str>> = LazyLock::new(|| "latin1".into());
 ///
 /// # Errors
 /// [`PickleError::Tensor`], [`PickleError::TooDeep`], [`PickleError::TooLong`], [`PickleError::GlobalName`].
+#[cfg(feature = "internals")]
 pub fn encode(root: &Value) -> Result<Vec<u8>, PickleError> {
     encode_lowered(root, &mut AsIs)
 }

@@ -26,8 +26,10 @@ pub trait Lower {
 }
 
 /// Replaces nothing.
+#[cfg(feature = "internals")]
 pub(super) struct AsIs;
 
+#[cfg(feature = "internals")]
 impl Lower for AsIs {
     type Error = PickleError;
 

@@ -12,6 +12,7 @@ use crate::value::Storage;
 #[derive(Debug, Clone)]
 pub struct Archive {
     /// First component of every name: the stem of the name the file was saved under, or `archive`.
+    #[cfg_attr(not(feature = "internals"), expect(dead_code, reason = "tests compare it with torch's own"))]
     pub prefix: String,
     /// `data.pkl`
     pub pickle: Entry,
@@ -74,6 +75,7 @@ impl Archive {
     }
 
     /// Every storage record with its key, in no particular order.
+    #[cfg(feature = "internals")]
     pub fn storages(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.storages.iter().map(|(key, entry)| (key.as_str(), entry))
     }
