@@ -1,11 +1,19 @@
 //! What all targets share: memory that is counted, so that a bound on it is an assertion; families; files made of inputs.
 //!
-//! Not here: what is fuzzed (`fuzz_targets`), where inputs come from (`scripts/fuzz`).
+//! This is built twice: as a library for the fuzzer, and as a test of the main package, which gives every target its seeds (`seeds`).
+//!
+//! Not here: what is fuzzed (`targets`), where inputs come from (`seeds.py`, `scripts/fuzz`).
+
+#![allow(unsafe_code, reason = "an allocator is unsafe to write")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a target fails by panicking")]
 
 pub mod archive;
 pub mod bundle;
 pub mod checkpoint;
 pub mod holed;
+#[cfg(test)]
+mod seeds;
+pub mod targets;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -31,16 +39,19 @@ fn grow(bytes: usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
+        // SAFETY: the caller keeps to the contract of the same method.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
+        // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
         unsafe { System.dealloc(memory, layout) }
     }
 
@@ -48,6 +59,7 @@ unsafe impl GlobalAlloc for Counting {
         // Both blocks may be there for a moment.
         grow(size);
         NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
         unsafe { System.realloc(memory, layout, size) }
     }
 }
@@ -64,6 +76,15 @@ pub fn bounded<T>(len: usize, per_byte: usize, fixed: usize, work: impl FnOnce()
     let limit = len * per_byte + fixed;
     assert!(most <= limit, "{most} bytes of memory for {len} bytes of input, more than {limit}");
     made
+}
+
+/// The text that an input begins with.
+#[must_use]
+pub fn text(input: &[u8]) -> &str {
+    match std::str::from_utf8(input) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&input[..error.valid_up_to()]).expect("up to there it is text"),
+    }
 }
 
 /// The families that are built in.
