@@ -3,13 +3,16 @@
 //! A family is a data file (`families/*.toml`, embedded; `--family FILE` adds one). This module reads such files and answers questions
 //! about them for one checkpoint's `args`. Not here: files, bytes, catalogs.
 
+mod apply;
 mod arrange;
 pub mod config;
 mod engine;
+mod entry;
 mod error;
 mod experts;
 mod file;
 mod fresh;
+mod library;
 mod limits;
 mod merge;
 mod model;
@@ -18,20 +21,22 @@ mod optimizer;
 mod predictions;
 mod required;
 mod settle;
+mod terms;
 mod vocabulary;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub use arrange::{ArrangeError, Arrangement, part_sizes};
+pub use entry::{Copies, Entry, Holding, VOCABULARY};
 pub use error::ModelError;
-pub use experts::{CutBy, LayerKind};
 pub use fresh::RunFlags;
+pub use library::Families;
 pub use limits::{Limit, LimitError, check as check_limits, possible as possible_sizes};
-pub use model::{Entry, Holding, Model, Stage, VOCABULARY};
+pub use model::Model;
 pub use names::{DEPTH, EXPERT, LAYER, Numbers, layer_templates, templates};
-pub use settle::Copies;
-pub use vocabulary::{Padding, Vocabulary, VocabularyError};
+pub use terms::{ArgRole, CutBy, DistributedBuffers, Format, LayerKind, Padding, Stage};
+pub use vocabulary::{Vocabulary, VocabularyError};
 
 /// A family as its file states it.
 #[derive(Debug, Clone)]
@@ -53,85 +58,6 @@ struct Parameters {
     cut: HashMap<String, (String, CutBy)>,
     /// Parameters without which there is no model, where the family describes them.
     required: Vec<String>,
-}
-
-/// What a field of `args` says about the layout, and so what it is rewritten to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ArgRole {
-    /// Tensor-parallel size.
-    Tp,
-    /// Pipeline-parallel size.
-    Pp,
-    /// Expert-parallel size.
-    Ep,
-    /// Expert-tensor-parallel size.
-    Etp,
-    /// Data-parallel size: more where the expert ranks need more replicas to be shared out among.
-    DataParallel,
-    /// Pipeline stages that hold layers: one less where the embedding has a stage of its own.
-    PpWithLayers,
-    /// Number of the process that would have saved the file.
-    Rank,
-    /// Number of processes.
-    WorldSize,
-    /// Virtual stages on each pipeline rank, or `None`.
-    Vpp,
-    /// The same where a flag said it, `None` where another flag did.
-    VirtualStages,
-    /// Layers of each virtual stage where that flag said it, else `None`.
-    LayersPerVirtualStage,
-    /// Micro-batches that pass a virtual stage in a row: follows the pipeline size where it was that, else as it was.
-    MicrobatchGroup,
-    /// `False` without virtual stages, else as it was.
-    FalseWithoutVpp,
-    /// Layers per stage as a list.
-    StagesList,
-    /// Layers per stage as text, `2,4`; a `None` stays where stages are even.
-    StagesText,
-    /// `uniform` where stages are even and the source said so, else `block`.
-    StagesMethod,
-    /// Layers per stage in Megatron's layout text; a `None` stays where other fields can say it.
-    StagesLayout,
-    /// Layers of the first stage where it differs from the middle ones, else `None`.
-    FirstStage,
-    /// Layers of the last stage where it differs from the middle ones, else `None`.
-    LastStage,
-    /// Rows of the padded vocabulary.
-    PaddedVocabulary,
-    /// `None`.
-    None,
-    /// `False` at tensor-parallel size 1, else as it was.
-    FalseWithoutTp,
-    /// `False` where the stages are not the source's, else as it was.
-    FalseIfRecut,
-    /// Whether the optimizer's state is in flat buffers, where it is shown at all.
-    DistributedOptimizer,
-}
-
-/// What the files of a family are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// Rank files of Megatron.
-    #[default]
-    Megatron,
-    /// A Hugging Face model directory.
-    Hf,
-    /// What each process of vLLM loads.
-    Vllm,
-    /// What each process of SGLang loads.
-    Sglang,
-}
-
-/// How a distributed optimizer keeps its flat buffers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DistributedBuffers {
-    /// Megatron-core's way since February 2024: by number, with lengths, parameters at aligned starts.
-    Coalesced,
-    /// One for each part of the model, without gaps.
-    Dense,
 }
 
 /// A family file that cannot be used.
@@ -161,27 +87,16 @@ pub enum FamilyError {
 }
 
 const PARAMETERS: &str = include_str!("../families/parameters.toml");
-const EMBEDDED: &[&str] = &[
-    include_str!("../families/yuan.toml"),
-    include_str!("../families/megatron-core.toml"),
-    include_str!("../families/megatron-legacy.toml"),
-    include_str!("../families/hf/llama.toml"),
-    include_str!("../families/hf/mistral.toml"),
-    include_str!("../families/hf/qwen2.toml"),
-    include_str!("../families/hf/qwen3.toml"),
-    include_str!("../families/hf/mixtral.toml"),
-    include_str!("../families/hf/qwen2_moe.toml"),
-    include_str!("../families/hf/qwen3_moe.toml"),
-    include_str!("../families/hf/yuan.toml"),
-    include_str!("../families/engines/sglang.toml"),
-    include_str!("../families/engines/sglang-mixtral.toml"),
-    include_str!("../families/engines/sglang-qwen2_moe.toml"),
-    include_str!("../families/engines/sglang-qwen3_moe.toml"),
-    include_str!("../families/engines/vllm.toml"),
-    include_str!("../families/engines/vllm-mixtral.toml"),
-    include_str!("../families/engines/vllm-qwen2_moe.toml"),
-    include_str!("../families/engines/vllm-qwen3_moe.toml"),
-];
+
+/// What every family has of them, read once.
+#[expect(clippy::expect_used, reason = "it is part of the program, and every test of a family reads it")]
+static SHARED: LazyLock<Arc<Parameters>> = LazyLock::new(|| {
+    let file: file::ParameterFile =
+        toml::from_str(PARAMETERS).expect("the canonical parameters are well formed");
+    let mut parameters = Parameters { required: file.required, ..Parameters::default() };
+    parameters.extend(file.dimensions, file.parameters);
+    Arc::new(parameters)
+});
 
 impl Family {
     /// What its files are.
@@ -190,32 +105,25 @@ impl Family {
         self.file.format
     }
 
-    /// The families that are built in.
-    ///
-    /// # Errors
-    /// [`FamilyError`]: never for the files of this repository (tested).
-    pub fn embedded() -> Result<Vec<Self>, FamilyError> {
-        EMBEDDED.iter().map(|text| Self::parse(text)).collect()
-    }
-
-    /// Reads a family file.
+    /// Reads a family file, which may extend a built-in family.
     ///
     /// # Errors
     /// [`FamilyError`] saying which line or tensor is wrong.
     pub fn parse(text: &str) -> Result<Self, FamilyError> {
-        let file = merge::file(text, EMBEDDED)?;
-        let mut parameters = Parameters::default();
-        let shared: file::ParameterFile =
-            toml::from_str(PARAMETERS).map_err(|e| FamilyError::Syntax(e.to_string()))?;
-        parameters.required = shared.required;
-        parameters.extend(shared.dimensions, shared.parameters);
-        parameters.extend(file.dimensions.clone(), file.parameters.clone());
-        let family = Self {
-            name: file.name.clone(),
-            title: file.title.clone(),
-            file,
-            parameters: Arc::new(parameters),
-        };
+        Self::of_file(merge::file(text, &library::built_in_table)?)
+    }
+
+    /// The family that a table describes which lacks nothing.
+    fn of_table(table: toml::Table) -> Result<Self, FamilyError> {
+        Self::of_file(merge::of_table(table)?)
+    }
+
+    fn of_file(file: file::FamilyFile) -> Result<Self, FamilyError> {
+        let mut parameters = SHARED.clone();
+        if !(file.dimensions.is_empty() && file.parameters.is_empty()) {
+            Arc::make_mut(&mut parameters).extend(file.dimensions.clone(), file.parameters.clone());
+        }
+        let family = Self { name: file.name.clone(), title: file.title.clone(), file, parameters };
         family.check()?;
         Ok(family)
     }
@@ -313,13 +221,6 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_embedded_family_is_well_formed() {
-        let names: Vec<_> = Family::embedded().unwrap().into_iter().map(|f| f.name).collect();
-        assert_eq!(names[..3], ["yuan-2.0", "megatron-core", "megatron-legacy"]);
-        assert!(names.iter().any(|name| name == "qwen3_moe"));
-    }
 
     #[test]
     fn mistakes_in_a_family_file_are_named() {

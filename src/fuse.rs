@@ -14,6 +14,7 @@ mod desk;
 mod device;
 mod errno;
 mod error;
+mod limits;
 mod listing;
 mod mount;
 pub mod mounts;

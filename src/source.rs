@@ -6,10 +6,12 @@ mod at_hand;
 mod beside;
 mod build;
 mod complete;
+mod contents;
 mod detect;
 mod error;
 mod experts;
 mod hf;
+mod known;
 mod leaves;
 mod locate;
 mod optimizer;
@@ -36,7 +38,7 @@ use workers::in_parallel;
 
 use crate::catalog::{Beside, Catalog};
 use crate::family::config::{Config, ConfigError};
-use crate::family::{Family, Model};
+use crate::family::{Families, Model};
 use crate::format::hf::CONFIG;
 use crate::store::FileStore;
 
@@ -46,7 +48,7 @@ pub struct Options {
     /// Which iteration, where the user says it.
     pub iteration: Option<IterationChoice>,
     /// Families to try, in this order.
-    pub families: Vec<Arc<Family>>,
+    pub families: Families,
     /// Leave out the optimizer's state, whatever it is.
     pub without_optimizer: bool,
     /// The architecture of a Hugging Face model, where its config is not to be believed.
@@ -166,7 +168,7 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
     let missing = located.missing(layout_sizes);
     let missing = experts::really_missing(missing, &model, layout_sizes, experts, &ranks, &located.ending);
     let sizes = (layout_sizes, experts);
-    let catalog = build::catalog(&model, sizes, located.iteration, ranks, &missing, store)?;
+    let catalog = contents::catalog(&model, sizes, located.iteration, ranks, &missing, store)?;
     let files =
         located.files.into_iter().flat_map(|file| [Some(file.path), file.buffers]).flatten().collect();
     Ok(Source {

@@ -2,6 +2,7 @@
 //!
 //! Not here: errno, FUSE protocol (`fuse`); how bytes are found (`reader`); how files are laid out (`view`).
 
+mod file;
 mod opens;
 mod plans;
 mod status;

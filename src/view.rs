@@ -9,6 +9,7 @@ mod error;
 mod format;
 mod hf;
 pub mod megatron;
+mod optimizer;
 mod ranks;
 mod stock;
 mod target;
@@ -22,7 +23,8 @@ use std::sync::Arc;
 pub use conversions::{Conversions, Given, ModelFiles, Wishes};
 pub use error::ViewError;
 pub use format::Format;
-pub use stock::{Choices, OptimizerChoice, Stock};
+pub use optimizer::OptimizerChoice;
+pub use stock::{Choices, Stock};
 pub use target::{TargetTensor, tensors_at};
 pub use vocabulary::VocabularyFill;
 

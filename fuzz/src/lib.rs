@@ -17,9 +17,9 @@ pub mod targets;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
-use ckpt_fs::family::Family;
+use ckpt_fs::family::Families;
 
 /// The system's allocator, with a count.
 struct Counting;
@@ -88,5 +88,4 @@ pub fn text(input: &[u8]) -> &str {
 }
 
 /// The families that are built in.
-pub static FAMILIES: LazyLock<Vec<Arc<Family>>> =
-    LazyLock::new(|| Family::embedded().expect("built in").into_iter().map(Arc::new).collect());
+pub static FAMILIES: LazyLock<Families> = LazyLock::new(Families::default);

@@ -1,13 +1,13 @@
 //! Opens a source the way the flags say.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::args::{FormatArg, FormatArgs, LayoutArgs, OptimizerArg, RngArg, SourceArgs, SpecArg, VocabFill};
 use super::error::{CliError, harmless};
-use crate::family::{self, Family};
+use crate::family::{self, Families, Family};
 use crate::inspect::{has_rng_state, left_out};
 use crate::layout::{Layout, LayoutSpec};
 use crate::reader::Reader;
@@ -234,21 +234,15 @@ fn wanted(format: FormatArg) -> Format {
     }
 }
 
-/// The user's families, then the built-in ones.
-fn families(args: &SourceArgs) -> Result<Vec<Arc<Family>>, CliError> {
-    let mut families = Vec::new();
-    for path in &args.family {
+/// The user's families, in front of the built-in ones.
+fn families(args: &SourceArgs) -> Result<Families, CliError> {
+    let read = |path: &PathBuf| {
         let text = fs::read_to_string(path).map_err(|error| {
             CliError::Usage(format!("cannot read the family file {}: {error}", path.display()))
         })?;
-        let family = Family::parse(&text)
-            .map_err(|source| CliError::Family { file: path.display().to_string(), source })?;
-        families.push(Arc::new(family));
-    }
-    let embedded =
-        Family::embedded().map_err(|source| CliError::Family { file: "built-in family".into(), source })?;
-    families.extend(embedded.into_iter().map(Arc::new));
-    Ok(families)
+        Family::parse(&text).map_err(|source| CliError::Family { file: path.display().to_string(), source })
+    };
+    Ok(Families::with(args.family.iter().map(read).collect::<Result<_, _>>()?))
 }
 
 /// As many threads as there are processors, but not so many that slow storage is asked for everything at once.

@@ -9,6 +9,7 @@ mod error;
 mod read;
 mod rope;
 mod rule;
+mod value;
 mod write;
 
 use serde_json::{Map, Value as Json};

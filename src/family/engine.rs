@@ -61,6 +61,7 @@ fn numbers(version: &str) -> Option<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::Families;
 
     #[test]
     fn versions_are_compared_by_number() {
@@ -73,9 +74,9 @@ mod tests {
     /// Names as the engines themselves have them, release by release.
     #[test]
     fn names_change_with_versions() {
-        let all = Family::embedded().unwrap();
+        let all = Families::default();
         let names = |family: &str, model: &str, version: &str, part: &str| {
-            let family = all.iter().find(|known| known.name == family).unwrap();
+            let family = all.named(family).unwrap();
             let family = family.at_version(model, Some(version)).unwrap();
             let named =
                 family.file.tensor.iter().map(|tensor| tensor.name.replace("model.layers.{layer}.", ""));
@@ -100,12 +101,12 @@ mod tests {
         assert_eq!(shared("0.11.2"), "mlp.experts._shared_experts.expert_gate.weight");
         assert_eq!(shared("0.21"), "mlp.shared_expert.expert_gate.weight");
         assert_eq!(names("sglang-dense", "qwen3", "0.5.9", "_scale"), "");
-        let dense = all.iter().find(|known| known.name == "vllm-dense").unwrap();
+        let dense = all.named("vllm-dense").unwrap();
         assert!(
             dense.at_version("qwen3", Some("0.8.3")).is_none() && dense.at_version("qwen3", None).is_some()
         );
         assert!(!dense.has_pipelines(Some("0.31.0")) && dense.has_pipelines(None));
-        let moe = all.iter().find(|known| known.name == "vllm-mixtral").unwrap();
+        let moe = all.named("vllm-mixtral").unwrap();
         assert!(!moe.has_pipelines(None));
     }
 }

@@ -9,17 +9,22 @@ use toml::{Table, Value};
 use super::FamilyError;
 use super::file::FamilyFile;
 
-/// More is a loop.
-const DEEPEST: usize = 8;
+/// The whole table of a family that others may extend, by its name.
+pub(super) type Base<'a> = &'a dyn Fn(&str) -> Option<Result<&'a Table, FamilyError>>;
 
-/// The family that `text` describes, which may extend one of `others`.
-pub(super) fn file(text: &str, others: &[&str]) -> Result<FamilyFile, FamilyError> {
+/// The family that `text` describes, which may extend one of those that `base` knows.
+pub(super) fn file(text: &str, base: Base<'_>) -> Result<FamilyFile, FamilyError> {
     // Read as it stands first where it stands alone: mistakes are then named with their line.
     let table = table(text)?;
     if !table.contains_key(EXTENDS) {
         return toml::from_str(text).map_err(|error| syntax(&error));
     }
-    whole(table, others, 0)?.try_into().map_err(|error: toml::de::Error| syntax(&error))
+    of_table(whole(table, base)?)
+}
+
+/// The family that a whole table describes.
+pub(super) fn of_table(table: Table) -> Result<FamilyFile, FamilyError> {
+    table.try_into().map_err(|error: toml::de::Error| syntax(&error))
 }
 
 const EXTENDS: &str = "extends";
@@ -30,22 +35,19 @@ fn syntax(error: &toml::de::Error) -> FamilyError {
     FamilyError::Syntax(error.to_string())
 }
 
-fn table(text: &str) -> Result<Table, FamilyError> {
+/// What the text says, as it stands.
+pub(super) fn table(text: &str) -> Result<Table, FamilyError> {
     toml::from_str(text).map_err(|error| syntax(&error))
 }
 
 /// The table with everything that it takes over.
-fn whole(mut own: Table, others: &[&str], depth: usize) -> Result<Table, FamilyError> {
-    let Some(name) = own.remove(EXTENDS) else { return Ok(own) };
-    let is_it = |text: &&str| table(text).is_ok_and(|table| table.get("name") == Some(&name));
-    let base = others.iter().copied().find(is_it).filter(|_| depth < DEEPEST);
-    let Some(base) = base else {
-        return Err(FamilyError::Syntax(format!(
-            "it extends {:?}, which is no built-in family",
-            name.as_str().unwrap_or_default()
-        )));
+pub(super) fn whole(mut own: Table, base: Base<'_>) -> Result<Table, FamilyError> {
+    let Some(extended) = own.remove(EXTENDS) else { return Ok(own) };
+    let extended = extended.as_str().unwrap_or_default();
+    let Some(found) = base(extended) else {
+        return Err(FamilyError::Syntax(format!("it extends {extended:?}, which is no built-in family")));
     };
-    let mut base = whole(table(base)?, others, depth + 1)?;
+    let mut base = found?.clone();
     let own_alone = own.remove(OWN_TENSORS).and_then(|value| value.as_bool()).unwrap_or(false);
     let list = |value: Option<Value>| value.and_then(|value| value.as_array().cloned()).unwrap_or_default();
     let (of_base, of_own) = (list(base.remove(TENSOR)), list(own.remove(TENSOR)));
@@ -95,7 +97,8 @@ mod tests {
         let own = "name = 'own'\ntitle = 'Own'\nextends = 'base'\n[sizes]\nb = [{ arg = 'y' }]\n\
             [[tensor]]\nname = 'l.{layer}.other'\nholds = ['layers.{layer}.attention_norm.weight']\n\
             [[tensor]]\nname = 'last'\nstage = 'last'\nholds = ['output.weight']\n";
-        let file = file(own, &[BASE]).unwrap();
+        let base = table(BASE).unwrap();
+        let file = file(own, &|name| (name == "base").then_some(Ok(&base))).unwrap();
         let names: Vec<_> = file.tensor.iter().map(|tensor| tensor.name.as_str()).collect();
         assert_eq!(names, ["first", "l.{layer}.norm", "l.{layer}.other", "last"]);
         assert_eq!(file.tensor[3].holds, ["output.weight"]);
@@ -104,9 +107,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_cannot_be_extended() {
-        let error = file("name = 'a'\nextends = 'b'\n", &[BASE]).unwrap_err().to_string();
+        let error = file("name = 'a'\nextends = 'b'\n", &|_| None).unwrap_err().to_string();
         assert!(error.contains("\"b\""), "{error}");
-        let itself = "name = 'a'\nextends = 'a'\n";
-        assert!(file(itself, &[itself]).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Layers that predict tokens beyond the next one: how many there are, and what they share with the layers of the model.
 
+use super::Family;
 use super::file::{PredictionsFile, TensorFile};
-use super::{Family, Model};
 use crate::value::Value;
 
 impl Family {
@@ -32,12 +32,4 @@ pub(super) fn count(file: &PredictionsFile, args: &Value) -> Option<(String, u64
     let one = args.attribute(&file.one_if).is_some_and(Value::is_truthy);
     let count = if one { count.min(1) } else { count };
     (1..MOST).contains(&count).then_some(("predictions".to_owned(), count))
-}
-
-impl Model {
-    /// Layers that predict tokens beyond the next one.
-    #[must_use]
-    pub fn predictions(&self) -> u32 {
-        self.size("predictions").and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
-    }
 }

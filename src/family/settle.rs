@@ -4,22 +4,8 @@
 use std::collections::HashMap;
 
 use super::file::{CopiesFile, TensorFile};
-use super::{Arrangement, Model};
+use super::{Arrangement, Copies, Model};
 use crate::value::Value;
-
-/// How far a checkpoint says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Copies {
-    /// It is not a question for this tensor, or it is answered.
-    Settled,
-    /// A rank's rows must be looked at: as many as this are a copy.
-    Ask {
-        /// Rows of the whole tensor.
-        rows: u64,
-    },
-    /// Nothing says it. Without tensor parallelism it makes no difference.
-    Unknown,
-}
 
 impl Copies {
     /// What is to be asked about a tensor.

@@ -1,19 +1,7 @@
 //! Padding of the vocabulary: how many rows the embedding has at a tensor-parallel size, and what of them is real.
 
-use super::Model;
+use super::{Model, Padding};
 use crate::value::Value;
-
-/// How the family pads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Padding {
-    /// To a size that does not depend on the layout.
-    Fixed,
-    /// To a multiple of `multiple` x TP.
-    PerTp,
-    /// Not at all.
-    Exact,
-}
 
 /// The vocabulary of one checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,6 +23,7 @@ use super::buffer::with_buffer;
 use super::control::{self, Control};
 use super::desk::Desk;
 use super::errno::Warn;
+use super::limits::MAX_REQUEST;
 use super::listing::{Listing, OpenDirectories, dot};
 use crate::vfs::{Attr, DirEntry, Ino, IoMode, Tree, TreeError};
 
@@ -32,8 +33,6 @@ const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 const FORGET: Duration = Duration::ZERO;
 /// Numbers are never given to another node.
 const GENERATION: Generation = Generation(0);
-/// Largest request: more gains nothing, and every thread keeps a buffer of this size.
-pub(super) const MAX_REQUEST: u32 = 1 << 20;
 /// Longest name in bytes, as everywhere on Linux; FUSE itself would let longer ones through.
 const NAME_MAX: usize = 255;
 /// Unit of the sizes that `df` is told.

@@ -16,7 +16,7 @@ use crate::aligned::Aligned;
 pub(super) const MOST_ANSWERS: usize = 16;
 
 /// As much is gathered ahead at a time, the most that the kernel asks for.
-const PART: u32 = super::adapter::MAX_REQUEST;
+const PART: u32 = super::limits::MAX_REQUEST;
 
 /// Requests from this size on are parts of larger reads. The first one of a read is smaller than the others where the reader's memory does
 /// not begin with a page.

@@ -1,4 +1,4 @@
-//! Builds the catalog: every tensor of every rank file becomes chunks of canonical parameters.
+//! Every tensor of a rank file becomes chunks of canonical parameters. Not here: which tensors there are (`contents`).
 
 mod stored;
 
@@ -6,83 +6,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::SourceError;
-use super::complete;
-use super::detect::leaves_of;
-use super::leaves::Leaf;
-use super::locate::Sizes;
-use super::optimizer;
-use super::stages::layout;
-use crate::catalog::{Catalog, ExtraState, Iteration, Param, Params, RankFile, StateOf};
+use super::known::Known;
+use crate::catalog::{Catalog, ExtraState, Param, Params, RankFile, StateOf};
 use crate::extent::Extent;
 use crate::family::{Entry, LayerKind, Model, Numbers, Stage, part_sizes};
-use crate::layout::{Experts, Layout, Place, Rank};
-use crate::store::Store;
+use crate::layout::{Place, Rank};
 use crate::tensor::{Band, Shape};
 use crate::value::{TensorRef, Value};
 use stored::{chunk, expert_of};
 
-/// The catalog of these rank files.
-pub(super) fn catalog(
-    model: &Model,
-    (sizes, experts): (Sizes, Option<Experts>),
-    iteration: Iteration,
-    files: Vec<RankFile>,
-    missing: &[String],
-    store: &dyn Store,
-) -> Result<Catalog, SourceError> {
-    let mut known = Vec::new();
-    for (index, file) in files.iter().enumerate() {
-        for (chunk, leaf) in leaves_of(file)? {
-            let Some((entry, numbers)) = model.find(&leaf.path) else {
-                let family = model.family().name.clone();
-                return Err(SourceError::UnknownTensor {
-                    file: file.name_of(leaf.value).to_owned(),
-                    tensor: leaf.path,
-                    family,
-                });
-            };
-            known.push(Known { file: index, chunk, leaf, entry, numbers });
-        }
-    }
-    let layout = Layout { experts, ..layout(model, sizes, &files, &known, missing)? };
-    let mut builder = Builder {
-        catalog: Catalog::new(layout, iteration, files.clone()),
-        model,
-        dimensions: stated_dimensions(model),
-        names: HashMap::new(),
-        state: None,
-    };
-    for known in &known {
-        if let Some(file) = files.get(known.file) {
-            builder.leaf(file, known)?;
-        }
-    }
-    // What the weights lack, the optimizer lacks too: the weights say it better.
-    complete::check(&builder.catalog, model, missing)?;
-    optimizer::read(&mut builder, &files, &known, store)?;
-    Ok(builder.catalog)
-}
-
-/// A leaf of a rank file's model, and what the family says it is.
-pub(super) struct Known<'a> {
-    /// Which of the rank files.
-    pub(super) file: usize,
-    /// Which of its parts of the model.
-    pub(super) chunk: u32,
-    pub(super) leaf: Leaf<'a>,
-    pub(super) entry: &'a Entry,
-    /// Numbers of its layer within that part, and of its expert on the rank.
-    pub(super) numbers: Numbers,
-}
-
-/// Dimensions whose size args state.
-fn stated_dimensions(model: &Model) -> HashMap<String, (u64, String)> {
-    let by = model.family().model_type().map_or("args", |_| "config.json");
-    let of_args = ["experts", "expert_ffn"].into_iter().filter_map(|name| Some((name, model.size(name)?)));
-    let all = of_args.chain(model.stated_dimensions());
-    all.map(|(name, size)| (name.to_owned(), (size, by.to_owned()))).collect()
-}
-
+/// A catalog on its way.
 pub(super) struct Builder<'a> {
     pub(super) catalog: Catalog,
     pub(super) model: &'a Model,
@@ -112,8 +45,16 @@ impl Stored<'_> {
     }
 }
 
+impl<'a> Builder<'a> {
+    /// Adds to this catalog, which holds nothing yet.
+    pub(super) fn new(catalog: Catalog, model: &'a Model) -> Self {
+        Self { catalog, model, dimensions: stated_dimensions(model), names: HashMap::new(), state: None }
+    }
+}
+
 impl Builder<'_> {
-    fn leaf(&mut self, file: &RankFile, known: &Known<'_>) -> Result<(), SourceError> {
+    /// Adds what a leaf of the weights is.
+    pub(super) fn leaf(&mut self, file: &RankFile, known: &Known<'_>) -> Result<(), SourceError> {
         let Known { leaf, entry, chunk, .. } = known;
         let file_name = file.name_of(leaf.value);
         if entry.ignored {
@@ -371,6 +312,14 @@ impl Builder<'_> {
             StateOf::Same(_) => None,
         }
     }
+}
+
+/// Dimensions whose size args state.
+fn stated_dimensions(model: &Model) -> HashMap<String, (u64, String)> {
+    let by = model.family().model_type().map_or("args", |_| "config.json");
+    let of_args = ["experts", "expert_ffn"].into_iter().filter_map(|name| Some((name, model.size(name)?)));
+    let all = of_args.chain(model.stated_dimensions());
+    all.map(|(name, size)| (name.to_owned(), (size, by.to_owned()))).collect()
 }
 
 /// No parameter has as many bytes; sizes below this can be multiplied by ranks and element sizes without harm.

@@ -9,7 +9,7 @@ use super::locate::{Located, Sizes};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;
 use crate::catalog::{BufferFile, RankFile};
-use crate::family::{Copies, Family, Format, Model, layer_templates};
+use crate::family::{Copies, Families, Family, Format, Model, layer_templates};
 use crate::format::megatron::RankDir;
 use crate::layout::Rank;
 use crate::value::Value;
@@ -128,12 +128,12 @@ impl Stated {
 }
 
 /// The first of `families` that describes the checkpoint, applied to its args.
-pub(super) fn model(families: &[Arc<Family>], tp: u32, files: &[RankFile]) -> Result<Model, SourceError> {
+pub(super) fn model(families: &Families, tp: u32, files: &[RankFile]) -> Result<Model, SourceError> {
     model_of(&family(families, files)?, tp, files)
 }
 
 /// The first of `families` that describes the checkpoint.
-fn family(families: &[Arc<Family>], files: &[RankFile]) -> Result<Arc<Family>, SourceError> {
+fn family(families: &Families, files: &[RankFile]) -> Result<Arc<Family>, SourceError> {
     let mut names = HashSet::new();
     let mut example = String::new();
     let Some(first) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
@@ -147,12 +147,11 @@ fn family(families: &[Arc<Family>], files: &[RankFile]) -> Result<Arc<Family>, S
             names.insert(leaf.path);
         }
     }
-    let family = families.iter().find(|family| {
-        family.format() == Format::Megatron && family.matches(args, &|name| names.contains(name))
-    });
+    let family =
+        families.of(Format::Megatron).find(|family| family.matches(args, &|name| names.contains(name)));
     let Some(family) = family else {
-        let megatron = families.iter().filter(|family| family.format() == Format::Megatron);
-        let known = megatron.map(|family| family.name.as_str()).collect::<Vec<_>>().join(", ");
+        let known =
+            families.of(Format::Megatron).map(|family| family.name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(SourceError::UnknownFamily { file: first.name.clone(), example, known });
     };
     Ok(family.clone())

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::locate::Sizes;
-use super::{Found, Options, Source, SourceError, beside, build, experts};
+use super::{Found, Options, Source, SourceError, beside, contents, experts};
 use crate::catalog::{Catalog, Iteration, Param, RankFile, Record};
 use crate::extent::ObjectId;
 use crate::family::Family;
@@ -50,7 +50,7 @@ pub(super) fn open(
     let sizes = Sizes { tp: 1, pp: 1, ep: 1 };
     let ranks = vec![file];
     let shared_out = experts::shared_out(&model, sizes, &ranks)?;
-    let mut catalog = build::catalog(&model, (sizes, shared_out), Iteration::Release, ranks, &[], store)?;
+    let mut catalog = contents::catalog(&model, (sizes, shared_out), Iteration::Release, ranks, &[], store)?;
     check_vocabulary(path, &config, &catalog)?;
     // Everything that is wanted of it is in the catalog now.
     for file in &mut catalog.ranks {

@@ -11,7 +11,8 @@ mod slots;
 use std::sync::Arc;
 
 use super::SourceError;
-use super::build::{Builder, Known};
+use super::build::Builder;
+use super::known::Known;
 use crate::catalog::{Encoding, MASTER, Optimizer, RankFile, State, StateOf};
 use crate::format::megatron::DISTRIBUTED_FILE;
 use crate::store::Store;

@@ -9,7 +9,7 @@ use super::locate::{Located, RankPath};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;
 use super::workers::{in_parallel, open_all};
-use super::{Found, Options, Source, SourceError, build, detect, experts};
+use super::{Found, Options, Source, SourceError, contents, detect, experts};
 use crate::catalog::{Iteration, Record};
 use crate::extent::{Extent, ObjectId};
 use crate::family::Family;
@@ -63,7 +63,7 @@ pub(super) fn open(
     let shared_out = experts::shared_out(&model, sizes, &ranks)?;
     let missing = located.missing(sizes);
     let missing = experts::really_missing(missing, &model, sizes, shared_out, &ranks, &located.ending);
-    let catalog = build::catalog(&model, (sizes, shared_out), iteration, ranks, &missing, store)?;
+    let catalog = contents::catalog(&model, (sizes, shared_out), iteration, ranks, &missing, store)?;
     let said = headers.first().map(|header| header.layout.as_str()).unwrap_or_default();
     if catalog.layout.to_string() != said {
         let what = format!("its files are {}, but by their metadata {said:?}", catalog.layout);
@@ -115,7 +115,7 @@ fn family(path: &Path, headers: &[RankHeader], options: &Options) -> Result<Arc<
     if let Some(other) = headers.iter().find(|header| header.family != name) {
         return Err(problem(format!("its files are of the families {name} and {}", other.family)));
     }
-    let family = options.families.iter().find(|family| family.name == name);
+    let family = options.families.named(name);
     family.cloned().ok_or_else(|| {
         problem(format!("its files are of the family {name:?}, which is not built in; pass the file that describes it with --family"))
     })

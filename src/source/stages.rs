@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::SourceError;
-use super::build::Known;
+use super::known::Known;
 use super::locate::Sizes;
 use crate::catalog::RankFile;
 use crate::family::{ArgRole, Model};

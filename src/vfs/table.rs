@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::views::ViewFile;
+use super::file::ViewFile;
 use super::{DirEntry, Ino, Kind};
 
 /// A file or directory.

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use parking_lot::RwLock;
 
+use super::file::ViewFile;
 use super::opens::Opens;
 use super::plans::Plans;
 use super::table::{Node, NodeKind, Table};
@@ -24,7 +25,7 @@ use crate::layout::{Layout, LayoutSpec};
 use crate::plan::FilePlan;
 use crate::reader::{Checksums, CrcMode, ReadError, Reader};
 use crate::store::StoreError;
-use crate::view::{Conversions, Format, View, ViewError};
+use crate::view::{Conversions, Format, ViewError};
 
 /// What a mount shows.
 #[derive(Debug, Clone)]
@@ -64,16 +65,6 @@ pub struct Views {
     promised: Promised,
     reads: AtomicU64,
     read_bytes: AtomicU64,
-}
-
-/// A file of a view, until it is laid out and after.
-#[derive(Debug)]
-pub(super) struct ViewFile {
-    view: Arc<dyn View>,
-    /// Which of the view's files.
-    number: usize,
-    size: OnceLock<u64>,
-    checksums: Checksums,
 }
 
 impl Views {

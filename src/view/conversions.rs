@@ -14,12 +14,12 @@ use parking_lot::Mutex;
 use super::adopt::Adoption;
 use super::engine::EngineView;
 use super::hf::HfView;
-use super::megatron::MegatronView;
+use super::megatron::{self, MegatronView};
 use super::ranks::RanksView;
 use super::{Choices, Format, OptimizerChoice, Stock, View, ViewError};
 use crate::catalog::{Beside, Catalog};
 use crate::family::config::{Config, ConfigError};
-use crate::family::{self, Family, Model, Padding, Vocabulary};
+use crate::family::{self, Families, Family, Model, Padding, Vocabulary};
 use crate::layout::{Layout, LayoutSpec};
 use crate::value::Value;
 
@@ -82,7 +82,7 @@ impl Default for Wishes {
 #[derive(Debug)]
 pub struct Conversions {
     given: Given,
-    families: Vec<Arc<Family>>,
+    families: Families,
     choices: Choices,
     wishes: Wishes,
     /// The source as its own family's.
@@ -97,13 +97,13 @@ impl Conversions {
     /// [`ViewError`] where a choice cannot be.
     pub fn new(
         given: Given,
-        families: Vec<Arc<Family>>,
+        families: Families,
         choices: Choices,
         wishes: Wishes,
     ) -> Result<Self, ViewError> {
         let mut choices = choices;
         choices.vocab_size = choices.vocab_size.or_else(|| config::vocab_size(&given));
-        let own = Arc::new(Stock::new(given.catalog.clone(), given.model.clone(), &choices)?);
+        let own = Arc::new(megatron::stock(given.catalog.clone(), given.model.clone(), &choices)?);
         Ok(Self { given, families, choices, wishes, own, made: Mutex::default() })
     }
 
@@ -171,7 +171,7 @@ impl Conversions {
         }
         let source = self.given.model.family();
         let wanted = source.megatron().unwrap_or_default();
-        let family = self.families.iter().find(|family| family.name == wanted);
+        let family = self.families.named(wanted);
         let Some(family) = family.filter(|family| family.fresh_version().is_some()) else {
             return Err(ViewError::NoFamily { title: source.title.clone(), format: Format::Megatron });
         };

@@ -7,13 +7,14 @@ mod carried;
 mod containers;
 mod contents;
 mod modules;
-pub(super) mod optimizer;
+mod optimizer;
 mod pipeline;
 
 use std::sync::Arc;
 
-use super::{Format, PlannedFile, Stock, TargetTensor, View, ViewError, ViewFile, tensors_at};
-use crate::catalog::{ExtraState, Iteration};
+use super::{Choices, Format, PlannedFile, Stock, TargetTensor, View, ViewError, ViewFile, tensors_at};
+use crate::catalog::{Catalog, Encoding, ExtraState, Iteration};
+use crate::family::Model;
 use crate::format::megatron::{
     DISTRIBUTED_FILE, MODEL_FILE, OPTIMIZER_ENTRIES, RELEASE, RNG_ENTRY, TRACKER, iteration_dir, model_entry,
     parse_model_entry, parse_rank_dir, rank_dir,
@@ -27,7 +28,6 @@ use contents::Contents;
 use optimizer::RankOptimizer;
 
 pub(super) use args::rewrite as rewrite_args;
-pub use optimizer::Form;
 pub use pipeline::training_run;
 
 /// A legacy Megatron checkpoint directory in one layout.
@@ -87,6 +87,18 @@ impl View for MegatronView {
     }
 }
 
+/// What views of this source are made of; where they show its optimizer, its parameters have been held against the family's order.
+///
+/// # Errors
+/// [`ViewError`] where a choice cannot be, or the order is another one.
+pub fn stock(catalog: Arc<Catalog>, model: Arc<Model>, choices: &Choices) -> Result<Stock, ViewError> {
+    let stock = Stock::new(catalog, model, choices)?;
+    if stock.optimizer.is_some() {
+        optimizer::check_order(&stock)?;
+    }
+    Ok(stock)
+}
+
 impl MegatronView {
     /// The view of `stock` in `layout`, which [`Stock::layout`] has checked.
     #[must_use]
@@ -102,7 +114,7 @@ impl MegatronView {
         let iteration = self.iteration();
         let mut ranks: Vec<Rank> = self.layout.ranks().collect();
         ranks.sort_by_key(|rank| (rank.tp, rank.pp, rank.ep));
-        let has_buffers = matches!(self.stock.optimizer, Some(Form::Distributed(_)));
+        let has_buffers = matches!(self.stock.optimizer, Some(Encoding::Distributed(_)));
         for (index, rank) in ranks.into_iter().enumerate() {
             let directory = rank_dir(rank, self.layout.pp(), self.layout.ep());
             let mut file = |name: &str, kind, is_probe| {

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::megatron::optimizer::{Form, check_order, form, group_kinds};
+use super::optimizer::{self, OptimizerChoice};
 use super::{ViewError, VocabularyFill};
-use crate::catalog::{Catalog, Param, RankFile};
+use crate::catalog::{Catalog, Encoding, Param, RankFile};
 use crate::family::{
     ArgRole, Arrangement, Copies, CutBy, Entry, Holding, Limit, Model, Numbers, Padding, VOCABULARY,
     Vocabulary, check_limits, possible_sizes,
@@ -25,20 +25,6 @@ pub struct Choices {
     pub optimizer: OptimizerChoice,
     /// Whether random-number state is carried over.
     pub with_rng: bool,
-}
-
-/// How the optimizer's state is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OptimizerChoice {
-    /// As the source keeps it.
-    #[default]
-    Keep,
-    /// Masters and moments by parameter, in the rank file.
-    Mixed,
-    /// In flat buffers, in a file of its own.
-    Distributed,
-    /// Not at all.
-    Nothing,
 }
 
 impl Default for Choices {
@@ -62,7 +48,7 @@ pub struct Stock {
     /// What new vocabulary rows hold.
     pub fill: VocabularyFill,
     /// How the optimizer's state is shown; `None` where it is not.
-    pub optimizer: Option<Form>,
+    pub optimizer: Option<Encoding>,
     /// Whether random-number state is carried over.
     pub with_rng: bool,
     /// Whether it was made of a source in another family's names.
@@ -79,7 +65,11 @@ impl Stock {
     ///
     /// # Errors
     /// [`ViewError`] where a choice cannot be.
-    pub fn new(catalog: Arc<Catalog>, model: Arc<Model>, choices: &Choices) -> Result<Self, ViewError> {
+    pub(super) fn new(
+        catalog: Arc<Catalog>,
+        model: Arc<Model>,
+        choices: &Choices,
+    ) -> Result<Self, ViewError> {
         Self::make(catalog, model, choices, None)
     }
 
@@ -126,10 +116,10 @@ impl Stock {
         }
         stock.limits = stock.find_limits(CutBy::Tp);
         stock.expert_limits = stock.find_limits(CutBy::Etp);
-        stock.optimizer = form::choose(&stock, choices.optimizer)?;
+        let basis = optimizer::Basis { catalog: &stock.catalog, model: &stock.model, args: stock.args() };
+        stock.optimizer = optimizer::choose(basis, choices.optimizer)?;
         if stock.optimizer.is_some() {
-            stock.group_kinds = group_kinds(&stock.catalog);
-            check_order(&stock)?;
+            stock.group_kinds = optimizer::group_kinds(&stock.catalog);
         }
         Ok(stock)
     }
@@ -252,6 +242,24 @@ impl Stock {
         let source = &self.catalog.layout;
         let differs = (source.tp, source.experts) != (layout.tp, layout.experts);
         differs && !self.catalog.extra_states.is_empty()
+    }
+
+    /// Whether experts have an optimizer of their own. A layout that shares them out as the source does is like the source.
+    pub(super) fn has_expert_optimizer(&self, layout: &Layout) -> bool {
+        let source = &self.catalog.layout;
+        if (layout.tp, layout.experts) == (source.tp, source.experts) {
+            return self.has_group(|kind| kind.expert);
+        }
+        self.args().is_some_and(|args| self.model.optimizes_experts_apart(args, layout))
+    }
+
+    /// Whether embedding and head have a learning rate of their own.
+    pub(super) fn has_decoupled(&self) -> bool {
+        self.has_group(|kind| kind.decoupled)
+    }
+
+    fn has_group(&self, test: fn(&GroupKind) -> bool) -> bool {
+        self.group_kinds.iter().any(test)
     }
 
     /// The source rank whose private state goes to `target`.

@@ -4,11 +4,10 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use ckpt_fs::family::Family;
+use ckpt_fs::family::Families;
 use ckpt_fs::source::{Options, open};
 use ckpt_fs::store::FileStore;
 use parking_lot::{Mutex, MutexGuard};
@@ -59,7 +58,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// What opening the source by the library came to, within `most` bytes of memory at a time and bounded time.
 #[track_caller]
 pub(crate) fn opened_within(root: &Path, most: usize) -> Result<(), String> {
-    let families: Vec<_> = Family::embedded().unwrap().into_iter().map(Arc::new).collect();
+    let families = Families::default();
     let options = Options { families, ..Options::default() };
     let (start, before) = (Instant::now(), NOW.load(Relaxed));
     PEAK.store(before, Relaxed);

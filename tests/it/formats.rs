@@ -12,7 +12,7 @@ use crate::common::naive::{Config, Cut, Kind, Moe, Written};
 use crate::common::source::Checkpoint;
 use crate::common::{Array, Pt, read_pt};
 use ckpt_fs::catalog::Beside;
-use ckpt_fs::family::Family;
+use ckpt_fs::family::Families;
 use ckpt_fs::layout::{LayoutSpec, Stages};
 use ckpt_fs::reader::{Checksums, CrcMode, Reader};
 use ckpt_fs::source::{Found, Options, open};
@@ -30,7 +30,7 @@ struct Opened {
 impl Opened {
     fn new(root: &Path, wishes: Wishes) -> Result<Self, String> {
         let store = Arc::new(FileStore::new());
-        let families: Vec<Arc<Family>> = Family::embedded().unwrap().into_iter().map(Arc::new).collect();
+        let families = Families::default();
         let divisible_by = Some(wishes.divisible_by);
         let options = Options { families: families.clone(), divisible_by, ..Options::default() };
         let source = open(root, &options, &store).map_err(|error| error.to_string())?;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value as Json;
 
 use super::rule::{ConfigFile, ExpertLayers, Form, KeyRule};
+use super::value::quotient;
 use super::{Config, ConfigError, FromConfig, from_json, is_truthy, rope, same};
 use crate::value::Value;
 
@@ -117,18 +118,6 @@ fn stated<'c>(key: &str, rule: &KeyRule, config: &'c Config) -> Result<Option<&'
         }
     }
     Ok(found.map(|(_, value)| value))
-}
-
-/// `a` or `a / b` of keys of the config, if they are numbers that divide.
-pub(super) fn quotient(text: &str, config: &Config) -> Option<Json> {
-    let number = |key: &str| config.get(key.trim()).and_then(Json::as_u64);
-    match text.split_once('/') {
-        None => number(text).map(Json::from),
-        Some((a, b)) => {
-            let (a, b) = (number(a)?, number(b)?);
-            (b > 0 && a.is_multiple_of(b)).then(|| Json::from(a / b))
-        }
-    }
 }
 
 /// 1 where all layers have experts, else a list of flags.

@@ -6,7 +6,7 @@
 use serde_json::{Value as Json, json};
 
 use super::rule::RopeRule;
-use super::write::wrong_arg;
+use super::value::wrong_arg;
 use super::{Config, ConfigError, to_json};
 use crate::value::Value;
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::family::{Family, Format};
+use crate::family::{Families, Family, Format};
 
 fn family(model_type: &str) -> Arc<Family> {
-    let all = Family::embedded().unwrap();
-    Arc::new(all.into_iter().find(|family| family.model_type() == Some(model_type)).unwrap())
+    Families::default().of_model_type(model_type).unwrap().clone()
 }
 
 fn config(json: Json) -> Config {
@@ -32,7 +31,7 @@ fn args(model_type: &str, config: &Config) -> Value {
 /// What every architecture writes of args it reads back the same.
 #[test]
 fn there_and_back_is_the_identity() {
-    for family in Family::embedded().unwrap().into_iter().filter(|family| family.format() == Format::Hf) {
+    for family in Families::default().of(Format::Hf) {
         let model_type = family.model_type().unwrap().to_owned();
         let mut said = llama();
         said.extend(config(json!({
@@ -153,8 +152,8 @@ fn the_best_suited_architecture_is_found() {
         let args = Value::namespace(
             fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         );
-        let all = Family::embedded().unwrap();
-        let suited = all.iter().filter(|family| family.megatron() == Some("megatron-core"));
+        let all = Families::default();
+        let suited = all.of(Format::Hf).filter(|family| family.megatron() == Some("megatron-core"));
         let best = suited
             .filter_map(|family| Some((family.suits(&args)?, family.model_type()?.to_owned())))
             .max_by_key(|(n, _)| *n);

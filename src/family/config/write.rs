@@ -2,8 +2,8 @@
 
 use serde_json::{Value as Json, json};
 
-use super::read::quotient;
 use super::rule::{ArgRule, ConfigFile, ExpertLayers, Form, KeyRule};
+use super::value::{quotient, wrong_arg};
 use super::{Config, ConfigError, MODEL_TYPE, is_truthy, rope, same, to_json};
 use crate::value::Value;
 
@@ -157,9 +157,4 @@ fn expert_layers(rule: &ExpertLayers, args: &Value, config: &mut Config) -> Resu
     config.insert(rule.step.clone(), 1.into());
     config.insert(rule.dense.clone(), json!(dense));
     Ok(())
-}
-
-/// A field of args that holds something of another type.
-pub(super) fn wrong_arg(field: &str, value: Json, expected: &'static str) -> ConfigError {
-    ConfigError::Kind { key: format!("args.{field}"), value, expected }
 }

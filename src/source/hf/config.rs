@@ -41,16 +41,16 @@ pub(in crate::source) fn family_of(
         let what = format!("it does not say {MODEL_TYPE}; say it with --hf-model-type");
         return Err(SourceError::Contents { file, what });
     };
-    let known = |name: &str| options.families.iter().any(|family| family.model_type() == Some(name));
+    let known = |name: &str| options.families.of_model_type(name).is_some();
     if let Some(other) = stated.filter(|stated| *stated != wanted && known(stated) && known(wanted)) {
         let what = format!(
             "its {MODEL_TYPE} is {other}, which is known, so it is not read as {wanted}; leave --hf-model-type out"
         );
         return Err(SourceError::Contents { file, what });
     }
-    let family = options.families.iter().find(|family| family.model_type() == Some(wanted));
+    let family = options.families.of_model_type(wanted);
     family.cloned().ok_or_else(|| {
-        let known: BTreeSet<&str> = options.families.iter().filter_map(|family| family.model_type()).collect();
+        let known: BTreeSet<&str> = options.families.model_types().collect();
         SourceError::ModelType {
             file,
             found: wanted.to_owned(),

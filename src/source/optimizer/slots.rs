@@ -3,7 +3,8 @@
 //! That is the order in which the model registers them, which is the order in which it saves them.
 
 use super::super::SourceError;
-use super::super::build::{Builder, Known, Stored};
+use super::super::build::{Builder, Stored};
+use super::super::known::Known;
 use super::chain::Chain;
 use super::wrong;
 use crate::catalog::{RankFile, Record};

@@ -24,7 +24,7 @@ impl Conversions {
         let of_template = self.template_config().and_then(|(_, config)| config.get(MODEL_TYPE)?.as_str());
         let wanted = self.wishes.model_type.as_deref().or(of_template);
         let candidates = || {
-            let all = self.families.iter().filter(|family| family.format() == family::Format::Hf);
+            let all = self.families.of(family::Format::Hf);
             all.filter(|family| family.megatron() == Some(&own.name))
         };
         if let Some(wanted) = wanted {

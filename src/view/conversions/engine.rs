@@ -24,8 +24,7 @@ impl Conversions {
     fn engine_family(&self, format: Format, model: &Family) -> Result<Arc<Family>, ViewError> {
         let of = if format == Format::Vllm { family::Format::Vllm } else { family::Format::Sglang };
         let model_type = model.model_type().unwrap_or_default();
-        let all = || self.families.iter().filter(|family| family.format() == of);
-        let Some(family) = all().find(|family| family.serves(model_type)) else {
+        let Some(family) = self.families.of(of).find(|family| family.serves(model_type)) else {
             return Err(ViewError::NoFamily { title: model.title.clone(), format });
         };
         let version = self.wishes.engine_version.as_deref();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::optimizer::Form;
 use super::pipeline::{Cut, layers_per_rank, layers_per_virtual_stage, layout_text};
+use crate::catalog::Encoding;
 use crate::family::ArgRole;
 use crate::layout::{Layout, Processes, Rank};
 use crate::value::{Object, Value};
@@ -50,7 +50,7 @@ struct Rewriter<'a> {
     recut: bool,
     vocabulary: Option<u64>,
     /// How the optimizer's state is shown.
-    optimizer: Option<Form>,
+    optimizer: Option<Encoding>,
 }
 
 impl Rewriter<'_> {
@@ -83,7 +83,7 @@ impl Rewriter<'_> {
             ArgRole::FalseWithoutVpp if self.layout.vpp == 1 && old.is_truthy() => Value::Bool(false),
             ArgRole::FalseWithoutTp | ArgRole::FalseIfRecut | ArgRole::FalseWithoutVpp => old.clone(),
             ArgRole::DistributedOptimizer => match self.optimizer {
-                Some(form) => Value::Bool(matches!(form, Form::Distributed(_))),
+                Some(encoding) => Value::Bool(matches!(encoding, Encoding::Distributed(_))),
                 None => old.clone(),
             },
             ArgRole::MicrobatchGroup if old.as_int() == Some(self.stock.catalog.layout.pp().into()) => {

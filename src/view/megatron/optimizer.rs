@@ -5,28 +5,26 @@
 
 mod buffers;
 mod elementwise;
-pub(in crate::view) mod form;
 mod groups;
 mod order;
 mod slots;
 
 use super::carried::Carried;
 use super::contents::Contents;
-use crate::catalog::RankFile;
+use crate::catalog::{Encoding, RankFile};
 use crate::layout::{Layout, Place, Rank};
 use crate::value::Value;
+use crate::view::optimizer::{GROUPS, INNER, inner_of};
 use crate::view::{Stock, ViewError};
 
-pub use form::Form;
 use groups::Group;
-pub(in crate::view) use groups::group_kinds;
 pub(in crate::view) use order::check_order;
 use slots::Slot;
 
 /// The optimizer's state of one rank.
 pub(super) struct RankOptimizer<'s> {
     stock: &'s Stock,
-    form: Form,
+    encoding: Encoding,
     rank: Rank,
     layout: &'s Layout,
     /// The rank's parameters, in their order.
@@ -49,16 +47,16 @@ struct Chain<'s> {
 impl<'s> RankOptimizer<'s> {
     /// The state of `rank`; `None` where the view shows none.
     pub(super) fn new(stock: &'s Stock, layout: &'s Layout, rank: Rank) -> Result<Option<Self>, ViewError> {
-        let Some(form) = stock.optimizer else { return Ok(None) };
+        let Some(encoding) = stock.optimizer else { return Ok(None) };
         let source = stock.nearest(rank, layout)?;
         let slots = slots::slots(stock, layout, rank)?;
         let chains = groups::chains(stock, layout, source, &slots)?;
-        Ok(Some(Self { stock, form, rank, layout, slots, source, chains }))
+        Ok(Some(Self { stock, encoding, rank, layout, slots, source, chains }))
     }
 
     /// Whether it has a file of its own beside the rank file.
     pub(super) fn has_buffers(&self) -> bool {
-        matches!(self.form, Form::Distributed(_))
+        matches!(self.encoding, Encoding::Distributed(_))
     }
 
     /// The entry `optimizer` of the rank file.
@@ -71,7 +69,7 @@ impl<'s> RankOptimizer<'s> {
     fn chain<'a>(&'a self, chain: &'a Chain<'s>, contents: &mut Contents<'a>) -> Value {
         let (inner_source, is_nested) = inner_of(chain.template);
         let inner = self.inner(chain, inner_source, contents);
-        if self.form == Form::Single {
+        if self.encoding == Encoding::Single {
             return inner;
         }
         let mut entries = vec![(Value::str(INNER), inner)];
@@ -83,7 +81,7 @@ impl<'s> RankOptimizer<'s> {
                 });
             entries.extend(others.map(|(key, value)| (key.clone(), carried.value(value))));
         }
-        if self.form == Form::Mixed {
+        if self.encoding == Encoding::Mixed {
             let masters = elementwise::masters(self, chain, contents);
             entries.push((Value::str(MASTERS.first().unwrap_or(&"")), masters));
         }
@@ -113,7 +111,7 @@ impl<'s> RankOptimizer<'s> {
 
     /// The tree of the file with the buffers.
     pub(super) fn buffers<'a>(&'a self, contents: &mut Contents<'a>) -> Value {
-        let Form::Distributed(kept) = self.form else { return Value::None };
+        let Encoding::Distributed(kept) = self.encoding else { return Value::None };
         // Of several optimizers, a rank saves those whose first replica it is.
         let args = self.stock.args().unwrap_or(&Value::None);
         let processes = self.stock.model.processes(args, self.layout).enlarged();
@@ -136,15 +134,8 @@ impl<'s> RankOptimizer<'s> {
     }
 }
 
-const INNER: &str = "optimizer";
 const STATE: &str = "state";
-const GROUPS: &str = "param_groups";
 const MASTERS: &[&str] = &["fp32_from_fp16_params", "fp32_from_fp16"];
-
-/// What torch's own optimizer saved, and whether that is within something else.
-fn inner_of(optimizer: &Value) -> (&Value, bool) {
-    optimizer.get(INNER).map_or((optimizer, false), |inner| (inner, true))
-}
 
 fn one_or_list(mut values: Vec<Value>) -> Value {
     if values.len() == 1 { values.pop().unwrap_or(Value::None) } else { Value::List(values.into()) }

@@ -2,7 +2,7 @@
 //!
 //! Source: Megatron-LM's `arguments.py`, `transformer_block.py` and `pipeline_parallel_layer_layout.py`.
 
-use super::optimizer::Form;
+use crate::catalog::Encoding;
 use crate::family::{ArgRole, RunFlags};
 use crate::format::megatron::RNG_ENTRY;
 use crate::layout::{Experts, Layout, Place, Rank, StageText};
@@ -105,8 +105,8 @@ fn layout_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
     }
     flags.extend(stage_flags(stock, layout));
     match stock.optimizer {
-        Some(Form::Distributed(_)) => flags.push("--use-distributed-optimizer".to_owned()),
-        Some(Form::Mixed | Form::Single) => {}
+        Some(Encoding::Distributed(_)) => flags.push("--use-distributed-optimizer".to_owned()),
+        Some(Encoding::Mixed | Encoding::Single) => {}
         None => flags.push("--no-load-optim".to_owned()),
     }
     let has_rng = stock.catalog.ranks.iter().any(|file| file.tree.get(RNG_ENTRY).is_some());

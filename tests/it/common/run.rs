@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use ckpt_fs::family::Family;
+use ckpt_fs::family::Families;
 use ckpt_fs::layout::{Layout, LayoutSpec, Stages};
 use ckpt_fs::reader::{Checksums, CrcMode, Reader};
 use ckpt_fs::source::{Options, open};
 use ckpt_fs::store::FileStore;
-use ckpt_fs::view::megatron::MegatronView;
-use ckpt_fs::view::{Choices, OptimizerChoice, Stock, View as _, ViewFile, VocabularyFill};
+use ckpt_fs::view::megatron::{self, MegatronView};
+use ckpt_fs::view::{Choices, OptimizerChoice, View as _, ViewFile, VocabularyFill};
 
 use super::naive::{Cut, Fill};
 use super::{Pt, read_pt};
@@ -103,11 +103,11 @@ impl View {
     /// With everything that a user can choose.
     pub fn choosing(root: &Path, cut: &Cut, choices: &Choices) -> Result<Self, String> {
         let store = Arc::new(FileStore::new());
-        let families = Family::embedded().unwrap().into_iter().map(Arc::new).collect();
+        let families = Families::default();
         let without_optimizer = choices.optimizer == OptimizerChoice::Nothing;
         let options = Options { families, without_optimizer, ..Options::default() };
         let source = open(root, &options, &store).map_err(|error| error.to_string())?;
-        let stock = Stock::new(source.catalog, source.model, choices);
+        let stock = megatron::stock(source.catalog, source.model, choices);
         let stock = Arc::new(stock.map_err(|error| error.to_string())?);
         let spec = LayoutSpec {
             tp: Some(cut.tp as u32),

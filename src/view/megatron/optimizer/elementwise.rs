@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::groups::{STEP, Steps};
 use super::slots::{Slot, SlotOf};
-use super::{Chain, RankOptimizer, groups};
+use super::{Chain, RankOptimizer};
 use crate::catalog::MASTER;
 use crate::tensor::{Dtype, Shape};
 use crate::value::{Object, Value};
@@ -85,7 +85,7 @@ fn wrapped(rank: &RankOptimizer<'_>, slot: &Slot<'_>, tensor: Value) -> Value {
     };
     let wrapper = wrapper.map(|wrapper| {
         // Gradients of experts are added up among fewer ranks than others where they are shared out.
-        let apart = groups::has_expert_optimizer(rank.stock, rank.layout);
+        let apart = rank.stock.has_expert_optimizer(rank.layout);
         let known = slot.entry.is_expert() && has_attribute(&wrapper, ALLREDUCE);
         if known { with_attribute(&wrapper, ALLREDUCE, !apart).unwrap_or(wrapper) } else { wrapper }
     });

@@ -1,16 +1,15 @@
 //! Parameter groups of a rank of a view: the source's settings, the target's parameters.
 
-use std::collections::BTreeSet;
-
 use super::slots::Slot;
-use super::{Chain, GROUPS, RankOptimizer, inner_of};
-use crate::catalog::{Catalog, RankFile};
+use super::{Chain, RankOptimizer};
+use crate::catalog::RankFile;
 use crate::family::Entry;
 use crate::format::megatron::GroupKind;
 use crate::layout::Layout;
 use crate::value::Value;
 use crate::view::megatron::carried::Carried;
 use crate::view::megatron::contents::Contents;
+use crate::view::optimizer::{GROUPS, INNER, inner_of};
 use crate::view::{Stock, ViewError};
 
 /// A parameter group.
@@ -89,7 +88,7 @@ pub(super) fn chains<'s>(
 ) -> Result<Vec<Chain<'s>>, ViewError> {
     let sources = templates(stock, source);
     let mut chains = Vec::new();
-    let kinds: &[bool] = if has_expert_optimizer(stock, layout) { &[false, true] } else { &[false] };
+    let kinds: &[bool] = if stock.has_expert_optimizer(layout) { &[false, true] } else { &[false] };
     for expert in kinds {
         // Where the source does not tell experts apart, theirs is like the dense one.
         let of_kind = |kind: GroupKind| kind.expert == *expert;
@@ -133,7 +132,7 @@ pub(super) fn chains<'s>(
 fn templates<'s>(stock: &'s Stock, source: &'s RankFile) -> Vec<Template<'s>> {
     let mut templates: Vec<Template<'s>> = Vec::new();
     for file in std::iter::once(source).chain(&stock.catalog.ranks) {
-        let Some(value) = file.tree.get(super::INNER) else { continue };
+        let Some(value) = file.tree.get(INNER) else { continue };
         let optimizers = value.elements().unwrap_or(std::slice::from_ref(value));
         for (index, optimizer) in optimizers.iter().enumerate() {
             let groups = inner_of(optimizer).0.get(GROUPS).and_then(Value::elements).unwrap_or_default();
@@ -161,14 +160,6 @@ fn templates<'s>(stock: &'s Stock, source: &'s RankFile) -> Vec<Template<'s>> {
     templates
 }
 
-/// Kinds of parameter groups that any rank of the source has.
-pub(in crate::view) fn group_kinds(catalog: &Catalog) -> BTreeSet<GroupKind> {
-    let entries = catalog.ranks.iter().filter_map(|file| file.tree.get(super::INNER));
-    let optimizers = entries.flat_map(|value| value.elements().unwrap_or(std::slice::from_ref(value)));
-    let groups = optimizers.filter_map(|optimizer| inner_of(optimizer).0.get(GROUPS)?.elements()).flatten();
-    groups.filter_map(|fields| GroupKind::of(fields).ok()).collect()
-}
-
 /// Whether any rank of the layout has parameters of this kind.
 fn exists(stock: &Stock, layout: &Layout, kind: GroupKind) -> bool {
     let is_of_kind = |entry: &Entry| {
@@ -176,27 +167,9 @@ fn exists(stock: &Stock, layout: &Layout, kind: GroupKind) -> bool {
         entry.is_trained()
             && stock.catalog.spellings.contains_key(&entry.name)
             && GroupKind::decays(stock.args(), &entry.name, rank) == kind.decays
-            && (entry.is_expert() && has_expert_optimizer(stock, layout)) == kind.expert
+            && (entry.is_expert() && stock.has_expert_optimizer(layout)) == kind.expert
     };
     stock.model.entries().iter().any(is_of_kind)
-}
-
-/// Whether experts have an optimizer of their own. A layout that shares them out as the source does is like the source.
-pub(super) fn has_expert_optimizer(stock: &Stock, layout: &Layout) -> bool {
-    let source = &stock.catalog.layout;
-    if (layout.tp, layout.experts) == (source.tp, source.experts) {
-        return has_group(stock, |kind| kind.expert);
-    }
-    stock.args().is_some_and(|args| stock.model.optimizes_experts_apart(args, layout))
-}
-
-/// Whether embedding and head have a learning rate of their own.
-pub(super) fn has_decoupled(stock: &Stock) -> bool {
-    has_group(stock, |kind| kind.decoupled)
-}
-
-fn has_group(stock: &Stock, test: fn(&GroupKind) -> bool) -> bool {
-    stock.group_kinds.iter().any(test)
 }
 
 /// The parameter groups of one optimizer, numbering its parameters group by group.

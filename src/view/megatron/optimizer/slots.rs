@@ -93,8 +93,8 @@ pub(super) fn slots<'s>(stock: &'s Stock, layout: &Layout, rank: Rank) -> Result
 fn kind(stock: &Stock, layout: &Layout, entry: &Entry, target: &Target<'_>) -> GroupKind {
     GroupKind {
         decays: GroupKind::decays(stock.args(), &entry.name, target.shape.rank()),
-        decoupled: entry.is_vocabulary() && super::groups::has_decoupled(stock),
-        expert: entry.is_expert() && super::groups::has_expert_optimizer(stock, layout),
+        decoupled: entry.is_vocabulary() && stock.has_decoupled(),
+        expert: entry.is_expert() && stock.has_expert_optimizer(layout),
     }
 }
 
