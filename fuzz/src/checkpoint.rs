@@ -4,7 +4,6 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use ckpt_fs::layout::LayoutSpec;
 use ckpt_fs::plan::{FilePlan, Read};
@@ -77,7 +76,7 @@ fn conversions(source: Source, optimizer: OptimizerChoice) -> Result<Conversions
     };
     let wishes = Wishes { divisible_by: 128, ..Wishes::default() };
     let choices = Choices { optimizer, ..Choices::default() };
-    Conversions::new(given, FAMILIES.iter().map(Arc::clone).collect(), choices, wishes)
+    Conversions::new(given, FAMILIES.clone(), choices, wishes)
 }
 
 /// Every file of views in two layouts and all formats is laid out, and its plan read.

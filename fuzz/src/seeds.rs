@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{FAMILIES, targets};
+use crate::targets;
 
 /// No input may take longer, in a build with little optimization beside other tests.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -119,8 +119,6 @@ fn alone(target: &str, rounds: u64) {
     static ALONE: Mutex<()> = Mutex::new(());
     // One that failed has said so.
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // Made once, and not on the account of the first input.
-    LazyLock::force(&FAMILIES);
     let (_, run) = targets::ALL.iter().find(|(name, _)| *name == target).expect("a target");
     let seeds = SEEDS.get(target).expect("seeds for every target");
     let give = |input: &[u8]| {

@@ -30,7 +30,7 @@ fn check(family: &Arc<Family>, config: &Config) {
 pub fn run(json: &[u8]) {
     let Ok(config) = serde_json::from_slice::<Config>(json) else { return };
     let stated = config.get(MODEL_TYPE).and_then(serde_json::Value::as_str);
-    for family in FAMILIES.iter().filter(|family| stated.is_some() && family.model_type() == stated) {
+    if let Some(family) = stated.and_then(|stated| FAMILIES.of_model_type(stated)) {
         bounded(json.len(), 1000, FLAGS, || check(family, &config));
     }
 }
