@@ -1,38 +1,5 @@
-//! `config.json`: args made of a config make a config of which the same args are made.
+//! `harness::targets::config_json`, as the fuzzer calls it.
 
 #![no_main]
 
-use ckpt_fs::family::Family;
-use ckpt_fs::family::config::{Config, MODEL_TYPE, text};
-use ckpt_fs::tensor::Dtype;
-use ckpt_fs::value::Value;
-use harness::{FAMILIES, bounded};
-use libfuzzer_sys::fuzz_target;
-use std::sync::Arc;
-
-/// As many layers as are believed make a list of flags.
-const FLAGS: usize = 128 << 20;
-
-fn check(family: &Arc<Family>, config: &Config) {
-    let Ok(from) = family.args_of(config) else { return };
-    let args = Value::namespace(from.args.clone());
-    let _ = family.model(&args, 0.0);
-    // What a config says and args cannot is not among the args.
-    if !from.inexpressible.is_empty() {
-        return;
-    }
-    let Ok(written) = family.config_of(&args, 128, Dtype::Bfloat16) else { return };
-    let again = family.args_of(&written).expect("what was written is read");
-    let said = |args: &[(String, Value)]| {
-        args.iter().map(|(field, value)| format!("{field} = {}", text(value))).collect::<Vec<_>>()
-    };
-    assert_eq!(said(&again.args), said(&from.args));
-}
-
-fuzz_target!(|json: &[u8]| {
-    let Ok(config) = serde_json::from_slice::<Config>(json) else { return };
-    let stated = config.get(MODEL_TYPE).and_then(serde_json::Value::as_str);
-    for family in FAMILIES.iter().filter(|family| stated.is_some() && family.model_type() == stated) {
-        bounded(json.len(), 1000, FLAGS, || check(family, &config));
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| harness::targets::config_json::run(input));

@@ -1,48 +1,5 @@
-//! A directory of safetensors files with what lies beside them: a Hugging Face model, or the ranks of a view. Files are their headers; the
-//! data is a hole as long as the header says.
+//! `harness::targets::model_directory`, as the fuzzer calls it.
 
 #![no_main]
 
-use std::ffi::OsStr;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
-use ckpt_fs::format::safetensors::{PREFIX, SafetensorsError, decode};
-use ckpt_fs::view::OptimizerChoice;
-use harness::bounded;
-use harness::bundle;
-use harness::checkpoint::{Directory, check_views};
-use libfuzzer_sys::fuzz_target;
-
-/// More bytes of data are not claimed: the file has to have them, if only as a hole.
-const LARGEST: u64 = 1 << 40;
-
-fn write_tensors(file: &File, json: &[u8]) {
-    let bare = PREFIX + json.len() as u64;
-    let data = match decode(json, bare) {
-        Err(SafetensorsError::Length { expected, .. }) if expected < LARGEST => expected,
-        _ => 0,
-    };
-    file.write_all_at(&(json.len() as u64).to_le_bytes(), 0).expect("written");
-    file.write_all_at(json, PREFIX).expect("written");
-    file.set_len(bare + data).expect("long enough");
-}
-
-fuzz_target!(|input: &[u8]| {
-    let model = Directory::plain();
-    for (name, contents) in bundle::files(input, "config.json") {
-        model.add(name, |file| {
-            if name.extension() == Some(OsStr::new("safetensors")) {
-                write_tensors(file, contents);
-            } else {
-                file.write_all_at(contents, 0).expect("written");
-            }
-        });
-    }
-    bounded(input.len(), 4000, 64 << 20, || {
-        let (source, store) = model.open();
-        if let Ok(source) = source {
-            check_views(source, &store, OptimizerChoice::Keep);
-        }
-    });
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| harness::targets::model_directory::run(input));

@@ -1,10 +1,9 @@
 //! A checkpoint on disk, whose files are the input, and what is made of it.
 //!
-//! Sources are opened by path, so a target that opens one needs a directory; one is made for the process.
+//! Sources are opened by path, so a target that opens one needs a directory.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
 
 use ckpt_fs::layout::{Format, LayoutSpec};
 use ckpt_fs::plan::{FilePlan, Read};
@@ -15,12 +14,10 @@ use tempfile::TempDir;
 
 use crate::FAMILIES;
 
-static SCRATCH: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a directory"));
-
-/// The directory of a checkpoint that is being written.
+/// The directory of a checkpoint that is being written; it goes when this is dropped.
 #[derive(Debug)]
 pub struct Directory {
-    root: PathBuf,
+    root: TempDir,
     /// Where its files go.
     files: PathBuf,
 }
@@ -29,21 +26,17 @@ impl Directory {
     /// An empty one.
     #[must_use]
     pub fn plain() -> Self {
-        let root = SCRATCH.path().join("checkpoint");
-        if root.exists() {
-            fs::remove_dir_all(&root).expect("what was here before goes");
-        }
-        fs::create_dir(&root).expect("a directory");
-        Self { files: root.clone(), root }
+        let root = tempfile::tempdir().expect("a directory");
+        Self { files: root.path().to_owned(), root }
     }
 
     /// That of a run with one iteration, whose rank files are the ones to write.
     #[must_use]
     pub fn run() -> Self {
         let Self { root, .. } = Self::plain();
-        let files = root.join("iter_0000001");
+        let files = root.path().join("iter_0000001");
         fs::create_dir(&files).expect("an iteration");
-        fs::write(root.join("latest_checkpointed_iteration.txt"), "1").expect("a tracker");
+        fs::write(root.path().join("latest_checkpointed_iteration.txt"), "1").expect("a tracker");
         Self { root, files }
     }
 
@@ -62,7 +55,7 @@ impl Directory {
     pub fn open(&self) -> (Result<Source, SourceError>, FileStore) {
         let options = Options { families: FAMILIES.clone(), ..Options::default() };
         let store = FileStore::new();
-        let source = open(&self.root, &options, &store);
+        let source = open(self.root.path(), &options, &store);
         (source, store)
     }
 }
@@ -79,7 +72,7 @@ fn conversions(source: Source, optimizer: OptimizerChoice) -> Result<Conversions
     };
     let wishes = Wishes { divisible_by: 128, ..Wishes::default() };
     let choices = Choices { optimizer, ..Choices::default() };
-    Conversions::new(given, FAMILIES.iter().map(Arc::clone).collect(), choices, wishes)
+    Conversions::new(given, FAMILIES.clone(), choices, wishes)
 }
 
 /// Every file of views in two layouts and all formats is laid out, and its plan read.

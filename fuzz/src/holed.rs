@@ -30,16 +30,16 @@ impl<'a> Holed<'a> {
 
     /// Its size in bytes.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.head.len() as u64 + self.hole + self.tail.len() as u64
     }
 
     /// `len` of its bytes from `from` on, as far as it has them.
     #[must_use]
     pub fn read(&self, from: u64, len: u64) -> Vec<u8> {
-        let end = from.saturating_add(len).min(self.len());
+        let end = from.saturating_add(len).min(self.size());
         let mut bytes = vec![0; end.saturating_sub(from) as usize];
-        for (part, start) in [(self.head, 0), (self.tail, self.len() - self.tail.len() as u64)] {
+        for (part, start) in [(self.head, 0), (self.tail, self.size() - self.tail.len() as u64)] {
             let (first, last) = (from.max(start), end.min(start + part.len() as u64));
             if first < last {
                 let there = &part[(first - start) as usize..(last - start) as usize];
@@ -52,7 +52,7 @@ impl<'a> Holed<'a> {
     /// Writes it into an empty file, where the hole takes no room.
     pub fn write(&self, file: &File) -> io::Result<()> {
         file.write_all_at(self.head, 0)?;
-        file.write_all_at(self.tail, self.len() - self.tail.len() as u64)?;
-        file.set_len(self.len())
+        file.write_all_at(self.tail, self.size() - self.tail.len() as u64)?;
+        file.set_len(self.size())
     }
 }

@@ -1,17 +1,26 @@
 //! What all targets share: memory that is counted, so that a bound on it is an assertion; families; files made of inputs.
 //!
-//! Not here: what is fuzzed (`fuzz_targets`), where inputs come from (`scripts/fuzz`).
+//! This is built twice: as a library for the fuzzer, and as a test of the main package, which gives every target its seeds (`seeds`).
+//!
+//! Not here: what is fuzzed (`targets`), where inputs come from (`seeds.py`, `scripts/fuzz`).
+
+#![allow(unsafe_code, reason = "an allocator is unsafe to write")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a target fails by panicking")]
 
 pub mod archive;
 pub mod bundle;
 pub mod checkpoint;
 pub mod holed;
+#[cfg(test)]
+mod seeds;
+pub mod targets;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ckpt_fs::family::Families;
+use ckpt_fs::layout::Format;
 
 /// The system's allocator, with a count.
 struct Counting;
@@ -31,16 +40,19 @@ fn grow(bytes: usize) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
+        // SAFETY: the caller keeps to the contract of the same method.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
+        // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
         unsafe { System.dealloc(memory, layout) }
     }
 
@@ -48,6 +60,7 @@ unsafe impl GlobalAlloc for Counting {
         // Both blocks may be there for a moment.
         grow(size);
         NOW.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: as above.
         unsafe { System.realloc(memory, layout, size) }
     }
 }
@@ -57,6 +70,8 @@ unsafe impl GlobalAlloc for Counting {
 /// A limit on the memory of the process would only find what takes gigabytes; this finds a length that is believed.
 #[track_caller]
 pub fn bounded<T>(len: usize, per_byte: usize, fixed: usize, work: impl FnOnce() -> T) -> T {
+    // Made once, and not on the account of the first input.
+    LazyLock::force(&FAMILIES);
     let before = NOW.load(Relaxed);
     MOST.store(before, Relaxed);
     let made = work();
@@ -66,5 +81,20 @@ pub fn bounded<T>(len: usize, per_byte: usize, fixed: usize, work: impl FnOnce()
     made
 }
 
-/// The families that are built in.
-pub static FAMILIES: LazyLock<Families> = LazyLock::new(Families::default);
+/// The text that an input begins with.
+#[must_use]
+pub fn text(input: &[u8]) -> &str {
+    match std::str::from_utf8(input) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&input[..error.valid_up_to()]).expect("up to there it is text"),
+    }
+}
+
+/// The families that are built in, all of them read.
+pub static FAMILIES: LazyLock<Families> = LazyLock::new(|| {
+    let families = Families::default();
+    for format in [Format::Megatron, Format::Hf, Format::Vllm, Format::Sglang] {
+        families.of(format).for_each(drop);
+    }
+    families
+});

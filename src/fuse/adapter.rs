@@ -107,9 +107,14 @@ impl Adapter {
         }
     }
 
+    /// Whether a directory may get entries; where that cannot be had, nothing of it is kept.
+    fn grows(&self, ino: Ino) -> bool {
+        self.ask(|tree| Ok(tree.grows(ino))).unwrap_or(true)
+    }
+
     /// How long the kernel may keep the attributes of a node.
     fn keep(&self, attr: &Attr) -> Duration {
-        if self.desk.tree().grows(attr.ino) { FORGET } else { KEEP }
+        if self.grows(attr.ino) { FORGET } else { KEEP }
     }
 
     /// Attributes for a listing and how long they hold: one file that cannot be laid out must not hide the others.
@@ -187,7 +192,7 @@ impl Filesystem for Adapter {
         match self.ask(|tree| Listing::new(tree, Ino(ino.0))) {
             Ok(listing) => {
                 let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                let flags = if self.desk.tree().grows(Ino(ino.0)) { FopenFlags::empty() } else { kept };
+                let flags = if self.grows(Ino(ino.0)) { FopenFlags::empty() } else { kept };
                 reply.opened(self.directories.add(listing), flags);
             }
             Err(errno) => reply.error(errno),
@@ -272,10 +277,8 @@ impl Filesystem for Adapter {
         let next = |got: usize| {
             // The kernel reads ahead by itself for files that it keeps pages of.
             let is_whole = handle.0 >= FIRST_DIRECT && got == size as usize;
-            is_whole.then(|| {
-                let end = self.desk.tree().tensor_end(Ino(ino.0), offset + u64::from(size));
-                self.ahead.next(part, end)
-            })?
+            let end = |tree: &dyn Tree| Ok(tree.tensor_end(Ino(ino.0), offset + u64::from(size)));
+            is_whole.then(|| self.ahead.next(part, self.ask(end).ok()?))?
         };
         match self.ahead.take(part, reply) {
             Found::HandedOver => {}
@@ -394,3 +397,6 @@ impl Filesystem for Adapter {
         fn removexattr(INodeNo, &OsStr), ReplyEmpty;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::aligned::Aligned;
 
 /// Answers held at a time, a megabyte each, with the memory of earlier ones that waits for the next.
-const MOST_ANSWERS: usize = 16;
+pub(super) const MOST_ANSWERS: usize = 16;
 
 /// As much is gathered ahead at a time, the most that the kernel asks for.
 const PART: u32 = super::limits::MAX_REQUEST;

@@ -89,7 +89,10 @@ pub(super) fn answer(desk: &Arc<Desk>, question: Control, ino: Ino, size: u32, r
         return reply.size(LONGEST as u32);
     }
     match question {
-        Control::Status => send(serde_json::to_vec(&desk.tree().status()), size, reply),
+        Control::Status => match desk.ask(|tree| Ok(tree.status())) {
+            Ok(status) => send(serde_json::to_vec(&status), size, reply),
+            Err(errno) => reply.error(errno),
+        },
         Control::Warm => {
             let mine = Arc::clone(desk);
             on_thread("warm", reply, move |reply| {

@@ -18,6 +18,7 @@ const COUNTED: FileHandle = FileHandle(1);
 
 /// The tree, and what to say of its errors.
 pub(super) struct Desk {
+    /// Reached by [`Desk::ask`] alone, where a panic is caught.
     tree: Arc<dyn Tree>,
     report: Report,
     passthrough: Passthrough,
@@ -26,10 +27,6 @@ pub(super) struct Desk {
 impl Desk {
     pub(super) fn new(tree: Arc<dyn Tree>, warn: Warn) -> Self {
         Self { tree, report: Report::new(warn), passthrough: Passthrough::default() }
-    }
-
-    pub(super) fn tree(&self) -> &dyn Tree {
-        &*self.tree
     }
 
     pub(super) fn passthrough(&self) -> &Passthrough {
@@ -73,9 +70,11 @@ impl Desk {
                 Ok(id) => reply.opened_passthrough(COUNTED, FopenFlags::empty(), &id),
                 Err(error) => {
                     self.report.say(&format!("the kernel does not read files by itself: {error}"));
-                    self.tree.close(ino);
                     // Never asked for again, so that it is open one way for all.
-                    let _ = self.ask(|tree| tree.open(ino, false));
+                    let _ = self.ask(|tree| {
+                        tree.close(ino);
+                        tree.open(ino, false)
+                    });
                     reply.opened(COUNTED, cached);
                 }
             },

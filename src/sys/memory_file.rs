@@ -69,6 +69,12 @@ pub struct MemoryFile {
 }
 
 impl MemoryFile {
+    /// One that is on no file system of ours, for tests: those need the right to mount.
+    #[cfg(test)]
+    pub(crate) fn of(file: File) -> Self {
+        Self { file }
+    }
+
     /// Writes `bytes` at `offset`.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::common::cases::cases;
 use crate::common::choose::{pick, stages};
 use crate::common::naive::{Config, Cut, Fill, Kind, Mla, Moe, Written};
 use crate::common::run::View;
@@ -156,7 +157,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(120))]
 
     #[test]
     fn any_model_in_any_layout_is_the_naive_answer((checkpoint, target, fill) in any_case()) {

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::common::cases::cases;
 use crate::common::choose::{pick, stages};
 use crate::common::hf::{self, ARCHS, Arch};
 use crate::common::naive::{Config, Cut, Kind, Moe, Written};
@@ -170,7 +171,7 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(60))]
 
     /// A model directory as rank files of Megatron, and those as a model directory again.
     #[test]

@@ -19,4 +19,5 @@ mod fuse_mount;
 mod optimizer;
 mod pickle;
 mod plan_model;
+mod regressions;
 mod torch_files;

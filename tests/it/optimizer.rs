@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use crate::common::cases::cases;
 use crate::common::choose::{pick, stages};
 use crate::common::manifest::{first_difference, tree};
 use crate::common::naive::{Config, Cut, Fill, Kind, Moe};
@@ -176,14 +177,9 @@ prop_compose! {
     }
 }
 
-/// Few cases suffice where each stands for a whole model; `PROPTEST_CASES` makes more.
-fn cases() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: cases.unwrap_or(12), failure_persistence: None, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(cases())]
+    // Few suffice where each stands for a whole model.
+    #![proptest_config(cases(12))]
 
     #[test]
     fn any_state_in_any_layout_and_encoding_is_the_naive_answer((run, target, fill) in any_case()) {

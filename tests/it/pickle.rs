@@ -42,8 +42,6 @@ fn a_pickle_cut_anywhere_is_an_error() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
     #[test]
     fn damaged_pickles_never_panic(
         name in proptest::sample::select(NAMES.to_vec()),

@@ -220,7 +220,7 @@ fn plan_of(case: &Case, rank: u64, params: &[Param], shape: &[u64]) -> FilePlan 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn plans_give_the_naive_bytes(case in case(), cuts in proptest::collection::vec(any::<prop::sample::Index>(), 3)) {

@@ -262,8 +262,6 @@ fn read_all(bytes: &[u8]) -> Result<(), ZipError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
     /// Whatever is damaged, reading panics nowhere and never leads outside the file.
     #[test]
     fn damaged_archives_never_panic(

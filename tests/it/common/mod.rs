@@ -6,6 +6,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+pub mod cases;
 pub mod choose;
 pub mod hf;
 pub mod manifest;
@@ -13,6 +14,7 @@ pub mod naive;
 pub mod optimizer;
 #[macro_use]
 pub mod run;
+pub mod skip;
 pub mod source;
 
 use std::collections::HashMap;

@@ -10,6 +10,7 @@ use rustix::fs::{CWD, Timespec, Timestamps, XattrFlags, mknodat, setxattr, utime
 use rustix::io::Errno;
 
 use super::fixture::mounted;
+use crate::common::skip::skip;
 
 fn errno<T>(result: io::Result<T>) -> Option<Errno> {
     result.err().and_then(|error| error.raw_os_error()).map(Errno::from_raw_os_error)
@@ -28,7 +29,7 @@ fn nothing_can_be_changed_after_a_remount() {
     let remount = Command::new("mount").args(["-i", "-o", "remount,rw"]).arg(fixture.dir.path()).output();
     match remount {
         Ok(output) if output.status.success() => every_change_is_refused(fixture.dir.path()),
-        other => eprintln!("skipped: cannot remount ({other:?})"),
+        other => skip(&format!("cannot remount ({other:?})")),
     }
 }
 

@@ -11,6 +11,7 @@ use ckpt_fs::fuse::{Access, MountError, MountOptions, mount};
 
 use super::fixture::{can_mount, mount_at, unmount};
 use super::tree::{FakeTree, bytes};
+use crate::common::skip::skip;
 
 const NOBODY: u32 = 65534;
 
@@ -53,12 +54,10 @@ fn users_mount_through_the_helper() {
         return;
     }
     if Command::new("fusermount3").arg("-V").output().is_err() {
-        eprintln!("skipped: no fusermount3 (package fuse3)");
-        return;
+        return skip("no fusermount3 (package fuse3)");
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: not root (the other tests mount through fusermount3 then)");
-        return;
+        return skip("not root (the other tests mount through fusermount3 then)");
     }
     let dir = tempfile::tempdir().unwrap();
     let output = as_user(&dir, "CKPT_FS_TEST_USER", "fuse_mount::user::child_mounts_as_a_user", OPEN_DEVICE);
@@ -85,7 +84,11 @@ fn child_is_refused() {
 
 /// What a user is told who cannot mount.
 fn refusal(setup: &str) -> Option<String> {
-    if !can_mount() || !rustix::process::geteuid().is_root() {
+    if !can_mount() {
+        return None;
+    }
+    if !rustix::process::geteuid().is_root() {
+        skip("not root, so there is no other user");
         return None;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -107,8 +110,7 @@ fn users_without_the_helper_are_told() {
 #[test]
 fn users_without_the_device_are_told() {
     if Command::new("fusermount3").arg("-V").output().is_err() {
-        eprintln!("skipped: no fusermount3 (package fuse3)");
-        return;
+        return skip("no fusermount3 (package fuse3)");
     }
     let Some(text) = refusal(CLOSE_DEVICE) else { return };
     for words in ["NoDevice", "cannot open /dev/fuse: permission denied", "ckpt-fs materialize"] {
