@@ -28,10 +28,11 @@ impl Adoption<'_> {
     /// The source's parameters as this family's.
     pub(super) fn carry_out(self) -> Result<(Catalog, Model), ViewError> {
         let title = self.family.title.clone();
-        let model = self
+        let mut model = self
             .family
             .model(&self.args, self.family.fresh_version().unwrap_or(0.0))
             .map_err(|source| ViewError::Model { title: title.clone(), source })?;
+        model.settle_unsaved(&self.args);
         let layers = u32::try_from(self.catalog.layout.stages.total()).unwrap_or(u32::MAX);
         let adopted = Adopted { model: &model, params: &self.catalog.weights, title: &title, layers };
         adopted.check_all_held()?;

@@ -183,8 +183,9 @@ impl Conversions {
                 known: family.dialects().map(ToOwned::to_owned).collect(),
             });
         }
-        let mut args = family.fresh_args(dialect);
-        args.extend(fields_of(self.own.args()));
+        let model = fields_of(self.own.args());
+        let mut args = family.fresh_args(dialect, &model);
+        args.extend(model);
         let divisible_by = i64::try_from(self.wishes.divisible_by).unwrap_or(i64::MAX);
         args.push(("make_vocab_size_divisible_by".into(), Value::Int(divisible_by)));
         let version = family.fresh_version().map(Value::Float).unwrap_or(Value::None);

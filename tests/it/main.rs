@@ -16,6 +16,7 @@ mod faults;
 mod fixtures;
 mod formats;
 mod fuse_mount;
+mod latent;
 mod optimizer;
 mod pickle;
 mod plan_model;
