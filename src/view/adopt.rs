@@ -66,6 +66,18 @@ impl Adoption<'_> {
     }
 }
 
+/// The catalog of a source of this model, with names that belong to no dialect in place of those that do.
+pub(super) fn plainly_spelled(catalog: &Arc<Catalog>, model: &Model) -> Arc<Catalog> {
+    let of_dialect =
+        |entry: &Entry| entry.dialect.is_some() && !entry.copy && catalog.spells(&entry.name, None);
+    if !model.entries().iter().any(of_dialect) {
+        return catalog.clone();
+    }
+    let layers = u32::try_from(catalog.layout.stages.total()).unwrap_or(u32::MAX);
+    let named = Adopted { model, params: &catalog.weights, title: &model.family().title, layers };
+    Arc::new(Catalog { spellings: named.spellings(None), ..Catalog::clone(catalog) })
+}
+
 /// The source's parameters and the family that is to hold them.
 struct Adopted<'a> {
     model: &'a Model,

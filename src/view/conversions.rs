@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::adopt::Adoption;
+use super::adopt::{Adoption, plainly_spelled};
 use super::engine::EngineView;
 use super::hf::HfView;
 use super::megatron::MegatronView;
@@ -157,9 +157,10 @@ impl Conversions {
         Ok(Arc::new(Stock::new(self.given.catalog.clone(), self.given.model.clone(), &choices)?))
     }
 
-    /// The source's own names, with a vocabulary that is not padded.
+    /// The source's own names, with a vocabulary that is not padded. Of several spellings the one that every loader reads.
     fn own_whole(&self) -> Result<Arc<Stock>, ViewError> {
-        let (catalog, model) = (self.given.catalog.clone(), self.given.model.clone());
+        let model = self.given.model.clone();
+        let catalog = plainly_spelled(&self.given.catalog, &model);
         let vocabulary = self.vocabulary(Padding::Exact, None);
         Ok(Arc::new(Stock::with_vocabulary(catalog, model, &self.choices, vocabulary)?))
     }
