@@ -246,9 +246,14 @@ pub(super) fn leaves_of(file: &RankFile) -> Result<Vec<(u32, Leaf<'_>)>, SourceE
 }
 
 fn args_of<'a>(tree: &'a Value, file: &str) -> Result<&'a Value, SourceError> {
-    tree.get("args")
-        .filter(|args| matches!(args, Value::Object(object) if object.state.is_some()))
-        .ok_or_else(|| no_model(file.to_owned(), "it has no 'args', which say how its tensors are cut"))
+    match tree.get("args") {
+        Some(args) if args.fields().is_some() => Ok(args),
+        Some(args) => {
+            let what = format!("its 'args' are a {}, neither a namespace nor a dict", args.kind());
+            Err(SourceError::Contents { file: file.to_owned(), what })
+        }
+        None => Err(no_model(file.to_owned(), "it has no 'args', which say how its tensors are cut")),
+    }
 }
 
 fn no_model(file: String, what: &str) -> SourceError {

@@ -292,8 +292,7 @@ impl Conversions {
 
 /// The fields of args.
 fn fields_of(args: Option<&Value>) -> Vec<(String, Value)> {
-    let Some(Value::Object(object)) = args else { return Vec::new() };
-    let fields = object.state.as_ref().and_then(Value::items).unwrap_or_default();
+    let fields = args.and_then(Value::fields).unwrap_or_default();
     fields.iter().filter_map(|(key, value)| Some((key.as_str()?.to_owned(), value.clone()))).collect()
 }
 

@@ -6,6 +6,7 @@
 mod common;
 
 mod architecture;
+mod args;
 mod bad_input;
 mod bad_model;
 mod bad_optimizer;
