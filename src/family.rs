@@ -18,6 +18,7 @@ mod optimizer;
 mod predictions;
 mod required;
 mod settle;
+mod undescribed;
 mod vocabulary;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,7 @@ pub use limits::{Limit, LimitError, check as check_limits, possible as possible_
 pub use model::{Entry, Holding, Model, Stage, VOCABULARY};
 pub use names::{DEPTH, EXPERT, LAYER, Numbers, layer_templates, templates};
 pub use settle::Copies;
+pub use undescribed::undescribed;
 pub use vocabulary::{Padding, Vocabulary, VocabularyError};
 
 /// A family as its file states it.

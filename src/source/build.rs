@@ -1,5 +1,6 @@
 //! Builds the catalog: every tensor of every rank file becomes chunks of canonical parameters.
 
+mod heads;
 mod stored;
 
 use std::collections::HashMap;
@@ -30,21 +31,18 @@ pub(super) fn catalog(
     missing: &[String],
     store: &dyn Store,
 ) -> Result<Catalog, SourceError> {
-    let mut known = Vec::new();
+    let (mut known, mut foreign) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
         for (chunk, leaf) in leaves_of(file)? {
-            let Some((entry, numbers)) = model.find(&leaf.path) else {
-                let family = model.family().name.clone();
-                return Err(SourceError::UnknownTensor {
-                    file: file.name_of(leaf.value).to_owned(),
-                    tensor: leaf.path,
-                    family,
-                });
-            };
-            known.push(Known { file: index, chunk, leaf, entry, numbers });
+            match model.find(&leaf.path) {
+                Some((entry, numbers)) => known.push(Known { file: index, chunk, leaf, entry, numbers }),
+                None => foreign.push((file, leaf)),
+            }
         }
     }
+    heads::check_all_known(model, &foreign)?;
     let layout = Layout { experts, ..layout(model, sizes, &files, &known, missing)? };
+    heads::check_predictions(&layout, &files, &known)?;
     let mut builder = Builder {
         catalog: Catalog::new(layout, iteration, files.clone()),
         model,
@@ -299,7 +297,7 @@ impl Builder<'_> {
             if global.bytes(stored.tensor.dtype).is_none_or(|bytes| bytes > LARGEST) {
                 return Err(stored.error("its size is beyond reason".into()));
             }
-            self.check_dimensions(stored, &holding.dimensions, &global)?;
+            self.check_dimensions(stored, entry, &holding.dimensions, &global)?;
             let param = self.param(stored, name, global, entry.axis)?;
             for band in bands.iter().filter(|band| band.part == index) {
                 param.add(chunk(stored, band, entry.axis)?);
@@ -326,6 +324,7 @@ impl Builder<'_> {
     fn check_dimensions(
         &mut self,
         stored: &Stored<'_>,
+        entry: &Entry,
         names: &[String],
         global: &Shape,
     ) -> Result<(), SourceError> {
@@ -335,6 +334,7 @@ impl Builder<'_> {
                 .entry(name.clone())
                 .or_insert_with(|| (*size, format!("{} in {}", stored.path, stored.file)));
             if known != size {
+                heads::check_rows(stored, entry, name, (*size, *known))?;
                 return Err(stored
                     .error(format!("its {name} dimension is {size}, but it is {known} by {where_seen}")));
             }

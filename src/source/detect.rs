@@ -9,7 +9,7 @@ use super::locate::{Located, Sizes};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;
 use crate::catalog::{BufferFile, RankFile};
-use crate::family::{Copies, Family, Format, Model, layer_templates};
+use crate::family::{Copies, Family, Format, Model, layer_templates, undescribed};
 use crate::format::megatron::RankDir;
 use crate::layout::Rank;
 use crate::value::Value;
@@ -151,11 +151,27 @@ fn family(families: &[Arc<Family>], files: &[RankFile]) -> Result<Arc<Family>, S
         family.format() == Format::Megatron && family.matches(args, &|name| names.contains(name))
     });
     let Some(family) = family else {
+        if let Some(known) = known_all_the_same(files)? {
+            return Err(known);
+        }
         let megatron = families.iter().filter(|family| family.format() == Format::Megatron);
         let known = megatron.map(|family| family.name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(SourceError::UnknownFamily { file: first.name.clone(), example, known });
     };
     Ok(family.clone())
+}
+
+/// What a checkpoint of no family is, where one of its tensors says it.
+fn known_all_the_same(files: &[RankFile]) -> Result<Option<SourceError>, SourceError> {
+    for file in files {
+        let leaves = leaves_of(file)?;
+        let names = leaves.iter().map(|(_, leaf)| leaf.path.as_str());
+        if let Some((tensor, what)) = undescribed(names, Format::Megatron) {
+            let (file, tensor) = (file.name.clone(), tensor.to_owned());
+            return Ok(Some(SourceError::Undescribed { file, tensor, what }));
+        }
+    }
+    Ok(None)
 }
 
 /// A family applied to the args of the files, which must agree.

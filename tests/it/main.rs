@@ -17,6 +17,7 @@ mod faults;
 mod fixtures;
 mod formats;
 mod fuse_mount;
+mod known_kinds;
 mod latent;
 mod optimizer;
 mod pickle;
