@@ -22,6 +22,7 @@ mod predictions;
 mod required;
 mod settle;
 mod terms;
+mod undescribed;
 mod vocabulary;
 
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +39,7 @@ pub use limits::{Limit, LimitError, check as check_limits, possible as possible_
 pub use model::Model;
 pub use names::{DEPTH, EXPERT, LAYER, Numbers, layer_templates, templates};
 pub use terms::{ArgRole, CutBy, DistributedBuffers, LayerKind, Padding, Stage};
+pub use undescribed::undescribed;
 pub use vocabulary::{Vocabulary, VocabularyError};
 
 /// A family as its file states it.

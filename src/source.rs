@@ -23,6 +23,7 @@ mod stages;
 #[cfg(test)]
 mod tests;
 mod torch_file;
+mod undescribed;
 mod workers;
 
 use std::collections::BTreeSet;

@@ -24,6 +24,8 @@ pub enum Value {
     Float(f64),
     /// `str`
     Str(Arc<str>),
+    /// A `str` with lone surrogates, in the bytes that pickle writes: UTF-8 in which those are encoded like any character (`surrogatepass`).
+    Surrogates(Arc<[u8]>),
     /// `bytes` (only protocol 3 and later pickle bytes as such)
     Bytes(Arc<[u8]>),
     /// `list`
@@ -211,13 +213,40 @@ impl Value {
         self.items()?.iter().find(|(k, _)| k.as_str() == Some(key)).map(|(_, v)| v)
     }
 
-    /// The attribute `name` of an object whose state is a dict, such as `argparse.Namespace`.
+    /// The attribute `name` of an object whose state is a dict, such as `argparse.Namespace`, or the item of a dict that stands for one.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&Value> {
         match self {
-            Self::Object(object) => object.state.as_ref()?.get(name),
-            _ => None,
+            Self::Object(object) if object.state.is_some() => object.state.as_ref()?.get(name),
+            _ => self.get(name),
         }
+    }
+
+    /// The fields of an object whose state is a dict, such as `argparse.Namespace`, or the items of a dict that stands for one. What has both
+    /// has none that could be told.
+    #[must_use]
+    pub fn fields(&self) -> Option<&[(Value, Value)]> {
+        match self {
+            Self::Object(object) if object.items.is_empty() && object.state.is_some() => {
+                object.state.as_ref()?.items()
+            }
+            Self::Object(object) if object.state.is_some() => None,
+            _ => self.items(),
+        }
+    }
+
+    /// The same with these fields in the place of its own. `None` where it has none.
+    #[must_use]
+    pub fn with_fields(&self, fields: Vec<(Value, Value)>) -> Option<Value> {
+        self.fields()?;
+        Some(match self {
+            Self::Object(object) if object.state.is_some() => {
+                let state = Some(Self::Dict(fields.into()));
+                Self::Object(Arc::new(Object { state, ..Object::clone(object) }))
+            }
+            Self::Object(object) => Self::Object(Arc::new(Object { items: fields, ..Object::clone(object) })),
+            _ => Self::Dict(fields.into()),
+        })
     }
 
     /// The tensor of this value: itself, or what `torch` wraps around one (a `Parameter`, a tensor that carries Python attributes).
@@ -255,13 +284,22 @@ impl Value {
     #[must_use]
     pub fn same_scalar(&self, other: &Self) -> Option<bool> {
         let is_scalar = |value: &Self| {
-            matches!(value, Self::Float(_) | Self::Int(_) | Self::Bool(_) | Self::Str(_) | Self::None)
+            matches!(
+                value,
+                Self::Float(_)
+                    | Self::Int(_)
+                    | Self::Bool(_)
+                    | Self::Str(_)
+                    | Self::Surrogates(_)
+                    | Self::None
+            )
         };
         let same = match (self, other) {
             (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
             (Self::Int(a), Self::Int(b)) => a == b,
             (Self::Bool(a), Self::Bool(b)) => a == b,
             (Self::Str(a), Self::Str(b)) => a == b,
+            (Self::Surrogates(a), Self::Surrogates(b)) => a == b,
             (Self::None, Self::None) => true,
             _ => false,
         };
@@ -276,7 +314,7 @@ impl Value {
             Self::Bool(_) => "bool",
             Self::Int(_) | Self::Long(_) => "int",
             Self::Float(_) => "float",
-            Self::Str(_) => "str",
+            Self::Str(_) | Self::Surrogates(_) => "str",
             Self::Bytes(_) => "bytes",
             Self::List(_) => "list",
             Self::Tuple(_) => "tuple",
@@ -346,4 +384,17 @@ impl Object {
             _ => None,
         }
     }
+}
+
+/// Whether these bytes are the text of a `str` that is no UTF-8: with lone surrogates, encoded as any character would be, and otherwise sound.
+#[must_use]
+pub fn with_surrogates(mut bytes: &[u8]) -> bool {
+    // What Rust calls an error is three bytes here, of which it takes the first for wrong.
+    let mut found = false;
+    while let Err(error) = std::str::from_utf8(bytes) {
+        let rest = bytes.get(error.valid_up_to()..).unwrap_or_default();
+        let [0xed, 0xa0..=0xbf, 0x80..=0xbf, after @ ..] = rest else { return false };
+        (bytes, found) = (after, true);
+    }
+    found
 }

@@ -123,6 +123,7 @@ fn source_exit(error: &SourceError) -> Exit {
         SourceError::Unsupported { .. }
         | SourceError::UnknownFamily { .. }
         | SourceError::UnknownTensor { .. }
+        | SourceError::Undescribed { .. }
         | SourceError::ModelType { .. }
         | SourceError::Config { .. }
         | SourceError::Model { .. } => Exit::Unsupported,

@@ -273,6 +273,9 @@ pub(super) struct FreshFile {
     /// Fields of args and their values, beside those that say what the model is.
     #[serde(default)]
     pub(super) args: BTreeMap<String, serde_json::Value>,
+    /// The same for models of which this field is true.
+    #[serde(default)]
+    pub(super) args_if: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
     /// Fields of args that are `None`.
     #[serde(default)]
     pub(super) none: Vec<String>,

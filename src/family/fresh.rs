@@ -26,12 +26,15 @@ impl Family {
         self.file.fresh.iter().flat_map(|fresh| fresh.dialects.keys().map(String::as_str))
     }
 
-    /// Fields of args of a fresh checkpoint that spells names like `dialect`, but for those that say what the model is.
+    /// Fields of args of a fresh checkpoint that spells names like `dialect`, but for those that say what the model is: these are `model`.
     #[must_use]
-    pub fn fresh_args(&self, dialect: Option<&str>) -> Vec<(String, Value)> {
+    pub fn fresh_args(&self, dialect: Option<&str>, model: &[(String, Value)]) -> Vec<(String, Value)> {
         let Some(fresh) = &self.file.fresh else { return Vec::new() };
+        let is_true = |field: &str| model.iter().any(|(name, value)| name == field && value.is_truthy());
+        let of_such = fresh.args_if.iter().filter(|(field, _)| is_true(field)).flat_map(|(_, args)| args);
         let spelled = dialect.and_then(|name| fresh.dialects.get(name));
-        let stated = fresh.args.iter().chain(spelled.into_iter().flat_map(|dialect| &dialect.args));
+        let spelled = spelled.into_iter().flat_map(|dialect| &dialect.args);
+        let stated = fresh.args.iter().chain(of_such).chain(spelled);
         let stated = stated.map(|(field, value)| (field.clone(), from_json(value)));
         stated.chain(fresh.none.iter().map(|field| (field.clone(), Value::None))).collect()
     }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::file::{CopiesFile, TensorFile};
-use super::{Arrangement, Copies, Model};
+use super::{Arrangement, Copies, Entry, Model};
 use crate::value::Value;
 
 impl Copies {
@@ -35,10 +35,24 @@ impl Model {
                 Some(local) if tp == 1 && *local == whole => by_args,
                 _ => None,
             };
-            entry.copies = if copied.is_some() { Copies::Settled } else { Copies::Unknown };
-            if copied == Some(true) {
-                entry.arrangement = Arrangement::Replicated;
-            }
+            entry.answer(copied);
+        }
+    }
+
+    /// Answers what is open from `args` alone, for a model that no rank file is of yet.
+    pub fn settle_unsaved(&mut self, args: &Value) {
+        let by_args = self.family.file.copies.as_ref().and_then(|file| copied_by_args(file, args));
+        let open = self.entries.iter_mut().filter(|entry| entry.copies != Copies::Settled);
+        open.for_each(|entry| entry.answer(by_args));
+    }
+}
+
+impl Entry {
+    /// Ranks hold copies of it, or parts; `None` where that is not known.
+    fn answer(&mut self, copied: Option<bool>) {
+        self.copies = if copied.is_some() { Copies::Settled } else { Copies::Unknown };
+        if copied == Some(true) {
+            self.arrangement = Arrangement::Replicated;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Every tensor of a rank file becomes chunks of canonical parameters. Not here: which tensors there are (`contents`).
 
+mod heads;
 mod stored;
 
 use std::collections::HashMap;
@@ -240,7 +241,7 @@ impl Builder<'_> {
             if global.bytes(stored.tensor.dtype).is_none_or(|bytes| bytes > LARGEST) {
                 return Err(stored.error("its size is beyond reason".into()));
             }
-            self.check_dimensions(stored, &holding.dimensions, &global)?;
+            self.check_dimensions(stored, entry, &holding.dimensions, &global)?;
             let param = self.param(stored, name, global, entry.axis)?;
             for band in bands.iter().filter(|band| band.part == index) {
                 param.add(chunk(stored, band, entry.axis)?);
@@ -267,6 +268,7 @@ impl Builder<'_> {
     fn check_dimensions(
         &mut self,
         stored: &Stored<'_>,
+        entry: &Entry,
         names: &[String],
         global: &Shape,
     ) -> Result<(), SourceError> {
@@ -276,6 +278,7 @@ impl Builder<'_> {
                 .entry(name.clone())
                 .or_insert_with(|| (*size, format!("{} in {}", stored.path, stored.file)));
             if known != size {
+                heads::check_rows(stored, entry, name, (*size, *known))?;
                 return Err(stored
                     .error(format!("its {name} dimension is {size}, but it is {known} by {where_seen}")));
             }

@@ -8,6 +8,7 @@ use super::known::Known;
 use super::locate::Sizes;
 use super::optimizer;
 use super::stages::layout;
+use super::undescribed;
 use crate::catalog::{Catalog, Iteration, RankFile};
 use crate::family::Model;
 use crate::layout::{Experts, Layout};
@@ -22,21 +23,18 @@ pub(super) fn catalog(
     missing: &[String],
     store: &dyn Store,
 ) -> Result<Catalog, SourceError> {
-    let mut known = Vec::new();
+    let (mut known, mut foreign) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
         for (chunk, leaf) in leaves_of(file)? {
-            let Some((entry, numbers)) = model.find(&leaf.path) else {
-                let family = model.family().name.clone();
-                return Err(SourceError::UnknownTensor {
-                    file: file.name_of(leaf.value).to_owned(),
-                    tensor: leaf.path,
-                    family,
-                });
-            };
-            known.push(Known { file: index, chunk, leaf, entry, numbers });
+            match model.find(&leaf.path) {
+                Some((entry, numbers)) => known.push(Known { file: index, chunk, leaf, entry, numbers }),
+                None => foreign.push((file, leaf)),
+            }
         }
     }
+    undescribed::check_all_known(model, &foreign)?;
     let layout = Layout { experts, ..layout(model, sizes, &files, &known, missing)? };
+    undescribed::check_predictions(&layout, &files, &known)?;
     let mut builder = Builder::new(Catalog::new(layout, iteration, files.clone()), model);
     for known in &known {
         if let Some(file) = files.get(known.file) {

@@ -9,7 +9,7 @@ use super::locate::{Located, Sizes};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;
 use crate::catalog::{BufferFile, RankFile};
-use crate::family::{Copies, Families, Family, Model, layer_templates};
+use crate::family::{Copies, Families, Family, Model, layer_templates, undescribed};
 use crate::format::megatron::RankDir;
 use crate::layout::{Format, Rank};
 use crate::value::Value;
@@ -150,11 +150,27 @@ fn family(families: &Families, files: &[RankFile]) -> Result<Arc<Family>, Source
     let family =
         families.of(Format::Megatron).find(|family| family.matches(args, &|name| names.contains(name)));
     let Some(family) = family else {
+        if let Some(known) = known_all_the_same(files)? {
+            return Err(known);
+        }
         let known =
             families.of(Format::Megatron).map(|family| family.name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(SourceError::UnknownFamily { file: first.name.clone(), example, known });
     };
     Ok(family.clone())
+}
+
+/// What a checkpoint of no family is, where one of its tensors says it.
+fn known_all_the_same(files: &[RankFile]) -> Result<Option<SourceError>, SourceError> {
+    for file in files {
+        let leaves = leaves_of(file)?;
+        let names = leaves.iter().map(|(_, leaf)| leaf.path.as_str());
+        if let Some((tensor, what)) = undescribed(names, Format::Megatron) {
+            let (file, tensor) = (file.name.clone(), tensor.to_owned());
+            return Ok(Some(SourceError::Undescribed { file, tensor, what }));
+        }
+    }
+    Ok(None)
 }
 
 /// A family applied to the args of the files, which must agree.
@@ -245,9 +261,14 @@ pub(super) fn leaves_of(file: &RankFile) -> Result<Vec<(u32, Leaf<'_>)>, SourceE
 }
 
 fn args_of<'a>(tree: &'a Value, file: &str) -> Result<&'a Value, SourceError> {
-    tree.get("args")
-        .filter(|args| matches!(args, Value::Object(object) if object.state.is_some()))
-        .ok_or_else(|| no_model(file.to_owned(), "it has no 'args', which say how its tensors are cut"))
+    match tree.get("args") {
+        Some(args) if args.fields().is_some() => Ok(args),
+        Some(args) => {
+            let what = format!("its 'args' are a {}, neither a namespace nor a dict", args.kind());
+            Err(SourceError::Contents { file: file.to_owned(), what })
+        }
+        None => Err(no_model(file.to_owned(), "it has no 'args', which say how its tensors are cut")),
+    }
 }
 
 fn no_model(file: String, what: &str) -> SourceError {

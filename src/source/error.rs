@@ -117,6 +117,16 @@ pub enum SourceError {
         /// Name of the family.
         family: String,
     },
+    /// A tensor of a kind that is known and that no family describes.
+    #[error("{file}: tensor {tensor} is {what}")]
+    Undescribed {
+        /// The rank file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// What it is, and that it is not resharded.
+        what: String,
+    },
     /// A tensor whose rows do not share out.
     #[error("{file}: tensor {tensor}: {source}")]
     Arrange {

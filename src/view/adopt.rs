@@ -28,10 +28,11 @@ impl Adoption<'_> {
     /// The source's parameters as this family's.
     pub(super) fn carry_out(self) -> Result<(Catalog, Model), ViewError> {
         let title = self.family.title.clone();
-        let model = self
+        let mut model = self
             .family
             .model(&self.args, self.family.fresh_version().unwrap_or(0.0))
             .map_err(|source| ViewError::Model { title: title.clone(), source })?;
+        model.settle_unsaved(&self.args);
         let layers = u32::try_from(self.catalog.layout.stages.total()).unwrap_or(u32::MAX);
         let adopted = Adopted { model: &model, params: &self.catalog.weights, title: &title, layers };
         adopted.check_all_held()?;
@@ -63,6 +64,18 @@ impl Adoption<'_> {
             files: HashMap::new(),
         }
     }
+}
+
+/// The catalog of a source of this model, with names that belong to no dialect in place of those that do.
+pub(super) fn plainly_spelled(catalog: &Arc<Catalog>, model: &Model) -> Arc<Catalog> {
+    let of_dialect =
+        |entry: &Entry| entry.dialect.is_some() && !entry.copy && catalog.spells(&entry.name, None);
+    if !model.entries().iter().any(of_dialect) {
+        return catalog.clone();
+    }
+    let layers = u32::try_from(catalog.layout.stages.total()).unwrap_or(u32::MAX);
+    let named = Adopted { model, params: &catalog.weights, title: &model.family().title, layers };
+    Arc::new(Catalog { spellings: named.spellings(None), ..Catalog::clone(catalog) })
 }
 
 /// The source's parameters and the family that is to hold them.

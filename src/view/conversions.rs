@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::adopt::Adoption;
+use super::adopt::{Adoption, plainly_spelled};
 use super::engine::EngineView;
 use super::hf::HfView;
 use super::megatron::{self, MegatronView};
@@ -158,9 +158,10 @@ impl Conversions {
         Ok(Arc::new(Stock::new(self.given.catalog.clone(), self.given.model.clone(), &choices)?))
     }
 
-    /// The source's own names, with a vocabulary that is not padded.
+    /// The source's own names, with a vocabulary that is not padded. Of several spellings the one that every loader reads.
     fn own_whole(&self) -> Result<Arc<Stock>, ViewError> {
-        let (catalog, model) = (self.given.catalog.clone(), self.given.model.clone());
+        let model = self.given.model.clone();
+        let catalog = plainly_spelled(&self.given.catalog, &model);
         let vocabulary = self.vocabulary(Padding::Exact, None);
         Ok(Arc::new(Stock::with_vocabulary(catalog, model, &self.choices, vocabulary)?))
     }
@@ -184,8 +185,9 @@ impl Conversions {
                 known: family.dialects().map(ToOwned::to_owned).collect(),
             });
         }
-        let mut args = family.fresh_args(dialect);
-        args.extend(fields_of(self.own.args()));
+        let model = fields_of(self.own.args());
+        let mut args = family.fresh_args(dialect, &model);
+        args.extend(model);
         let divisible_by = i64::try_from(self.wishes.divisible_by).unwrap_or(i64::MAX);
         args.push(("make_vocab_size_divisible_by".into(), Value::Int(divisible_by)));
         let version = family.fresh_version().map(Value::Float).unwrap_or(Value::None);
@@ -291,8 +293,7 @@ impl Conversions {
 
 /// The fields of args.
 fn fields_of(args: Option<&Value>) -> Vec<(String, Value)> {
-    let Some(Value::Object(object)) = args else { return Vec::new() };
-    let fields = object.state.as_ref().and_then(Value::items).unwrap_or_default();
+    let fields = args.and_then(Value::fields).unwrap_or_default();
     fields.iter().filter_map(|(key, value)| Some((key.as_str()?.to_owned(), value.clone()))).collect()
 }
 

@@ -299,18 +299,39 @@ fn inspect_says_which_formats_are_possible() {
     }
 }
 
-/// Experts that stand in one tensor for each layer are the same experts.
+/// Experts that stand in one tensor for each layer, as transformers 5 holds them in memory, are the same experts.
 #[test]
 fn experts_stacked_in_one_tensor() {
-    let moe = Moe { experts: 4, ffn: 8, every: 1, expert_bias: false, grouped: true, ..Moe::default() };
+    stacked_experts(Arch::Qwen3Moe, "mlp", ["gate_proj", "up_proj", "down_proj"]);
+    stacked_experts(Arch::Mixtral, "block_sparse_moe", ["w1", "w3", "w2"]);
+    stacked_experts(Arch::Qwen2Moe, "mlp", ["gate_proj", "up_proj", "down_proj"]);
+}
+
+fn stacked_experts(arch: Arch, block: &str, [gate, up, down]: [&str; 3]) {
+    let of_qwen2 = arch == Arch::Qwen2Moe;
+    let shared = of_qwen2.then_some(4);
+    let moe = Moe {
+        experts: 4,
+        ffn: 8,
+        expert_bias: false,
+        grouped: true,
+        shared,
+        shared_gate: of_qwen2,
+        ..Moe::default()
+    };
+    let (qk_norm, qkv_bias) = (arch == Arch::Qwen3Moe, of_qwen2);
     let config =
-        Config { kind: Kind::CoreTe, qk_norm: true, moe: Some(moe), multiple: 8, ..Config::default() };
-    let mut tensors = hf::tensors(Arch::Qwen3Moe, &config);
+        Config { kind: Kind::CoreTe, qk_norm, qkv_bias, moe: Some(moe), multiple: 8, ..Config::default() };
+    let mut tensors = hf::tensors(arch, &config);
     let whole = tensors.clone();
     tensors.retain(|(name, _)| !name.contains(".experts."));
+    // In memory the block has one name in every model.
+    for (name, _) in &mut tensors {
+        *name = name.replace(&format!(".{block}.gate."), ".mlp.gate.");
+    }
     for layer in 0..config.layers {
         let expert = |e: u64, name: &str| {
-            let name = format!("model.layers.{layer}.mlp.experts.{e}.{name}_proj.weight");
+            let name = format!("model.layers.{layer}.{block}.experts.{e}.{name}.weight");
             whole.iter().find(|(known, _)| *known == name).unwrap().1.clone()
         };
         let stacked = |parts: Vec<Array>, rows: u64| {
@@ -318,15 +339,15 @@ fn experts_stacked_in_one_tensor() {
             all.shape = vec![moe.experts, rows, all.shape[1]];
             all
         };
-        let gated = (0..moe.experts).flat_map(|e| [expert(e, "gate"), expert(e, "up")]).collect();
-        let down = (0..moe.experts).map(|e| expert(e, "down")).collect();
+        let gated = (0..moe.experts).flat_map(|e| [expert(e, gate), expert(e, up)]).collect();
+        let down = (0..moe.experts).map(|e| expert(e, down)).collect();
         let of = |name: &str| format!("model.layers.{layer}.mlp.experts.{name}_proj");
         tensors.push((of("gate_up"), stacked(gated, 2 * moe.ffn)));
         tensors.push((of("down"), stacked(down, config.hidden)));
     }
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("model");
-    hf::write(&source, &hf::config(Arch::Qwen3Moe, &config), &tensors, 2);
+    hf::write(&source, &hf::config(arch, &config), &tensors, 2);
     let opened = Opened::new(&source, Wishes { divisible_by: 8, ..Wishes::default() }).unwrap();
     let cut = Cut::new(2, &[2, 2]).experts(2, 1);
     check_megatron(
@@ -335,16 +356,31 @@ fn experts_stacked_in_one_tensor() {
         &cut,
         "stacked",
     );
+    // Not every loader reads stacked experts.
     same(
         &model(&opened.files(Format::Hf, &LayoutSpec::default()).unwrap()),
-        &hf::sorted(tensors),
-        "as it is",
+        &hf::sorted(whole.clone()),
+        "expert by expert",
+    );
+    let asked = LayoutSpec { tp: Some(2), ..LayoutSpec::default() };
+    for (rank, (_, bytes)) in (0..).zip(
+        opened.files(Format::Vllm, &asked).unwrap().iter().filter(|(path, _)| path.ends_with(".safetensors")),
+    ) {
+        same(&hf::read(bytes), &hf::sorted(hf::vllm(arch, &from_model(&config), 2, rank)), "vllm");
+    }
+    // Ranks in files of this tool keep the source's names, and are a source again.
+    opened.write(Format::Safetensors, &asked, &dir.path().join("ranks"));
+    let ranks = Opened::new(&dir.path().join("ranks"), Wishes::default()).unwrap();
+    same(
+        &model(&ranks.files(Format::Hf, &LayoutSpec::default()).unwrap()),
+        &hf::sorted(whole.clone()),
+        "by rank",
     );
     opened.write(Format::Megatron, &spec(&cut), &dir.path().join("there"));
     let there = Opened::new(&dir.path().join("there"), Wishes::default()).unwrap();
     same(
         &model(&there.files(Format::Hf, &LayoutSpec::default()).unwrap()),
         &hf::sorted(whole),
-        "expert by expert",
+        "there and back",
     );
 }

@@ -6,6 +6,7 @@
 mod common;
 
 mod architecture;
+mod args;
 mod bad_input;
 mod bad_model;
 mod bad_optimizer;
@@ -16,6 +17,8 @@ mod faults;
 mod fixtures;
 mod formats;
 mod fuse_mount;
+mod known_kinds;
+mod latent;
 mod optimizer;
 mod pickle;
 mod plan_model;

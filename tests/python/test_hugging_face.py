@@ -70,6 +70,25 @@ class HuggingFace(Case):
                 found = self.logits("logits", at, version)
             self.same(found, 0 if version == 5 else CLOSE, f"transformers {version}")
 
+    def test_a_model_saved_as_transformers_5_has_it_in_memory(self):
+        """Views have the names that every version reads, and rank files made of it are those made of the model as it is published."""
+        for version in (5, 4):
+            mounts = {name: Mount(self.work / name / "memory", "--as", "hf") for name in NAMES}
+            with Mounts(mounts) as at:
+                found = self.logits("logits", at, version)
+            self.same(found, 0 if version == 5 else CLOSE, f"transformers {version}")
+        for name in NAMES:
+            with self.subTest(model=name):
+                ckpt_fs("verify", self.work / name / "memory", self.work / name / "single")
+                out = [self.work / name / f"rank_{where}" for where in ("memory", "single")]
+                for where, to in zip(("memory", "single"), out):
+                    ckpt_fs("materialize", self.work / name / where, to, "--as", "megatron", "--tp", 2, "--pp", 3)
+                files = [sorted(path.relative_to(to) for path in to.rglob("*.pt")) for to in out]
+                self.assertEqual(len(files[0]), 6)
+                self.assertEqual(files[0], files[1])
+                for file in files[0]:
+                    self.assertEqual((out[0] / file).read_bytes(), (out[1] / file).read_bytes(), file)
+
     def test_from_training_back_to_transformers(self):
         """Rank files of a TP2 PP3 run, mounted as a model directory: config.json is made of args alone."""
         for name in NAMES:

@@ -106,6 +106,7 @@ impl<L: Lower> Encoder<'_, L> {
             Value::Long(bytes) => self.long(integer::shortest(bytes))?,
             Value::Float(number) => self.float(*number),
             Value::Str(text) => self.str(text)?,
+            Value::Surrogates(bytes) => self.surrogates(bytes)?,
             Value::Bytes(bytes) => self.bytes(bytes)?,
             Value::List(items) => {
                 let identity = self.address(items);
@@ -177,16 +178,27 @@ impl<L: Lower> Encoder<'_, L> {
         if self.fetch(identity) {
             return Ok(());
         }
-        self.text(text)?;
+        self.text(text.as_bytes())?;
         self.put(identity);
         Ok(())
     }
 
-    fn text(&mut self, text: &str) -> Result<(), PickleError> {
+    /// Text that is no UTF-8 is written like any other.
+    fn surrogates(&mut self, bytes: &Arc<[u8]>) -> Result<(), PickleError> {
+        let identity = self.address(bytes);
+        if self.fetch(identity) {
+            return Ok(());
+        }
+        self.text(bytes)?;
+        self.put(identity);
+        Ok(())
+    }
+
+    fn text(&mut self, text: &[u8]) -> Result<(), PickleError> {
         let len = u32::try_from(text.len()).map_err(|_| PickleError::TooLong { len: text.len() })?;
         self.out.push(op::BINUNICODE);
         self.out.extend(len.to_le_bytes());
-        self.out.extend(text.as_bytes());
+        self.out.extend(text);
         Ok(())
     }
 
@@ -202,7 +214,7 @@ impl<L: Lower> Encoder<'_, L> {
         } else {
             self.global(&global("_codecs", "encode"))?;
             let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
-            self.text(&text)?;
+            self.text(text.as_bytes())?;
             self.put(None);
             // A second reference, so that it counts as shared.
             self.str(&Arc::clone(&LATIN1))?;

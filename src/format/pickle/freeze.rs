@@ -120,6 +120,7 @@ impl Freezer<'_> {
             Node::Long(bytes) => Value::Long(bytes),
             Node::Float(number) => Value::Float(number),
             Node::Str(text) => Value::Str(text),
+            Node::Surrogates(bytes) => Value::Surrogates(bytes),
             Node::Bytes(bytes) => Value::Bytes(bytes),
             Node::List(ids) => Value::List(self.values(&ids)?.into()),
             Node::Tuple(ids) => Value::Tuple(self.values(&ids)?.into()),
@@ -149,7 +150,7 @@ impl Freezer<'_> {
 
     /// Items of a dict. `Value::get` returns the first match and Python keeps the last, so keys must not repeat.
     fn items(&mut self, ids: &[(Id, Id)]) -> Result<Vec<(Value, Value)>, PickleError> {
-        let (mut texts, mut numbers) = (HashSet::new(), HashSet::new());
+        let (mut texts, mut odd_texts, mut numbers) = (HashSet::new(), HashSet::new(), HashSet::new());
         let mut items = Vec::with_capacity(ids.len());
         for (key, value) in ids {
             let Done { value: key, expanded, .. } = self.finished(*key)?;
@@ -160,6 +161,7 @@ impl Freezer<'_> {
             }
             let fresh = match &key {
                 Value::Str(text) => texts.insert(Arc::clone(text)),
+                Value::Surrogates(bytes) => odd_texts.insert(Arc::clone(bytes)),
                 // To Python True is 1, and 1.0 is 1.
                 Value::Int(number) => numbers.insert(*number),
                 Value::Bool(flag) => numbers.insert(i64::from(*flag)),
@@ -196,6 +198,9 @@ fn integral(number: f64) -> Option<i64> {
 fn shown(key: &Value) -> String {
     match key {
         Value::Str(text) => format!("{:?}", text.chars().take(80).collect::<String>()),
+        Value::Surrogates(bytes) => {
+            format!("{:?}", String::from_utf8_lossy(bytes).chars().take(80).collect::<String>())
+        }
         Value::Int(number) => number.to_string(),
         Value::Bool(flag) => flag.to_string(),
         Value::Float(number) => number.to_string(),
@@ -211,7 +216,7 @@ fn index(id: Id) -> usize {
 fn weight(node: &Node) -> u64 {
     let bytes = match node {
         Node::Str(text) => text.len(),
-        Node::Bytes(bytes) | Node::Long(bytes) => bytes.len(),
+        Node::Bytes(bytes) | Node::Long(bytes) | Node::Surrogates(bytes) => bytes.len(),
         Node::Global(global) => global.module.len().saturating_add(global.name.len()),
         _ => 0,
     };

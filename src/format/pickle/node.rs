@@ -18,6 +18,8 @@ pub(super) enum Node {
     Long(Arc<[u8]>),
     Float(f64),
     Str(Arc<str>),
+    /// See [`crate::value::Value::Surrogates`].
+    Surrogates(Arc<[u8]>),
     Bytes(Arc<[u8]>),
     List(Vec<Id>),
     Tuple(Vec<Id>),
@@ -49,7 +51,7 @@ impl Node {
             Self::Bool(_) => "bool",
             Self::Int(_) | Self::Long(_) => "int",
             Self::Float(_) => "float",
-            Self::Str(_) => "str",
+            Self::Str(_) | Self::Surrogates(_) => "str",
             Self::Bytes(_) => "bytes",
             Self::List(_) => "list",
             Self::Tuple(_) => "tuple",
@@ -83,6 +85,7 @@ impl Node {
             | Self::Long(_)
             | Self::Float(_)
             | Self::Str(_)
+            | Self::Surrogates(_)
             | Self::Bytes(_)
             | Self::Global(_) => {}
         }

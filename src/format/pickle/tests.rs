@@ -75,6 +75,30 @@ fn text_and_bytes() {
     assert_eq!(decoded(b"X\x01\x00\x00\x00\xff.").unwrap_err(), PickleError::NotUtf8 { offset: 5 });
 }
 
+/// As Python writes `'a\udcffb'`, `'\ud83d\ude00'` (two surrogates are no pair to it) and the first once more.
+#[test]
+fn text_with_lone_surrogates_comes_out_as_it_went_in() {
+    let bytes = b"\x80\x02]q\x00(X\x05\x00\x00\x00a\xed\xb3\xbfbq\x01X\x06\x00\x00\x00\xed\xa0\xbd\xed\xb8\x80q\x02h\x01e.";
+    let value = decoded(bytes).unwrap();
+    let Value::List(items) = &value else { panic!("{value:?}") };
+    assert!(matches!(&items[0], Value::Surrogates(text) if **text == *b"a\xed\xb3\xbfb"), "{items:?}");
+    assert_eq!(items[0].same_scalar(&items[2]), Some(true));
+    assert_eq!(items[0].same_scalar(&items[1]), Some(false));
+    assert_eq!(encode(&value).unwrap(), bytes);
+    // Only a whole surrogate is one, and nothing else that is no UTF-8.
+    for text in [b"\xed\xa0".as_slice(), b"\xed\xa0a", b"\xed\xa0\x80\xff", b"\xc0\x80", b"\xf5\x80\x80\x80"]
+    {
+        let pickle = [b"\x8c", [text.len() as u8].as_slice(), text, b"."].concat();
+        assert_eq!(decoded(&pickle).unwrap_err(), PickleError::NotUtf8 { offset: 2 }, "{text:?}");
+    }
+    let twice = b"}\x8c\x03\xed\xa0\x80N\x8c\x03\xed\xa0\x80Ns0s.";
+    assert!(decoded(twice).is_err());
+    let twice = b"}(\x8c\x03\xed\xa0\x80N\x8c\x03\xed\xa0\x80Nu.";
+    assert!(matches!(decoded(twice), Err(PickleError::DuplicateKey { .. })));
+    // A class is never called so.
+    assert!(matches!(decoded(b"\x8c\x03\xed\xa0\x80\x8c\x01a\x93."), Err(PickleError::Operand { .. })));
+}
+
 #[test]
 fn containers() {
     let cases: &[(&[u8], &str)] = &[

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 
 use crate::tensor::Dtype;
-use crate::value::{Construct, Global, Object, Value};
+use crate::value::{Construct, Global, Object, Value, with_surrogates};
 
 /// The JSON of a value.
 #[must_use]
@@ -22,6 +22,7 @@ pub fn encode(value: &Value) -> Json {
         Value::Long(bytes) => json!({ "$long": hex(bytes) }),
         Value::Bytes(bytes) => json!({ "$bytes": hex(bytes) }),
         Value::Str(text) => (**text).into(),
+        Value::Surrogates(bytes) => json!({ "$surrogates": hex(bytes) }),
         Value::List(items) => items.iter().map(encode).collect(),
         Value::Tuple(items) => json!({ "$tuple": list(items) }),
         Value::Set(items) => json!({ "$set": list(items) }),
@@ -69,6 +70,9 @@ fn tagged(kind: &str, content: &Json) -> Option<Value> {
         "$float" => Value::Float(content.as_str()?.parse().ok()?),
         "$long" => Value::Long(unhex(content.as_str()?)?.into()),
         "$bytes" => Value::Bytes(unhex(content.as_str()?)?.into()),
+        "$surrogates" => {
+            Value::Surrogates(unhex(content.as_str()?).filter(|bytes| with_surrogates(bytes))?.into())
+        }
         "$tuple" => Value::Tuple(items()?),
         "$set" => Value::Set(items()?),
         "$frozenset" => Value::FrozenSet(items()?),
@@ -102,11 +106,15 @@ fn is_dtype(global: &Global) -> bool {
     &*global.module == "torch" && Dtype::from_name(&global.name).is_some()
 }
 
-/// Whether rebuilding the object runs nothing: a namespace with fields, or a member of an enumeration of Megatron by its number.
+/// Whether rebuilding the object runs nothing: a namespace with fields, an ordered dict, or a member of an enumeration of Megatron by its number.
 fn is_inert(object: &Object) -> bool {
     let Value::Global(class) = &object.callable else { return false };
     let arguments = object.args.elements().unwrap_or_default();
     let is_bare = object.appended.is_empty() && object.items.is_empty();
+    if class.is("collections", "OrderedDict") {
+        let is_filled = object.appended.is_empty() && object.state.is_none();
+        return object.construct == Construct::Call && arguments.is_empty() && is_filled;
+    }
     match object.construct {
         Construct::New => class.is("argparse", "Namespace") && is_bare && arguments.is_empty(),
         Construct::Call => {
@@ -194,6 +202,23 @@ mod tests {
             any::<i64>().prop_map(Value::Int),
             any::<f64>().prop_map(Value::Float),
             "[a-z$\"]{0,4}".prop_map(|text| Value::str(&text)),
+            ("[a-z\u{e9}\u{10ffff}]{0,2}", 0xd800u16..=0xdfff, "[a-z]{0,2}").prop_map(
+                |(before, code, after)| {
+                    let [high, low] = code.to_be_bytes();
+                    let surrogate = [0xed, 0x80 | (high & 0x0f) << 2 | low >> 6, 0x80 | low & 0x3f];
+                    Value::Surrogates([before.as_bytes(), &surrogate, after.as_bytes()].concat().into())
+                }
+            ),
+            prop::collection::vec(("[a-z]{0,3}", any::<i64>()), 0..3).prop_map(|items| {
+                let Value::Object(dict) =
+                    object(Construct::Call, ("collections", "OrderedDict"), vec![], None)
+                else {
+                    unreachable!()
+                };
+                let items =
+                    items.into_iter().map(|(key, number)| (Value::str(&key), Value::Int(number))).collect();
+                Value::Object(Arc::new(Object { items, ..Object::clone(&dict) }))
+            }),
             prop::collection::vec(any::<u8>(), 0..5).prop_map(|bytes| Value::Bytes(bytes.into())),
             prop::collection::vec(any::<u8>(), 9..12).prop_map(|bytes| Value::Long(bytes.into())),
             Just(Value::Global(Arc::new(Global { module: "torch".into(), name: "bfloat16".into() }))),
@@ -257,6 +282,8 @@ mod tests {
         for text in [
             r#"{"$what":1}"#,
             r#"{"$bytes":"0g"}"#,
+            r#"{"$surrogates":"61"}"#,
+            r#"{"$surrogates":"ff"}"#,
             r#"{"$object":{}}"#,
             r#"{"$global":["a"]}"#,
             r#"{"$tuple":1}"#,

@@ -1,12 +1,10 @@
 //! `args` of a view: the source's, with every field that encodes the layout rewritten. No field is added or removed.
 
-use std::sync::Arc;
-
 use super::pipeline::{Cut, layers_per_rank, layers_per_virtual_stage, layout_text};
 use crate::catalog::Encoding;
 use crate::family::ArgRole;
 use crate::layout::{Layout, Processes, Rank};
-use crate::value::{Object, Value};
+use crate::value::Value;
 use crate::view::{Stock, ViewError};
 
 /// The `args` that rank `rank` of `layout` would have saved.
@@ -16,8 +14,7 @@ pub(in crate::view) fn rewrite(
     layout: &Layout,
     rank: Rank,
 ) -> Result<Value, ViewError> {
-    let Value::Object(object) = args else { return Ok(args.clone()) };
-    let Some(fields) = object.state.as_ref().and_then(Value::items) else { return Ok(args.clone()) };
+    let Some(fields) = args.fields() else { return Ok(args.clone()) };
     let source = &stock.catalog.layout;
     let rewriter = Rewriter {
         args,
@@ -34,8 +31,7 @@ pub(in crate::view) fn rewrite(
         let role = key.as_str().and_then(|name| stock.model.arg_role(name));
         (key.clone(), role.map_or_else(|| value.clone(), |role| rewriter.field(role, value)))
     });
-    let state = Some(Value::Dict(fields.collect()));
-    Ok(Value::Object(Arc::new(Object { state, ..Object::clone(object) })))
+    Ok(args.with_fields(fields.collect()).unwrap_or_else(|| args.clone()))
 }
 
 struct Rewriter<'a> {

@@ -459,6 +459,8 @@ impl Written {
             Kind::Legacy => ("input_layernorm", "post_attention_layernorm", "."),
             Kind::LegacyNewNorms => ("input_norm", "post_attention_norm", "."),
         };
+        // Latent attention has no layer that the norm could be fused into.
+        let fused_norm1 = c.kind == Kind::CoreTe && c.mla.is_none();
         let (qkv, proj, fc1, fc2) = if core {
             ("self_attention.linear_qkv", "self_attention.linear_proj", "mlp.linear_fc1", "mlp.linear_fc2")
         } else {
@@ -488,13 +490,14 @@ impl Written {
                 put(&format!("{proj}.{what}"), array);
             }
         };
-        if c.kind != Kind::CoreTe {
-            norm(norm1, c.hidden, &mut put, "norm1", separator);
+        if !fused_norm1 {
+            let norm1 = if c.kind == Kind::CoreTe { "input_layernorm" } else { norm1 };
+            norm(norm1, c.hidden, &mut put, "norm1", ".");
         }
         if core {
             output(&mut put);
         }
-        if c.kind == Kind::CoreTe {
+        if fused_norm1 {
             norm(norm1, c.hidden, &mut put, "norm1", separator);
         }
         if let Some(mla) = &c.mla {

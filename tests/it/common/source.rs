@@ -21,6 +21,8 @@ pub struct Checkpoint {
     pub location: String,
     /// Wrap every tensor in a `torch.nn.Parameter`.
     pub parameters: bool,
+    /// What args are: a namespace where nothing else is wanted.
+    pub args_as: fn(&[(String, Value)]) -> Value,
 }
 
 /// One rank file.
@@ -62,6 +64,7 @@ impl Checkpoint {
             keep: Keep::Own,
             location: String::new(),
             parameters: false,
+            args_as: namespace,
         }
     }
 
@@ -160,7 +163,7 @@ impl Checkpoint {
         };
         let rng = Array { dtype: Dtype::Uint8, shape: vec![3], bytes: file.dir.bytes().take(3).collect() };
         let rng = dict(vec![("torch_rng_state".into(), storages.tensor(&rng, Keep::Own))]);
-        let mut top = vec![("args".to_owned(), namespace(&file.args))];
+        let mut top = vec![("args".to_owned(), (self.args_as)(&file.args))];
         top.extend(file.version.clone().map(|version| ("checkpoint_version".to_owned(), version)));
         top.push(("iteration".to_owned(), Value::Int(100)));
         top.extend(models);

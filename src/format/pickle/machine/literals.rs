@@ -7,6 +7,7 @@ use super::super::integer;
 use super::super::node::Node;
 use super::super::opcode as op;
 use super::{FALSE, Machine, TRUE};
+use crate::value::with_surrogates;
 
 impl Machine<'_> {
     pub(super) fn number(&mut self) -> Result<(), PickleError> {
@@ -54,8 +55,13 @@ impl Machine<'_> {
 
     pub(super) fn text(&mut self) -> Result<(), PickleError> {
         let count = self.length()?;
-        let text = self.input.text(count)?;
-        self.push(Node::Str(text.into()))
+        let offset = self.input.at();
+        let bytes = self.input.take(count)?;
+        self.push(match std::str::from_utf8(bytes) {
+            Ok(text) => Node::Str(text.into()),
+            Err(_) if with_surrogates(bytes) => Node::Surrogates(bytes.into()),
+            Err(_) => return Err(PickleError::NotUtf8 { offset }),
+        })
     }
 
     pub(super) fn bytes(&mut self) -> Result<(), PickleError> {
