@@ -285,14 +285,15 @@ pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout)
 pub fn parameters(source: &Source) -> Vec<ParameterSummary> {
     let ranks = source.catalog.layout.ranks().count();
     let params = source.catalog.params().iter().map(|param| {
-        let whole = param.chunks().iter().all(|chunk| chunk.span == (0..param.size()));
+        let stored = param.stored();
+        let whole = stored.iter().all(|chunk| chunk.span == (0..param.size()));
         ParameterSummary {
             name: param.name.to_string(),
             dtype: param.dtype.name(),
             shape: param.shape.0.clone(),
             cut: (ranks > 1 && !whole).then_some(param.axis),
             bytes: param.shape.bytes(param.dtype).unwrap_or(0),
-            pieces: param.chunks().len(),
+            pieces: stored.len(),
         }
     });
     params.collect()

@@ -1,6 +1,7 @@
 //! Opens a checkpoint: finds its files, reads their metadata, and builds the catalog.
 //!
-//! Reads names, headers and pickles only; a tensor's bytes are never touched here. Not here: what is made of a source (`view`).
+//! Reads names, headers and pickles only. A tensor's bytes are touched in one case: a tied head that stands beside the embedding is compared
+//! with it (`build/copies`). Not here: what is made of a source (`view`).
 
 mod at_hand;
 mod beside;
@@ -53,6 +54,18 @@ pub struct Options {
     pub model_type: Option<String>,
     /// What rows of the vocabulary are to be a multiple of where ranks share out those of a Hugging Face model.
     pub divisible_by: Option<u64>,
+    /// What becomes of a head that stands beside the embedding it should be a copy of.
+    pub tied_head: TiedHead,
+}
+
+/// What becomes of a tensor that stands beside the one it should be a copy of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TiedHead {
+    /// The two are read and compared; a copy that differs is refused.
+    #[default]
+    Compare,
+    /// It is not looked at.
+    Ignore,
 }
 
 /// What a source was found to be.
@@ -166,7 +179,8 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
     let missing = located.missing(layout_sizes);
     let missing = experts::really_missing(missing, &model, layout_sizes, experts, &ranks, &located.ending);
     let sizes = (layout_sizes, experts);
-    let catalog = build::catalog(&model, sizes, located.iteration, ranks, &missing, store)?;
+    let catalog =
+        build::catalog(&model, sizes, located.iteration, ranks, &missing, options.tied_head, store)?;
     let files =
         located.files.into_iter().flat_map(|file| [Some(file.path), file.buffers]).flatten().collect();
     Ok(Source {

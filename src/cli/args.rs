@@ -75,6 +75,10 @@ pub(crate) struct SourceArgs {
     #[arg(long, value_name = "N")]
     pub(crate) vocab_size: Option<u64>,
 
+    /// A tied head that stands beside the embedding in the same files: it must be the same, or is left out
+    #[arg(long, value_enum, default_value_t = TiedHeadArg::Compare)]
+    pub(crate) tied_head: TiedHeadArg,
+
     /// The optimizer's state: as the source keeps it, in the other encoding of the same numbers, or left out
     #[arg(long, value_enum, default_value_t = OptimizerArg::Keep)]
     pub(crate) optimizer: OptimizerArg,
@@ -90,6 +94,14 @@ pub(crate) enum OptimizerArg {
     Distributed,
     /// Not at all, whatever it is, and without its learning-rate schedule (load with --no-load-optim)
     None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TiedHeadArg {
+    /// The two are read and compared when the source is opened; a head that differs is refused
+    Compare,
+    /// The head is left out, whatever it holds, as transformers 4 and vLLM do
+    Ignore,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

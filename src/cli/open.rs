@@ -5,13 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::args::{FormatArg, FormatArgs, LayoutArgs, OptimizerArg, RngArg, SourceArgs, SpecArg, VocabFill};
+use super::args::{
+    FormatArg, FormatArgs, LayoutArgs, OptimizerArg, RngArg, SourceArgs, SpecArg, TiedHeadArg, VocabFill,
+};
 use super::error::{CliError, harmless};
 use crate::family::{self, Family};
 use crate::inspect::{has_rng_state, left_out};
 use crate::layout::{Layout, LayoutSpec};
 use crate::reader::Reader;
-use crate::source::{Found, Options, Source, Template, open, some_of, template};
+use crate::source::{Found, Options, Source, Template, TiedHead, open, some_of, template};
 use crate::store::{FileStore, Store};
 use crate::sys::{limits, memory};
 use crate::view::megatron::training_run;
@@ -138,6 +140,10 @@ fn opened(
         without_optimizer: args.optimizer == OptimizerArg::None,
         model_type: format.and_then(|format| format.hf_model_type.clone()),
         divisible_by: format.map(|format| format.make_vocab_size_divisible_by),
+        tied_head: match args.tied_head {
+            TiedHeadArg::Compare => TiedHead::Compare,
+            TiedHeadArg::Ignore => TiedHead::Ignore,
+        },
     };
     let mut source = open(path, &options, &store)?;
     // What comes next would otherwise be added to what reading the metadata took.

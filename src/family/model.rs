@@ -49,6 +49,8 @@ pub struct Entry {
     pub copies: Copies,
     /// Saved only where there is more than one stage.
     pub only_if_pipelined: bool,
+    /// Saved and never computed with. It is what this parameter is where the source has none.
+    pub unused_like: Option<String>,
     /// Where its dict must be made anew: the dict it is like.
     pub container_like: Option<String>,
     /// The spelling it belongs to, where the same parameters have several.
@@ -76,6 +78,14 @@ pub struct Holding {
     pub dimensions: Vec<String>,
     /// Most parts it is cut in: ranks beyond that hold copies.
     pub most_parts: Option<u64>,
+}
+
+impl Entry {
+    /// Whether it is a copy: what it holds is what another tensor says.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        self.copy || (self.only_if_pipelined && self.unused_like.is_none())
+    }
 }
 
 /// Name of the dimension that padding makes longer.
@@ -339,6 +349,7 @@ impl Model {
             also_last: false,
             copies: Copies::Settled,
             only_if_pipelined: tensor.only_if_pipelined,
+            unused_like: tensor.unused_like.clone(),
             container_like: tensor.container_like.clone(),
             dialect: tensor.dialect.as_deref().map(Arc::from),
             copy: tensor.copy,

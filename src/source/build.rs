@@ -1,17 +1,18 @@
 //! Builds the catalog: every tensor of every rank file becomes chunks of canonical parameters.
 
+mod copies;
 mod stored;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::SourceError;
 use super::complete;
 use super::detect::leaves_of;
 use super::leaves::Leaf;
 use super::locate::Sizes;
 use super::optimizer;
 use super::stages::layout;
+use super::{SourceError, TiedHead};
 use crate::catalog::{Catalog, ExtraState, Iteration, Param, Params, RankFile, StateOf};
 use crate::extent::Extent;
 use crate::family::{Entry, LayerKind, Model, Numbers, Stage, part_sizes};
@@ -28,6 +29,7 @@ pub(super) fn catalog(
     iteration: Iteration,
     files: Vec<RankFile>,
     missing: &[String],
+    tied_head: TiedHead,
     store: &dyn Store,
 ) -> Result<Catalog, SourceError> {
     let mut known = Vec::new();
@@ -50,13 +52,21 @@ pub(super) fn catalog(
         model,
         dimensions: stated_dimensions(model),
         names: HashMap::new(),
+        copied: Vec::new(),
+        beside: Vec::new(),
+        tied_head,
         state: None,
     };
-    for known in &known {
-        if let Some(file) = files.get(known.file) {
-            builder.leaf(file, known)?;
+    // Copies last: whether one is needed shows when everything else is there.
+    for copies in [false, true] {
+        for known in known.iter().filter(|known| known.entry.is_copy() == copies) {
+            if let Some(file) = files.get(known.file) {
+                builder.leaf(file, known)?;
+            }
         }
     }
+    builder.name_originals();
+    copies::compare(&builder, store)?;
     // What the weights lack, the optimizer lacks too: the weights say it better.
     complete::check(&builder.catalog, model, missing)?;
     optimizer::read(&mut builder, &files, &known, store)?;
@@ -90,6 +100,10 @@ pub(super) struct Builder<'a> {
     dimensions: HashMap<String, (u64, String)>,
     /// The entry that saves each parameter, tied copies apart.
     names: HashMap<Arc<str>, Arc<str>>,
+    /// Copies, and those of them that stand beside what they are copies of.
+    copied: Vec<copies::Copied>,
+    beside: Vec<copies::Beside>,
+    tied_head: TiedHead,
     /// The optimizer's state that tensors are added to; `None` for the weights.
     pub(super) state: Option<usize>,
 }
@@ -144,7 +158,10 @@ impl Builder<'_> {
         };
         let stored =
             Stored { rank: file.rank, file: file_name, path: &leaf.path, tensor, storage: storage.extent };
-        self.spelling(&stored, entry, numbers)?;
+        if entry.is_copy() {
+            return self.copy(&stored, entry, numbers);
+        }
+        self.spelling(&stored, entry, (numbers, known.numbers))?;
         self.tensor(&stored, entry, numbers)
     }
 
@@ -215,18 +232,16 @@ impl Builder<'_> {
     }
 
     /// Notes the name under which the model saves its parameters. Two names for one parameter would give every rank both, and one of two
-    /// values would be lost.
-    fn spelling(&mut self, stored: &Stored<'_>, entry: &Entry, numbers: Numbers) -> Result<(), SourceError> {
-        if entry.only_if_pipelined {
-            if self.catalog.layout.pp() == 1 {
-                self.catalog.left_out.insert(format!(
-                    "{} (a copy of the embedding, which one stage does not need; verify compares the two)",
-                    entry.name
-                ));
-            }
-            return Ok(());
-        }
-        if entry.copy {
+    /// values would be lost. `local` are the numbers on its rank.
+    fn spelling(
+        &mut self,
+        stored: &Stored<'_>,
+        entry: &Entry,
+        (numbers, local): (Numbers, Numbers),
+    ) -> Result<(), SourceError> {
+        if entry.unused_like.is_some() {
+            let held = entry.holds.iter().map(|holding| numbers.fill(&holding.param).into());
+            self.catalog.unused.extend(held);
             return Ok(());
         }
         self.catalog.spell(&entry.name, numbers.layer);
@@ -234,13 +249,18 @@ impl Builder<'_> {
             // Its other parts are under other names.
             return Ok(());
         }
-        for holding in &entry.holds {
-            let param = numbers.fill(&holding.param).into();
-            let known = self.names.entry(param).or_insert_with(|| entry.name.clone());
+        let (each, first) = (self.experts_per_rank(), self.experts_per_rank().saturating_mul(stored.rank.ep));
+        let experts = (0..each).map(|expert| {
+            let of = |numbers, expert| Numbers { expert: Some(expert), ..numbers };
+            (of(numbers, first.saturating_add(expert)), of(local, expert))
+        });
+        let held = if entry.stacked { experts.collect() } else { vec![(numbers, local)] };
+        for (holding, (numbers, local)) in entry.holds.iter().flat_map(|h| held.iter().map(move |n| (h, n))) {
+            let param: Arc<str> = numbers.fill(&holding.param).into();
+            let known = self.names.entry(param.clone()).or_insert_with(|| entry.name.clone());
             if *known != entry.name {
-                return Err(
-                    stored.error(format!("{} is also saved as {known}; which one counts?", holding.param))
-                );
+                let other = local.fill(known);
+                return Err(stored.error(format!("{param} is also saved as {other}; which one counts?")));
             }
         }
         Ok(())
@@ -302,7 +322,8 @@ impl Builder<'_> {
             self.check_dimensions(stored, &holding.dimensions, &global)?;
             let param = self.param(stored, name, global, entry.axis)?;
             for band in bands.iter().filter(|band| band.part == index) {
-                param.add(chunk(stored, band, entry.axis)?);
+                let chunk = chunk(stored, band, entry.axis)?;
+                if entry.is_copy() { param.add_copy(chunk) } else { param.add(chunk) }
             }
         }
         Ok(())
@@ -318,7 +339,12 @@ impl Builder<'_> {
         let Some(holding) = entry.holds.first() else { return Ok(()) };
         let name = numbers.fill(&holding.param).into();
         let param = self.param(stored, name, stored.tensor.shape.clone(), 0)?;
-        param.add(chunk(stored, &Band::once(0, 0, 0, 1), 0)?);
+        let chunk = chunk(stored, &Band::once(0, 0, 0, 1), 0)?;
+        if entry.is_copy() {
+            param.add_copy(chunk)
+        } else {
+            param.add(chunk)
+        }
         Ok(())
     }
 

@@ -50,7 +50,15 @@ pub(super) fn open(
     let sizes = Sizes { tp: 1, pp: 1, ep: 1 };
     let ranks = vec![file];
     let shared_out = experts::shared_out(&model, sizes, &ranks)?;
-    let mut catalog = build::catalog(&model, (sizes, shared_out), Iteration::Release, ranks, &[], store)?;
+    let mut catalog = build::catalog(
+        &model,
+        (sizes, shared_out),
+        Iteration::Release,
+        ranks,
+        &[],
+        options.tied_head,
+        store,
+    )?;
     check_vocabulary(path, &config, &catalog)?;
     // Everything that is wanted of it is in the catalog now.
     for file in &mut catalog.ranks {
