@@ -52,7 +52,7 @@ impl Builder<'_> {
             let Some(original) = original else { continue };
             let names = CopyNames { original, copy: stored.path.to_owned() };
             self.catalog.copied.insert(param.clone(), names.clone());
-            let Some(known) = self.catalog.param(&param).filter(|known| has_all_of(known, stored.rank))
+            let Some(known) = self.catalog.param(&param).filter(|known| is_stored_by(known, stored.rank))
             else {
                 continue;
             };
@@ -91,7 +91,7 @@ impl Builder<'_> {
 }
 
 /// Whether this rank has stored pieces of the parameter that are no copies.
-fn has_all_of(param: &Param, rank: Rank) -> bool {
+fn is_stored_by(param: &Param, rank: Rank) -> bool {
     param.chunks().iter().any(|chunk| chunk.rank == rank)
 }
 
@@ -101,8 +101,8 @@ fn advice(model: &Model, entry: &Entry) -> String {
     match model.family().format() {
         _ if !entry.only_if_pipelined => format!("this version carries one of the two: {ignored}"),
         Format::Hf => format!(
-            "by config.json (tie_word_embeddings) the two are one. To keep both, say false there: transformers 5 computes with both. \
-             {ignored}, as transformers 4 and vLLM do"
+            "by config.json (tie_word_embeddings) the two are one. To keep both, as transformers 5 does, set that to false; {ignored}, as \
+             transformers 4 and vLLM do"
         ),
         _ => format!("by its args (untie_embeddings_and_output_weights) the two are one: {ignored}"),
     }
@@ -142,10 +142,10 @@ pub(super) fn compare(builder: &Builder<'_>, store: &dyn Store) -> Result<(), So
             let is_original = |chunk: &&Chunk| (chunk.rank, &chunk.span) == (copy.rank, &copy.span);
             let original = param.chunks().iter().find(is_original);
             let (Some(original), Some(len)) = (original, bytes_in_row(param, copy)) else {
-                return Err(beside.error("cannot be held against"));
+                return Err(beside.error("it is stored so that it cannot be compared with"));
             };
             if bytes_in_row(param, original).is_none() {
-                return Err(beside.error("cannot be held against"));
+                return Err(beside.error("it is stored so that it cannot be compared with"));
             }
             beside.compare((original, copy), len, param, store)?;
         }
@@ -169,7 +169,7 @@ fn bytes_in_row(param: &Param, chunk: &Chunk) -> Option<u64> {
 impl Beside {
     fn error(&self, how: &str) -> SourceError {
         let (original, advice) = (&self.names.original, &self.advice);
-        let what = format!("it {how} {original}, of which it should be a copy; {advice}");
+        let what = format!("{how} {original}, of which it should be a copy; {advice}");
         SourceError::Tensor { file: self.file.clone(), tensor: self.names.copy.clone(), what }
     }
 
@@ -196,7 +196,7 @@ impl Beside {
                     let element = (start + same as u64) / param.dtype.size();
                     let shape = shape_of(param, copy.span.end - copy.span.start);
                     let index = Shape(shape.index_of(element));
-                    Err(self.error(&format!("differs from element {index} on from")))
+                    Err(self.error(&format!("from element {index} on it is not the same as")))
                 })
             })
         })?;
