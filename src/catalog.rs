@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-pub use beside::Beside;
+pub use beside::{Beside, BesideKind};
 pub use extra::ExtraState;
 pub use optimizer::{Buffers, Encoding, MASTER, Optimizer, State, StateOf};
 pub use param::{Chunk, ChunkError, Param, Period};

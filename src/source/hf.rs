@@ -65,7 +65,9 @@ pub(super) fn open(
         file.tree = without_model(&file.tree);
         file.storages = HashMap::new();
     }
-    let beside::Found { files: beside, led_out } = beside::read(path, names, store)?;
+    let own: Vec<&str> = files.paths.iter().map(|(name, _)| name.as_str()).chain([INDEX]).collect();
+    let beside::Found { files: beside, led_out, other_weights, directories } =
+        beside::read(path, names, &own, store)?;
     let files = files.paths.iter().map(|(_, path)| path.clone()).chain([path.join(CONFIG)]).collect();
     Ok(Source {
         catalog: Arc::new(catalog),
@@ -78,6 +80,8 @@ pub(super) fn open(
         inexpressible,
         beside,
         led_out,
+        other_weights,
+        directories,
     })
 }
 

@@ -79,6 +79,8 @@ pub(super) fn open(
         inexpressible: Vec::new(),
         beside: Vec::new(),
         led_out: Vec::new(),
+        other_weights: Vec::new(),
+        directories: Vec::new(),
         directory: located.directory,
         files,
         missing,

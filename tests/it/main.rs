@@ -9,6 +9,7 @@ mod architecture;
 mod bad_input;
 mod bad_model;
 mod bad_optimizer;
+mod beside;
 mod cli;
 mod copies;
 mod extra_state;
