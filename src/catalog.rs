@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-pub use beside::Beside;
+pub use beside::{Beside, BesideKind};
 pub use extra::ExtraState;
 pub use optimizer::{Buffers, Encoding, MASTER, Optimizer, State, StateOf};
 pub use param::{Chunk, ChunkError, Param, Period};
@@ -40,6 +40,10 @@ pub struct Catalog {
     pub extra_states: HashMap<Arc<str>, Vec<ExtraState>>,
     /// What the source saved and this catalog leaves out, in words for people.
     pub left_out: BTreeSet<String>,
+    /// Names of parameters that are saved and never computed with: they go along in views, and are no part of what the model is.
+    pub unused: BTreeSet<Arc<str>>,
+    /// For parameters that tensors hold copies of: what the tensors are called.
+    pub copied: HashMap<Arc<str>, CopyNames>,
     /// The model's parameters.
     pub weights: Params,
     /// The optimizer's state, where the source has one that is to be shown.
@@ -53,6 +57,15 @@ pub enum Iteration {
     Number(u64),
     /// `release`
     Release,
+}
+
+/// What the tensors are called that hold a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyNames {
+    /// The one that is the parameter.
+    pub original: String,
+    /// The one that is a copy of it.
+    pub copy: String,
 }
 
 /// What one rank of the source saved.
@@ -145,6 +158,8 @@ impl Catalog {
             empty_states: BTreeSet::new(),
             extra_states: HashMap::new(),
             left_out,
+            unused: BTreeSet::new(),
+            copied: HashMap::new(),
             weights: Params::default(),
             optimizer: None,
         }

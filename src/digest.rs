@@ -2,7 +2,7 @@
 //!
 //! Version 1 of the weights: BLAKE3 over the line `ckpt-fs digest v1` and a line for each parameter, sorted by canonical name:
 //! `name dtype [sizes] hash-of-its-bytes`. Sizes and bytes of the vocabulary are those of real rows, where their number is known. A tied
-//! copy is no parameter of its own, so it counts once.
+//! copy is no parameter of its own, so it counts once; a head that is saved and never computed with (`unused_output.weight`) does not count.
 //!
 //! Version 1 of the optimizer: the same over the line `ckpt-fs optimizer digest v1`, a line `step N` where the source says how many steps were
 //! taken, and lines `state name dtype [sizes] hash-of-its-bytes` for `master`, `exp_avg` and so on, sorted by state and name.
@@ -90,7 +90,8 @@ fn of_set(
     stop: &AtomicBool,
     done: &(dyn Fn(u64) + Sync),
 ) -> Result<Vec<ParameterDigest>, WeightsError> {
-    let mut digests = each(set.params.all(), jobs, stop, |param| {
+    let params: Vec<_> = set.params().collect();
+    let mut digests = each(&params, jobs, stop, |param| {
         let positions = weights.real_positions(param);
         let mut hasher = blake3::Hasher::new();
         weights.stream(&Weights::plan(param, positions)?, &mut |bytes| {

@@ -171,7 +171,7 @@ impl Family {
             if !tensor.shares.is_empty() && tensor.shares.len() != tensor.holds.len() {
                 return Err(wrong("shares must be as many as the parameters it holds"));
             }
-            for param in &tensor.holds {
+            for param in tensor.holds.iter().chain(&tensor.unused_like) {
                 if !self.parameters.dimensions.contains_key(param) {
                     return Err(FamilyError::UnknownParameter {
                         tensor: tensor.name.clone(),

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use globals::{Globals, NamedGlobal, Unread, globals};
 pub use listing::{FileListing, Listing, Piece, TensorListing};
 
-use crate::catalog::{Encoding, Optimizer};
+use crate::catalog::{BesideKind, Encoding, Optimizer};
 use crate::layout::{Format, Layout};
 use crate::source::{Source, some_of};
 use crate::view::megatron::training_run;
@@ -163,7 +163,7 @@ pub fn summary(
     let layers = layout.stages.total();
     let mut dtypes: BTreeMap<String, u64> = BTreeMap::new();
     let (mut elements, mut bytes) = (0, 0);
-    for param in catalog.params() {
+    for param in catalog.params().iter().filter(|param| !catalog.unused.contains(&param.name)) {
         // Every parameter lies in files, so its size fits.
         let size = param.shape.bytes(param.dtype).unwrap_or(0);
         *dtypes.entry(param.dtype.to_string()).or_default() += size;
@@ -258,16 +258,17 @@ pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout)
         "optimizer" => "optimizer state (--optimizer none)".to_owned(),
         other => words(other),
     };
-    let known = source.catalog.left_out.iter();
-    let led_out = (!source.led_out.is_empty()).then(|| {
-        let names = some_of(&source.led_out);
-        format!("{names} (links out of the model's directory: copy the files, or name the directory that has them with --template)")
-    });
+    let known = source.catalog.left_out.iter().map(by_choice);
+    let has_own_names = matches!(format, Format::Megatron | Format::Safetensors);
+    let unused = source.catalog.unused.iter().filter(|_| layout.pp() == 1 || !has_own_names);
+    let unused =
+        unused.map(|name| format!("{name} (a head that the last of several stages saves and nobody uses)"));
+    let known = known.chain(unused);
     if format == Format::Megatron {
         let extra = stock.drops_extra_state(layout);
         let extra =
             extra.then(|| "extra state (fp8 scales) of modules that are cut in another way".to_owned());
-        return known.map(by_choice).chain(extra).collect();
+        return known.chain(extra).chain(beside_left_out(source, format)).collect();
     }
     // Entries that say what the weights are, and the weights.
     const KEPT: [&str; 4] =
@@ -276,8 +277,38 @@ pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout)
     let saved = source.catalog.ranks.first().and_then(|file| file.tree.items()).unwrap_or_default();
     let saved = saved.iter().filter_map(|(key, _)| key.as_str()).filter(|entry| !is_kept(entry));
     let saved = saved.map(|entry| format!("{} (only Megatron views have it)", words(entry)));
-    let shows_files = format != Format::Safetensors;
-    known.map(by_choice).chain(saved).chain(led_out.filter(|_| shows_files)).collect()
+    known.chain(saved).chain(beside_left_out(source, format)).collect()
+}
+
+/// What lies beside the weights of a Hugging Face model and may be added to them, in words: `verify` and `digest` do not look at it.
+#[must_use]
+pub fn added_to_weights(source: &Source) -> Vec<String> {
+    let said = |kind, what: &str| {
+        let names = source.beside_of(kind);
+        (!names.is_empty()).then(|| format!("{} ({what})", some_of(&names)))
+    };
+    let adapter = "an adapter, which transformers adds to the weights where peft is installed; without it, something else is computed";
+    let more = "none of the model's own weights: config.json and index do not speak of it";
+    [said(BesideKind::Adapter, adapter), said(BesideKind::More, more)].into_iter().flatten().collect()
+}
+
+/// What lies beside the weights and a view in this format does not show.
+fn beside_left_out(source: &Source, format: Format) -> Vec<String> {
+    // A model directory is shown with everything that belongs to it.
+    let added = if format == Format::Hf { Vec::new() } else { added_to_weights(source) };
+    let said =
+        |names: &[String], what: &str| (!names.is_empty()).then(|| format!("{} ({what})", some_of(names)));
+    let rest = [
+        said(&source.other_weights, "weights of the model in other files than those that are read"),
+        said(&source.directories, "a directory beside the model"),
+        said(
+            &source.led_out,
+            "links out of the model's directory, and what belongs to them: copy the files, or name the directory that has them with --template",
+        ),
+    ];
+    // Formats without a config have nothing of what lies beside the weights.
+    let shows_files = matches!(format, Format::Hf | Format::Vllm | Format::Sglang);
+    added.into_iter().chain(rest.into_iter().flatten().filter(|_| shows_files)).collect()
 }
 
 /// The parameters of `source`.
@@ -285,14 +316,15 @@ pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout)
 pub fn parameters(source: &Source) -> Vec<ParameterSummary> {
     let ranks = source.catalog.layout.ranks().count();
     let params = source.catalog.params().iter().map(|param| {
-        let whole = param.chunks().iter().all(|chunk| chunk.span == (0..param.size()));
+        let stored = param.stored();
+        let whole = stored.iter().all(|chunk| chunk.span == (0..param.size()));
         ParameterSummary {
             name: param.name.to_string(),
             dtype: param.dtype.name(),
             shape: param.shape.0.clone(),
             cut: (ranks > 1 && !whole).then_some(param.axis),
             bytes: param.shape.bytes(param.dtype).unwrap_or(0),
-            pieces: param.chunks().len(),
+            pieces: stored.len(),
         }
     });
     params.collect()

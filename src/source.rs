@@ -1,6 +1,7 @@
 //! Opens a checkpoint: finds its files, reads their metadata, and builds the catalog.
 //!
-//! Reads names, headers and pickles only; a tensor's bytes are never touched here. Not here: what is made of a source (`view`).
+//! Reads names, headers and pickles only. A tensor's bytes are touched in one case: a tied head that stands beside the embedding is compared
+//! with it (`build/copies`). Not here: what is made of a source (`view`).
 
 mod at_hand;
 mod beside;
@@ -37,7 +38,7 @@ pub use pickles::{PickleFile, pickles};
 
 use workers::in_parallel;
 
-use crate::catalog::{Beside, Catalog};
+use crate::catalog::{Beside, BesideKind, Catalog};
 use crate::family::config::{Config, ConfigError};
 use crate::family::{Families, Model};
 use crate::format::hf::CONFIG;
@@ -57,6 +58,18 @@ pub struct Options {
     pub model_type: Option<String>,
     /// What rows of the vocabulary are to be a multiple of where ranks share out those of a Hugging Face model.
     pub divisible_by: Option<u64>,
+    /// What becomes of a head that stands beside the embedding it should be a copy of.
+    pub tied_head: TiedHead,
+}
+
+/// What becomes of a tensor that stands beside the one it should be a copy of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TiedHead {
+    /// The two are read and compared; a copy that differs is refused.
+    #[default]
+    Compare,
+    /// It is not looked at.
+    Ignore,
 }
 
 /// An opened source.
@@ -76,6 +89,10 @@ pub struct Source {
     pub beside: Vec<Beside>,
     /// Names of files beside its weights that are links out of its directory: views do not show them.
     pub led_out: Vec<String>,
+    /// Names of files beside its weights that hold weights of the model once more: views do not show them.
+    pub other_weights: Vec<String>,
+    /// Names of directories beside its weights, which views do not show.
+    pub directories: Vec<String>,
     /// The directory that holds the rank directories.
     pub directory: PathBuf,
     /// The rank files that are there.
@@ -85,6 +102,18 @@ pub struct Source {
 }
 
 impl Source {
+    /// Its files that lie beside the weights and are of this kind.
+    #[must_use]
+    pub fn beside_of(&self, kind: BesideKind) -> Vec<String> {
+        self.beside.iter().filter(|file| file.kind == kind).map(|file| file.name.clone()).collect()
+    }
+
+    /// Files of a template are shown in the place of those that say how its model is used: what becomes of its own matters no more.
+    pub fn give_way_to_template(&mut self) {
+        self.led_out.retain(|name| beside::kind_of(name) != BesideKind::Description);
+        self.directories.clear();
+    }
+
     /// Every directory and file that holds something of it, where links lead: a rank directory or file may be a link to anywhere.
     #[must_use]
     pub fn places(&self) -> Vec<PathBuf> {
@@ -107,6 +136,8 @@ pub struct Template {
     pub beside: Vec<Beside>,
     /// Names of those that are links out of its directory, which are left out.
     pub led_out: Vec<String>,
+    /// Names of files of an adapter, and of directories, which are left out too.
+    pub left_out: Vec<String>,
 }
 
 /// Reads a [`Template`].
@@ -127,8 +158,14 @@ pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError>
         hf::read_config_file(file, path)
     });
     let config = config.transpose()?;
-    let beside::Found { files, led_out } = beside::read(path, &names, store)?;
-    Ok(Template { config, beside: files, led_out })
+    // Its weights do not matter, and neither does what is added to them.
+    let is_description = |name: &String| beside::kind_of(name) == BesideKind::Description;
+    let adapter = |name: &&String| beside::kind_of(name) == BesideKind::Adapter;
+    let mut left_out: Vec<String> = names.iter().filter(adapter).cloned().collect();
+    let names: Vec<String> = names.into_iter().filter(is_description).collect();
+    let beside::Found { files, led_out, directories, .. } = beside::read(path, &names, &[], store)?;
+    left_out.extend(directories);
+    Ok(Template { config, beside: files, led_out, left_out })
 }
 
 /// Opens the checkpoint at `path`; its files are added to `store`.
@@ -159,7 +196,8 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
     let missing = located.missing(layout_sizes);
     let missing = experts::really_missing(missing, &model, layout_sizes, experts, &ranks, &located.ending);
     let sizes = (layout_sizes, experts);
-    let catalog = contents::catalog(&model, sizes, located.iteration, ranks, &missing, store)?;
+    let catalog =
+        contents::catalog(&model, sizes, located.iteration, ranks, &missing, options.tied_head, store)?;
     let files =
         located.files.into_iter().flat_map(|file| [Some(file.path), file.buffers]).flatten().collect();
     Ok(Source {
@@ -170,6 +208,8 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
         inexpressible: Vec::new(),
         beside: Vec::new(),
         led_out: Vec::new(),
+        other_weights: Vec::new(),
+        directories: Vec::new(),
         directory: located.directory,
         files,
         missing,

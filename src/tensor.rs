@@ -148,6 +148,19 @@ impl Shape {
         Some(strides)
     }
 
+    /// The index along each axis of the element that is at `element`, row-major.
+    #[must_use]
+    pub fn index_of(&self, element: u64) -> Vec<u64> {
+        let mut rest = element;
+        let mut index: Vec<u64> = Vec::with_capacity(self.0.len());
+        for size in self.0.iter().rev() {
+            index.push(rest % (*size).max(1));
+            rest /= (*size).max(1);
+        }
+        index.reverse();
+        index
+    }
+
     /// The same shape with dimension `axis` set to `size`.
     #[must_use]
     pub fn with(&self, axis: usize, size: u64) -> Self {

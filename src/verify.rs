@@ -115,7 +115,7 @@ impl fmt::Debug for Hooks<'_> {
 /// [`WeightsError`] where one cannot be read.
 pub fn compare(first: &Weights, second: &Weights, hooks: &Hooks<'_>) -> Result<Report, WeightsError> {
     let (sets, others) = (first.sets(), second.sets());
-    let mut report = Report { parameters: first.catalog.params().len(), ..Report::default() };
+    let mut report = Report { parameters: first.parameters(), ..Report::default() };
     report.differences.extend(optimizers_differ(first, second));
     for set in &sets {
         if let Some(other) = others.iter().find(|other| other.state == set.state) {
@@ -160,7 +160,7 @@ fn compare_sets(
 ) -> Result<(), WeightsError> {
     let mut pairs = Vec::new();
     let mut ignored = 0;
-    for param in set.params.all() {
+    for param in set.params() {
         let Some(other) = others.params.get(&param.name) else {
             report.differs(set.name_of(param), What::OnlyInFirst);
             continue;
@@ -182,7 +182,7 @@ fn compare_sets(
             report.differs(set.name_of(param), What::Kind { first: kind(param), second: kind(other) });
         }
     }
-    for param in others.params.all().iter().filter(|param| set.params.get(&param.name).is_none()) {
+    for param in others.params().filter(|param| set.params.get(&param.name).is_none()) {
         report.differs(set.name_of(param), What::OnlyInSecond);
     }
     let results = each(&pairs, hooks.jobs, hooks.stop, |(param, other, positions)| {
@@ -196,9 +196,7 @@ fn compare_sets(
             let index = index_of(byte, param, *positions);
             let position = index.get(param.axis).copied().unwrap_or(0);
             let place = |weights: &Weights, param: &Param| {
-                param
-                    .chunk_at(position)
-                    .map_or_else(String::new, |chunk| weights.reader.store().name(chunk.object))
+                param.chunk_at(position).map_or_else(String::new, |chunk| weights.name_of(param, chunk))
             };
             let (first, second) = (place(first, param), place(second, other));
             report.differs(set.name_of(param), What::Bytes { index, first, second });
@@ -224,8 +222,9 @@ fn shared_rows(first: (&Weights, &Param), second: (&Weights, &Param)) -> Option<
 pub fn check_replicas(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, WeightsError> {
     let sets = weights.sets();
     let mut pairs: Vec<(&Set<'_>, &Param, &Chunk, &Chunk)> = Vec::new();
-    for (set, param) in sets.iter().flat_map(|set| set.params.all().iter().map(move |param| (set, param))) {
-        for (before, chunk) in param.chunks().iter().zip(param.chunks().iter().skip(1)) {
+    for (set, param) in sets.iter().flat_map(|set| set.params().map(move |param| (set, param))) {
+        let stored = param.stored();
+        for (before, chunk) in stored.iter().zip(stored.iter().skip(1)) {
             // Each replica against the one before it: equality passes along.
             if before.span == chunk.span {
                 pairs.push((set, param, before, chunk));
@@ -238,7 +237,7 @@ pub fn check_replicas(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, We
         Ok((plans.0.len(), at))
     })?;
     let bytes = results.iter().map(|(bytes, _)| bytes).sum();
-    let mut report = Report { parameters: weights.catalog.params().len(), bytes, ..Report::default() };
+    let mut report = Report { parameters: weights.parameters(), bytes, ..Report::default() };
     report.states = sets.len() - 1;
     for ((set, param, one, other), (_, at)) in pairs.iter().zip(results) {
         if let Some(byte) = at {
@@ -246,7 +245,7 @@ pub fn check_replicas(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, We
             if let Some(position) = index.get_mut(param.axis) {
                 *position += one.span.start;
             }
-            let name = |chunk: &Chunk| weights.reader.store().name(chunk.object);
+            let name = |chunk: &Chunk| weights.name_of(param, chunk);
             report.differs(set.name_of(param), What::Bytes { index, first: name(one), second: name(other) });
         }
     }
@@ -284,7 +283,7 @@ pub fn check_records(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, Wei
     })?;
     let bytes = records.iter().map(|(_, _, record, _)| record.extent.len).sum();
     let damaged = records.iter().zip(results).filter(|((_, _, _, stated), found)| stated != found);
-    let mut report = Report { parameters: weights.catalog.params().len(), bytes, ..Report::default() };
+    let mut report = Report { parameters: weights.parameters(), bytes, ..Report::default() };
     for ((file, key, _, stated), found) in damaged {
         let what = What::Damaged { file: String::clone(file), stated: *stated, found };
         report.differs(format!("record data/{key}").into(), what);
@@ -343,12 +342,5 @@ fn first_difference(
 
 /// Index of the element that holds byte `byte` of the parameter's first `positions`.
 fn index_of(byte: u64, param: &Param, positions: u64) -> Vec<u64> {
-    let mut element = byte / param.dtype.size();
-    let mut index: Vec<u64> = Vec::new();
-    for size in Weights::shape(param, positions).0.iter().rev() {
-        index.push(element % (*size).max(1));
-        element /= (*size).max(1);
-    }
-    index.reverse();
-    index
+    Weights::shape(param, positions).index_of(byte / param.dtype.size())
 }

@@ -2,7 +2,7 @@
 //!
 //! Not here: what is done with the bytes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -34,9 +34,16 @@ pub struct Set<'a> {
     pub state: Option<&'a Arc<str>>,
     /// The parameters.
     pub params: &'a Params,
+    /// Those of them that nothing computes with.
+    unused: &'a BTreeSet<Arc<str>>,
 }
 
 impl Set<'_> {
+    /// The parameters that the model is: what is saved and never computed with is no part of it, and not every layout has it.
+    pub fn params(&self) -> impl Iterator<Item = &Param> {
+        self.params.all().iter().filter(|param| !self.unused.contains(&param.name))
+    }
+
     /// What messages call a parameter of this set.
     #[must_use]
     pub fn name_of(&self, param: &Param) -> Arc<str> {
@@ -77,9 +84,10 @@ impl Weights {
     /// Its weights, and then each state of its optimizer that has a number for every element.
     #[must_use]
     pub fn sets(&self) -> Vec<Set<'_>> {
-        let weights = Set { state: None, params: &self.catalog.weights };
+        let unused = &self.catalog.unused;
+        let weights = Set { state: None, params: &self.catalog.weights, unused };
         let states = self.catalog.optimizer.iter().flat_map(Optimizer::elements);
-        let states = states.map(|(state, params)| Set { state: Some(state), params });
+        let states = states.map(|(state, params)| Set { state: Some(state), params, unused });
         std::iter::once(weights).chain(states).collect()
     }
 
@@ -87,7 +95,25 @@ impl Weights {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let bytes = |param| Self::shape(param, self.real_positions(param)).bytes(param.dtype).unwrap_or(0);
-        self.sets().iter().flat_map(|set| set.params.all()).map(bytes).fold(0, u64::saturating_add)
+        self.sets().iter().flat_map(Set::params).map(bytes).fold(0, u64::saturating_add)
+    }
+
+    /// How many parameters the model is.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        let unused = |param: &&Param| !self.catalog.unused.contains(&param.name);
+        self.catalog.params().iter().filter(unused).count()
+    }
+
+    /// What messages call the place of a stored piece: the file, and the tensor where others of the same file may hold the same.
+    #[must_use]
+    pub fn name_of(&self, param: &Param, chunk: &Chunk) -> String {
+        let file = self.reader.store().name(chunk.object);
+        match self.catalog.copied.get(&param.name) {
+            Some(names) if param.copies().contains(chunk) => format!("{} in {file}", names.copy),
+            Some(names) => format!("{} in {file}", names.original),
+            None => file,
+        }
     }
 
     /// Whether the parameter's rows are the padded vocabulary.

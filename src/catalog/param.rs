@@ -20,8 +20,10 @@ pub struct Param {
     pub shape: Shape,
     /// The axis along which ranks hold different positions; 0 where every rank holds all of it.
     pub axis: usize,
-    /// Stored pieces, replicas included, sorted by first position and then by rank.
+    /// Pieces in tensors that are the parameter, replicas included, sorted by first position and then by rank.
     chunks: Vec<Chunk>,
+    /// Pieces in tensors that are copies of it by the family, sorted alike.
+    copies: Vec<Chunk>,
 }
 
 /// Positions `span` along a parameter's axis, with everything on its other axes, as one rank stores them.
@@ -70,7 +72,7 @@ impl Param {
     /// A parameter of which nothing is known to be stored yet.
     #[must_use]
     pub fn new(name: Arc<str>, dtype: Dtype, shape: Shape, axis: usize) -> Self {
-        Self { name, dtype, shape, axis, chunks: Vec::new() }
+        Self { name, dtype, shape, axis, chunks: Vec::new(), copies: Vec::new() }
     }
 
     /// Positions along the axis; 1 for a 0-d parameter.
@@ -81,27 +83,39 @@ impl Param {
 
     /// Adds a stored piece.
     pub fn add(&mut self, chunk: Chunk) {
-        // Most parameters of a published model are one piece, and there are many.
-        if self.chunks.is_empty() {
-            self.chunks.reserve_exact(1);
-        }
-        let at = self.chunks.partition_point(|c| (c.span.start, c.rank) <= (chunk.span.start, chunk.rank));
-        self.chunks.insert(at, chunk);
+        insert(&mut self.chunks, chunk);
     }
 
-    /// All stored pieces, replicas included.
+    /// Adds a piece of a tensor that is a copy by the family: it is read only where no tensor that is the parameter has it.
+    pub fn add_copy(&mut self, chunk: Chunk) {
+        insert(&mut self.copies, chunk);
+    }
+
+    /// Stored pieces that are no copies, replicas included.
     #[must_use]
     pub fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
 
-    /// The chunk to read `position` from: of several replicas the one with the lowest rank, so that all readers share its pages.
+    /// Stored pieces that are copies by the family.
+    #[must_use]
+    pub fn copies(&self) -> &[Chunk] {
+        &self.copies
+    }
+
+    /// All stored pieces by their first position; of those that begin alike, copies last.
+    #[must_use]
+    pub fn stored(&self) -> Vec<&Chunk> {
+        let mut all: Vec<&Chunk> = self.chunks.iter().chain(&self.copies).collect();
+        all.sort_by_key(|chunk| chunk.span.start);
+        all
+    }
+
+    /// The chunk to read `position` from: no copy where there is another, and of several replicas the one with the lowest rank, so that all
+    /// readers share its pages.
     #[must_use]
     pub fn chunk_at(&self, position: u64) -> Option<&Chunk> {
-        let after = self.chunks.partition_point(|c| c.span.start <= position);
-        let start = self.chunks.get(after.checked_sub(1)?)?.span.start;
-        let first = self.chunks.partition_point(|c| c.span.start < start);
-        self.chunks.get(first).filter(|c| c.span.contains(&position))
+        first_at(&self.chunks, position).or_else(|| first_at(&self.copies, position))
     }
 
     /// Checks that the pieces cover every position and that two of them are either replicas or disjoint.
@@ -110,7 +124,8 @@ impl Param {
     /// [`ChunkError`]
     pub fn check(&self) -> Result<(), ChunkError> {
         let mut covered = 0..0u64;
-        for chunk in &self.chunks {
+        let stored = self.stored();
+        for chunk in &stored {
             if chunk.span == covered {
                 continue;
             }
@@ -125,12 +140,30 @@ impl Param {
         if covered.end == self.size() {
             return Ok(());
         }
-        let next = self.chunks.iter().map(|c| c.span.start).find(|start| *start > covered.end);
+        let next = stored.iter().map(|c| c.span.start).find(|start| *start > covered.end);
         Err(ChunkError::Uncovered {
             missing: covered.end..next.unwrap_or_else(|| self.size()),
             size: self.size(),
         })
     }
+}
+
+/// Inserts a piece where it belongs.
+fn insert(chunks: &mut Vec<Chunk>, chunk: Chunk) {
+    // Most parameters of a published model are one piece, and there are many.
+    if chunks.is_empty() {
+        chunks.reserve_exact(1);
+    }
+    let at = chunks.partition_point(|c| (c.span.start, c.rank) <= (chunk.span.start, chunk.rank));
+    chunks.insert(at, chunk);
+}
+
+/// Of the pieces that have `position`, the first.
+fn first_at(chunks: &[Chunk], position: u64) -> Option<&Chunk> {
+    let after = chunks.partition_point(|c| c.span.start <= position);
+    let start = chunks.get(after.checked_sub(1)?)?.span.start;
+    let first = chunks.partition_point(|c| c.span.start < start);
+    chunks.get(first).filter(|c| c.span.contains(&position))
 }
 
 impl Chunk {
@@ -175,6 +208,24 @@ mod tests {
             (tp_of(0), tp_of(3), tp_of(4), tp_of(7), tp_of(8)),
             (Some(0), Some(0), Some(2), Some(2), None)
         );
+    }
+
+    /// Whichever is met first, and whatever the ranks.
+    #[test]
+    fn a_copy_is_read_only_where_there_is_nothing_else() {
+        let mut param = param(8, &[(0, 4, 5)]);
+        let mut copy = |start, tp| {
+            let chunk = param.chunks()[0].clone();
+            let (rank, object) = (Rank { pp: 0, tp, ep: 0 }, ObjectId(tp));
+            param.add_copy(Chunk { span: start..start + 4, rank, object, ..chunk });
+        };
+        copy(4, 1);
+        copy(0, 0);
+        assert_eq!(param.check(), Ok(()));
+        let tp_of = |position| param.chunk_at(position).map(|c| c.rank.tp);
+        assert_eq!((tp_of(0), tp_of(3), tp_of(4), tp_of(8)), (Some(5), Some(5), Some(1), None));
+        let stored: Vec<_> = param.stored().iter().map(|c| c.rank.tp).collect();
+        assert_eq!((stored, param.chunks().len()), (vec![5, 0, 1], 1));
     }
 
     #[test]

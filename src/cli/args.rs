@@ -11,7 +11,7 @@ pub(crate) use format::FormatArgs;
 
 use crate::layout::StageText;
 use crate::reader::CrcMode;
-use crate::source::IterationChoice;
+use crate::source::{IterationChoice, TiedHead};
 use crate::vfs::IoMode;
 use crate::view::{OptimizerChoice, RngChoice, VocabularyFill};
 
@@ -78,6 +78,10 @@ pub(crate) struct SourceArgs {
     /// True vocabulary size, where the checkpoint does not record it
     #[arg(long, value_name = "N")]
     pub(crate) vocab_size: Option<u64>,
+
+    /// A tied head that stands beside the embedding in the same files: it must be the same, or is left out
+    #[arg(long, value_enum, default_value_t = TiedHead::Compare)]
+    pub(crate) tied_head: TiedHead,
 
     /// The optimizer's state: as the source keeps it, in the other encoding of the same numbers, or left out
     #[arg(long, value_enum, default_value_t = OptimizerChoice::Keep)]

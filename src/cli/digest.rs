@@ -10,7 +10,9 @@ use crate::digest::{Digest, ParameterDigest, VERSION, VocabularyRows, digest};
 
 pub(super) fn run(args: &DigestArgs) -> Result<Exit, CliError> {
     let stop = progress::stop_on_signal()?;
-    let weights = open::source(&args.source, &args.from)?.weights();
+    let opened = open::source(&args.source, &args.from)?;
+    opened.say_what_is_not_looked_at();
+    let weights = opened.weights();
     let bar = progress::bar(args.json);
     bar.set_length(weights.bytes());
     let digest = digest(&weights, jobs(args.jobs), &stop, &|n| bar.inc(n));

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::args::{FormatArgs, LayoutArgs, SourceArgs};
 use super::error::{CliError, harmless};
 use crate::family::{Families, Family};
-use crate::inspect::{has_rng_state, left_out};
+use crate::inspect::{added_to_weights, has_rng_state, left_out};
 use crate::layout::{Format, Layout, LayoutSpec};
 use crate::reader::Reader;
 use crate::source::{Options, Source, Template, open, some_of, template};
@@ -73,6 +73,10 @@ impl Opened {
         if !left_out.is_empty() {
             note(&format!("left out: {}", left_out.join(", ")));
         }
+        let added = added_to_weights(&self.source);
+        if layout.is_none() && self.format == Format::Hf && !added.is_empty() {
+            note(&format!("left out in formats other than hf: {}", added.join(", ")));
+        }
         let shows_rng = self.format == Format::Megatron && stock.with_rng;
         if !same_layout && shows_rng && has_rng_state(&self.source) {
             eprintln!(
@@ -82,6 +86,14 @@ impl Opened {
         if !self.source.missing.is_empty() {
             let missing = some_of(&self.source.missing);
             note(&format!("rank files are missing, but the others cover every parameter: {missing}"));
+        }
+    }
+
+    /// What lies beside the weights and may be added to them, where only the weights are looked at.
+    pub(super) fn say_what_is_not_looked_at(&self) {
+        let added = added_to_weights(&self.source);
+        if !added.is_empty() {
+            note(&format!("not looked at: {}", added.join(", ")));
         }
     }
 
@@ -138,6 +150,7 @@ fn opened(
         without_optimizer: args.optimizer == OptimizerChoice::Nothing,
         model_type: format.and_then(|format| format.hf_model_type.clone()),
         divisible_by: format.map(|format| format.make_vocab_size_divisible_by),
+        tied_head: args.tied_head,
     };
     let mut source = open(path, &options, &store)?;
     // What comes next would otherwise be added to what reading the metadata took.
@@ -146,7 +159,7 @@ fn opened(
     let template = template.map(|template| template_files(template, &store)).transpose()?;
     if template.is_some() {
         // Its files are shown in the place of the source's.
-        source.led_out.clear();
+        source.give_way_to_template();
     }
     let own = source.format;
     let given = Given {
@@ -173,7 +186,13 @@ fn note(text: &str) {
 }
 
 fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError> {
-    let Template { config, beside, led_out } = template(path, store)?;
+    let Template { config, beside, led_out, left_out } = template(path, store)?;
+    if !left_out.is_empty() {
+        let names = some_of(&left_out);
+        note(&format!(
+            "left out of --template: {names} (an adapter or a directory: a template gives neither)"
+        ));
+    }
     if !led_out.is_empty() {
         note(&format!(
             "left out of --template: {} (links that lead out of its directory)",

@@ -13,9 +13,11 @@ use crate::verify::{Hooks, Report, What, check_records, check_replicas, compare}
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     let stop = progress::stop_on_signal()?;
     let first = open::source(&args.first, &args.from)?;
+    first.say_what_is_not_looked_at();
     let (report, missing) = match &args.second {
         Some(second) => {
             let second = open::source(second, &args.from)?;
+            second.say_what_is_not_looked_at();
             (two(&first, &second, args, &stop)?, Vec::new())
         }
         None => (one(&first, args, &stop)?, first.source.missing.clone()),

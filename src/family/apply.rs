@@ -121,6 +121,7 @@ impl Model {
             also_last: false,
             copies: Copies::Settled,
             only_if_pipelined: tensor.only_if_pipelined,
+            unused_like: tensor.unused_like.clone(),
             container_like: tensor.container_like.clone(),
             dialect: tensor.dialect.as_deref().map(Arc::from),
             copy: tensor.copy,

@@ -30,6 +30,8 @@ pub struct Entry {
     pub copies: Copies,
     /// Saved only where there is more than one stage.
     pub only_if_pipelined: bool,
+    /// Saved and never computed with. It is what this parameter is where the source has none.
+    pub unused_like: Option<String>,
     /// Where its dict must be made anew: the dict it is like.
     pub container_like: Option<String>,
     /// The spelling it belongs to, where the same parameters have several.
@@ -85,6 +87,12 @@ impl Holding {
 }
 
 impl Entry {
+    /// Whether it is a copy: what it holds is what another tensor says.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        self.copy || (self.only_if_pipelined && self.unused_like.is_none())
+    }
+
     /// Whether a layer of this kind may have it; `None` is no layer.
     #[must_use]
     pub fn fits(&self, kind: Option<LayerKind>) -> bool {

@@ -256,6 +256,9 @@ pub(super) struct TensorFile {
     /// Saved only where there is more than one pipeline stage.
     #[serde(default)]
     pub(super) only_if_pipelined: bool,
+    /// Saved and never computed with. It is what this parameter is where the source has none.
+    #[serde(default)]
+    pub(super) unused_like: Option<String>,
     /// Not a tensor of the model but a module's extra state.
     #[serde(default)]
     pub(super) extra_state: bool,

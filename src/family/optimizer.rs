@@ -26,7 +26,7 @@ impl Entry {
 }
 
 const EMBEDDING: &str = "embedding.weight";
-const VOCABULARY_WEIGHTS: &[&str] = &[EMBEDDING, "output.weight"];
+const VOCABULARY_WEIGHTS: &[&str] = &[EMBEDDING, "output.weight", "unused_output.weight"];
 
 impl Model {
     /// How a distributed optimizer of this model keeps its buffers, where the family says it.

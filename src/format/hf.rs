@@ -24,8 +24,42 @@ pub const INDEX: &str = "model.safetensors.index.json";
 pub const PICKLED: &[&str] = &["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// Endings of files that hold weights, or say where they are: what a view of the model replaces.
-const WEIGHTS: &[&str] =
-    &[".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx"];
+const WEIGHTS: &[&str] = &[
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".gguf",
+    ".onnx",
+    ".onnx_data",
+    ".ot",
+];
+
+/// What names of files begin with that hold a model's weights, in whatever format.
+const OF_MODEL: &[&str] =
+    &["model.", "model-", "pytorch_model", "tf_model", "flax_model", "rust_model", "consolidated"];
+
+/// Formats that hold a whole model in a file of any name.
+const WHOLE_MODEL: &[&str] = &[".gguf", ".onnx", ".onnx_data"];
+
+/// Where `save_pretrained` puts chat templates beyond the first.
+pub const CHAT_TEMPLATES: &str = "additional_chat_templates";
+
+/// Whether a file of this name holds the weights of the model, those of another save, or the same in another format.
+#[must_use]
+pub fn is_model_weights(name: &str) -> bool {
+    let begins = OF_MODEL.iter().any(|start| name.starts_with(start));
+    is_weights(name) && (begins || WHOLE_MODEL.iter().any(|ending| name.ends_with(ending)))
+}
+
+/// Whether a file of this name is part of an adapter: its config, its weights, rows that it adds to the vocabulary.
+#[must_use]
+pub fn is_adapter(name: &str) -> bool {
+    name.starts_with("adapter_") || name.starts_with("new_embeddings.")
+}
 
 /// Whether a file of this name holds weights or says where they are, in whatever format.
 #[must_use]
@@ -136,6 +170,26 @@ mod tests {
         for other in ["config.json", "tokenizer.model", "chat_template.jinja", "tokenizer.json"] {
             assert!(!is_weights(other), "{other}");
         }
+    }
+
+    #[test]
+    fn names_say_what_lies_beside_a_model() {
+        for model in [
+            SINGLE,
+            INDEX,
+            "model-00003-of-00004.safetensors",
+            "model.fp16.safetensors",
+            "pytorch_model.bin",
+            "consolidated.00.pth",
+            "llama-q4.gguf",
+            "tf_model.h5",
+        ] {
+            assert!(is_model_weights(model) && !is_adapter(model), "{model}");
+        }
+        for other in ["mtp.safetensors", "adapter_model.bin", "training_args.bin", "model_card.md"] {
+            assert!(!is_model_weights(other), "{other}");
+        }
+        assert!(is_adapter("adapter_config.json") && is_adapter("new_embeddings.safetensors"));
     }
 
     #[test]

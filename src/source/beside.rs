@@ -1,17 +1,20 @@
-//! Files that lie beside the weights of a model and belong to it: tokenizer, chat template, generation config, code of its own.
+//! Files that lie beside the weights of a model and belong to it: tokenizer, chat template, generation config, code of its own, an adapter.
+//!
+//! What is not taken is said, but for hidden files: those are the affairs of git and of the hub.
 //!
 //! Views show them as they are. So a link among them must not lead out of the model's directory: a model that was downloaded could show any
 //! file of the machine to whoever reads the view. Not here: files that are read and must parse as what they should be, whose links may
 //! lead anywhere.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
 use super::SourceError;
 use super::workers::in_parallel;
-use crate::catalog::Beside;
+use crate::catalog::{Beside, BesideKind};
 use crate::extent::Extent;
-use crate::format::hf::{CONFIG, is_cached_blob, is_weights};
+use crate::format::hf::{CHAT_TEMPLATES, CONFIG, is_adapter, is_cached_blob, is_model_weights, is_weights};
 use crate::store::{FileStore, OpenFile, Store, together};
 
 /// What lies beside weights.
@@ -20,6 +23,10 @@ pub(super) struct Found {
     pub(super) files: Vec<Beside>,
     /// Names of links that lead out of the directory, which are none of its files.
     pub(super) led_out: Vec<String>,
+    /// Names of files that hold the weights once more, or those of another save.
+    pub(super) other_weights: Vec<String>,
+    /// Names of directories that are not looked into.
+    pub(super) directories: Vec<String>,
 }
 
 /// What a name in the directory stands for.
@@ -29,10 +36,23 @@ enum Named {
     LedOut,
 }
 
-/// The files in `path`, a directory with these names in it, that hold no weights. Directories and hidden files are none of a loader's.
-pub(super) fn read(path: &Path, names: &[String], store: &FileStore) -> Result<Found, SourceError> {
-    let is_one = |name: &&String| !name.starts_with('.') && *name != CONFIG && !is_weights(name);
-    let wanted: Vec<&String> = names.iter().filter(is_one).collect();
+/// What lies in `path`, a directory with these names in it, beside `own`: the config and the files of the model's weights.
+pub(super) fn read(
+    path: &Path,
+    names: &[String],
+    own: &[&str],
+    store: &FileStore,
+) -> Result<Found, SourceError> {
+    let mut found = Found::default();
+    let own: HashSet<&str> = own.iter().copied().chain([CONFIG]).collect();
+    let is_one = |name: &&String| !name.starts_with('.') && !own.contains(name.as_str());
+    let (other, mut wanted): (Vec<String>, Vec<String>) =
+        names.iter().filter(is_one).cloned().partition(|name| is_model_weights(name));
+    found.other_weights = other;
+    if wanted.iter().any(|name| name == CHAT_TEMPLATES) && path.join(CHAT_TEMPLATES).is_dir() {
+        wanted.retain(|name| name != CHAT_TEMPLATES);
+        wanted.extend(chat_templates(path)?);
+    }
     let opened = in_parallel(&wanted, |name| {
         let file = path.join(name);
         // A link to nowhere is an error when it is opened.
@@ -41,19 +61,48 @@ pub(super) fn read(path: &Path, names: &[String], store: &FileStore) -> Result<F
         }
         Ok(open_inside(path, name)?.map_or(Named::LedOut, Named::File))
     })?;
-    let mut found = Found::default();
     for (name, named) in wanted.into_iter().zip(opened) {
         match named {
-            Named::Directory => {}
-            Named::LedOut => found.led_out.push(name.clone()),
+            Named::Directory => found.directories.push(format!("{name}/")),
+            Named::LedOut => found.led_out.push(name),
             Named::File(file) => {
                 let object = store.take(file)?;
                 let extent = Extent { object, offset: 0, len: store.len(object)? };
-                found.files.push(Beside { name: name.clone(), extent });
+                found.files.push(Beside { kind: kind_of(&name), name, extent });
             }
         }
     }
+    // Half of an adapter is worse than none.
+    if found.led_out.iter().any(|name| is_adapter(name)) {
+        let (adapter, rest) = found.files.into_iter().partition(|file| file.kind == BesideKind::Adapter);
+        found.files = rest;
+        found.led_out.extend(adapter.into_iter().map(|file: Beside| file.name));
+    }
     Ok(found)
+}
+
+/// What lies in the directory of chat templates, by its path in the model's.
+fn chat_templates(model: &Path) -> Result<Vec<String>, SourceError> {
+    let path = model.join(CHAT_TEMPLATES);
+    let failed = |source| SourceError::Io { path: path.clone(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().into_string().ok();
+        found.extend(
+            name.filter(|name| !name.starts_with('.')).map(|name| format!("{CHAT_TEMPLATES}/{name}")),
+        );
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// What a file of this name is.
+pub(super) fn kind_of(name: &str) -> BesideKind {
+    match name {
+        _ if is_adapter(name) => BesideKind::Adapter,
+        _ if is_weights(name) => BesideKind::More,
+        _ => BesideKind::Description,
+    }
 }
 
 /// Opens `name` in `directory`; `None` where that is a link to a place that is neither in it nor a blob in a cache of Hugging Face models.

@@ -1,17 +1,19 @@
 //! Every tensor of a rank file becomes chunks of canonical parameters. Not here: which tensors there are (`contents`).
 
+mod copies;
 mod heads;
 mod stored;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::SourceError;
 use super::known::Known;
+use super::{SourceError, TiedHead};
 use crate::catalog::{Catalog, ExtraState, Param, Params, RankFile, StateOf};
 use crate::extent::Extent;
 use crate::family::{Entry, LayerKind, Model, Numbers, Stage, part_sizes};
 use crate::layout::{Place, Rank};
+use crate::store::Store;
 use crate::tensor::{Band, Shape};
 use crate::value::{TensorRef, Value};
 use stored::{chunk, expert_of};
@@ -24,6 +26,10 @@ pub(super) struct Builder<'a> {
     dimensions: HashMap<String, (u64, String)>,
     /// The entry that saves each parameter, tied copies apart.
     names: HashMap<Arc<str>, Arc<str>>,
+    /// Copies, and those of them that stand beside what they are copies of.
+    copied: Vec<copies::Copied>,
+    beside: Vec<copies::Beside>,
+    tied_head: TiedHead,
     /// The optimizer's state that tensors are added to; `None` for the weights.
     pub(super) state: Option<usize>,
 }
@@ -48,8 +54,22 @@ impl Stored<'_> {
 
 impl<'a> Builder<'a> {
     /// Adds to this catalog, which holds nothing yet.
-    pub(super) fn new(catalog: Catalog, model: &'a Model) -> Self {
-        Self { catalog, model, dimensions: stated_dimensions(model), names: HashMap::new(), state: None }
+    pub(super) fn new(catalog: Catalog, model: &'a Model, tied_head: TiedHead) -> Self {
+        Self {
+            catalog,
+            model,
+            dimensions: stated_dimensions(model),
+            names: HashMap::new(),
+            copied: Vec::new(),
+            beside: Vec::new(),
+            tied_head,
+            state: None,
+        }
+    }
+
+    /// Copies that stand beside what they should be copies of are that, or their bytes are not looked at.
+    pub(super) fn compare_copies(&self, store: &dyn Store) -> Result<(), SourceError> {
+        copies::compare(self, store)
     }
 }
 
@@ -86,7 +106,10 @@ impl Builder<'_> {
         };
         let stored =
             Stored { rank: file.rank, file: file_name, path: &leaf.path, tensor, storage: storage.extent };
-        self.spelling(&stored, entry, numbers)?;
+        if entry.is_copy() {
+            return self.copy(&stored, entry, numbers);
+        }
+        self.spelling(&stored, entry, (numbers, known.numbers))?;
         self.tensor(&stored, entry, numbers)
     }
 
@@ -157,18 +180,16 @@ impl Builder<'_> {
     }
 
     /// Notes the name under which the model saves its parameters. Two names for one parameter would give every rank both, and one of two
-    /// values would be lost.
-    fn spelling(&mut self, stored: &Stored<'_>, entry: &Entry, numbers: Numbers) -> Result<(), SourceError> {
-        if entry.only_if_pipelined {
-            if self.catalog.layout.pp() == 1 {
-                self.catalog.left_out.insert(format!(
-                    "{} (a copy of the embedding, which one stage does not need; verify compares the two)",
-                    entry.name
-                ));
-            }
-            return Ok(());
-        }
-        if entry.copy {
+    /// values would be lost. `local` are the numbers on its rank.
+    fn spelling(
+        &mut self,
+        stored: &Stored<'_>,
+        entry: &Entry,
+        (numbers, local): (Numbers, Numbers),
+    ) -> Result<(), SourceError> {
+        if entry.unused_like.is_some() {
+            let held = entry.holds.iter().map(|holding| numbers.fill(&holding.param).into());
+            self.catalog.unused.extend(held);
             return Ok(());
         }
         self.catalog.spell(&entry.name, numbers.layer);
@@ -176,13 +197,18 @@ impl Builder<'_> {
             // Its other parts are under other names.
             return Ok(());
         }
-        for holding in &entry.holds {
-            let param = numbers.fill(&holding.param).into();
-            let known = self.names.entry(param).or_insert_with(|| entry.name.clone());
+        let (each, first) = (self.experts_per_rank(), self.experts_per_rank().saturating_mul(stored.rank.ep));
+        let experts = (0..each).map(|expert| {
+            let of = |numbers, expert| Numbers { expert: Some(expert), ..numbers };
+            (of(numbers, first.saturating_add(expert)), of(local, expert))
+        });
+        let held = if entry.stacked { experts.collect() } else { vec![(numbers, local)] };
+        for (holding, (numbers, local)) in entry.holds.iter().flat_map(|h| held.iter().map(move |n| (h, n))) {
+            let param: Arc<str> = numbers.fill(&holding.param).into();
+            let known = self.names.entry(param.clone()).or_insert_with(|| entry.name.clone());
             if *known != entry.name {
-                return Err(
-                    stored.error(format!("{} is also saved as {known}; which one counts?", holding.param))
-                );
+                let other = local.fill(known);
+                return Err(stored.error(format!("{param} is also saved as {other}; which one counts?")));
             }
         }
         Ok(())
@@ -244,7 +270,8 @@ impl Builder<'_> {
             self.check_dimensions(stored, entry, &holding.dimensions, &global)?;
             let param = self.param(stored, name, global, entry.axis)?;
             for band in bands.iter().filter(|band| band.part == index) {
-                param.add(chunk(stored, band, entry.axis)?);
+                let chunk = chunk(stored, band, entry.axis)?;
+                if entry.is_copy() { param.add_copy(chunk) } else { param.add(chunk) }
             }
         }
         Ok(())
@@ -260,7 +287,12 @@ impl Builder<'_> {
         let Some(holding) = entry.holds.first() else { return Ok(()) };
         let name = numbers.fill(&holding.param).into();
         let param = self.param(stored, name, stored.tensor.shape.clone(), 0)?;
-        param.add(chunk(stored, &Band::once(0, 0, 0, 1), 0)?);
+        let chunk = chunk(stored, &Band::once(0, 0, 0, 1), 0)?;
+        if entry.is_copy() {
+            param.add_copy(chunk)
+        } else {
+            param.add(chunk)
+        }
         Ok(())
     }
 

@@ -23,7 +23,7 @@ pub(super) fn check(catalog: &Catalog, model: &Model, missing: &[String]) -> Res
 
 /// Rank files without any of the parameter, on stages where other files have some.
 fn lacking(catalog: &Catalog, param: &Param) -> Vec<String> {
-    let chunks = param.chunks();
+    let chunks = param.stored();
     let lacks = |file: &&RankFile| {
         chunks.iter().any(|chunk| (chunk.rank.pp, chunk.rank.ep) == (file.rank.pp, file.rank.ep))
             && !chunks.iter().any(|chunk| chunk.rank == file.rank)

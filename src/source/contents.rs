@@ -1,6 +1,5 @@
 //! What rank files hold, as a catalog: where their layers are, the weights, and then the optimizer's state.
 
-use super::SourceError;
 use super::build::Builder;
 use super::complete;
 use super::detect::leaves_of;
@@ -9,6 +8,7 @@ use super::locate::Sizes;
 use super::optimizer;
 use super::stages::layout;
 use super::undescribed;
+use super::{SourceError, TiedHead};
 use crate::catalog::{Catalog, Iteration, RankFile};
 use crate::family::Model;
 use crate::layout::{Experts, Layout};
@@ -21,6 +21,7 @@ pub(super) fn catalog(
     iteration: Iteration,
     files: Vec<RankFile>,
     missing: &[String],
+    tied_head: TiedHead,
     store: &dyn Store,
 ) -> Result<Catalog, SourceError> {
     let (mut known, mut foreign) = (Vec::new(), Vec::new());
@@ -35,12 +36,17 @@ pub(super) fn catalog(
     undescribed::check_all_known(model, &foreign)?;
     let layout = Layout { experts, ..layout(model, sizes, &files, &known, missing)? };
     undescribed::check_predictions(&layout, &files, &known)?;
-    let mut builder = Builder::new(Catalog::new(layout, iteration, files.clone()), model);
-    for known in &known {
-        if let Some(file) = files.get(known.file) {
-            builder.leaf(file, known)?;
+    let mut builder = Builder::new(Catalog::new(layout, iteration, files.clone()), model, tied_head);
+    // Copies last: whether one is needed shows when everything else is there.
+    for copies in [false, true] {
+        for known in known.iter().filter(|known| known.entry.is_copy() == copies) {
+            if let Some(file) = files.get(known.file) {
+                builder.leaf(file, known)?;
+            }
         }
     }
+    builder.name_originals();
+    builder.compare_copies(store)?;
     // What the weights lack, the optimizer lacks too: the weights say it better.
     complete::check(&builder.catalog, model, missing)?;
     optimizer::read(&mut builder, &files, &known, store)?;

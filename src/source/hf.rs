@@ -50,14 +50,24 @@ pub(super) fn open(
     let sizes = Sizes { tp: 1, pp: 1, ep: 1 };
     let ranks = vec![file];
     let shared_out = experts::shared_out(&model, sizes, &ranks)?;
-    let mut catalog = contents::catalog(&model, (sizes, shared_out), Iteration::Release, ranks, &[], store)?;
+    let mut catalog = contents::catalog(
+        &model,
+        (sizes, shared_out),
+        Iteration::Release,
+        ranks,
+        &[],
+        options.tied_head,
+        store,
+    )?;
     check_vocabulary(path, &config, &catalog)?;
     // Everything that is wanted of it is in the catalog now.
     for file in &mut catalog.ranks {
         file.tree = without_model(&file.tree);
         file.storages = HashMap::new();
     }
-    let beside::Found { files: beside, led_out } = beside::read(path, names, store)?;
+    let own: Vec<&str> = files.paths.iter().map(|(name, _)| name.as_str()).chain([INDEX]).collect();
+    let beside::Found { files: beside, led_out, other_weights, directories } =
+        beside::read(path, names, &own, store)?;
     let files = files.paths.iter().map(|(_, path)| path.clone()).chain([path.join(CONFIG)]).collect();
     Ok(Source {
         catalog: Arc::new(catalog),
@@ -70,6 +80,8 @@ pub(super) fn open(
         inexpressible,
         beside,
         led_out,
+        other_weights,
+        directories,
     })
 }
 

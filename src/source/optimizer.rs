@@ -148,8 +148,8 @@ fn note_step(
     let step = match optimizer.state("step").map(|state| &state.of) {
         Some(StateOf::Same(value)) => value.as_number(),
         Some(StateOf::Scalar(params)) => {
-            let chunk = params.all().first().filter(|param| param.dtype == Dtype::Float32);
-            match chunk.and_then(|param| param.chunks().first()) {
+            let first = params.all().first().filter(|param| param.dtype == Dtype::Float32);
+            match first.and_then(|param| param.chunk_at(0)) {
                 Some(chunk) => {
                     let mut bytes = [0; 4];
                     store.read_exact_at(chunk.object, chunk.start, &mut bytes)?;

@@ -63,7 +63,8 @@ pub(super) fn open(
     let shared_out = experts::shared_out(&model, sizes, &ranks)?;
     let missing = located.missing(sizes);
     let missing = experts::really_missing(missing, &model, sizes, shared_out, &ranks, &located.ending);
-    let catalog = contents::catalog(&model, (sizes, shared_out), iteration, ranks, &missing, store)?;
+    let catalog =
+        contents::catalog(&model, (sizes, shared_out), iteration, ranks, &missing, options.tied_head, store)?;
     let said = headers.first().map(|header| header.layout.as_str()).unwrap_or_default();
     if catalog.layout.to_string() != said {
         let what = format!("its files are {}, but by their metadata {said:?}", catalog.layout);
@@ -78,6 +79,8 @@ pub(super) fn open(
         inexpressible: Vec::new(),
         beside: Vec::new(),
         led_out: Vec::new(),
+        other_weights: Vec::new(),
+        directories: Vec::new(),
         directory: located.directory,
         files,
         missing,

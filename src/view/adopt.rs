@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::ViewError;
-use crate::catalog::{Catalog, Params, RankFile};
+use crate::catalog::{Catalog, Param, Params, RankFile};
 use crate::family::{Entry, Family, LayerKind, Model, Numbers};
 use crate::layout::{Experts, Layout, Stages};
 use crate::value::Value;
@@ -34,7 +34,8 @@ impl Adoption<'_> {
             .map_err(|source| ViewError::Model { title: title.clone(), source })?;
         model.settle_unsaved(&self.args);
         let layers = u32::try_from(self.catalog.layout.stages.total()).unwrap_or(u32::MAX);
-        let adopted = Adopted { model: &model, params: &self.catalog.weights, title: &title, layers };
+        let (params, unused) = (&self.catalog.weights, &self.catalog.unused);
+        let adopted = Adopted { model: &model, params, unused, title: &title, layers };
         adopted.check_all_held()?;
         adopted.check_required()?;
         let experts = model.size("experts").map(|_| Experts { ep: 1, etp: 1 });
@@ -69,12 +70,13 @@ impl Adoption<'_> {
 /// The catalog of a source of this model, with names that belong to no dialect in place of those that do.
 pub(super) fn plainly_spelled(catalog: &Arc<Catalog>, model: &Model) -> Arc<Catalog> {
     let of_dialect =
-        |entry: &Entry| entry.dialect.is_some() && !entry.copy && catalog.spells(&entry.name, None);
+        |entry: &Entry| entry.dialect.is_some() && !entry.is_copy() && catalog.spells(&entry.name, None);
     if !model.entries().iter().any(of_dialect) {
         return catalog.clone();
     }
     let layers = u32::try_from(catalog.layout.stages.total()).unwrap_or(u32::MAX);
-    let named = Adopted { model, params: &catalog.weights, title: &model.family().title, layers };
+    let (params, unused) = (&catalog.weights, &catalog.unused);
+    let named = Adopted { model, params, unused, title: &model.family().title, layers };
     Arc::new(Catalog { spellings: named.spellings(None), ..Catalog::clone(catalog) })
 }
 
@@ -82,6 +84,8 @@ pub(super) fn plainly_spelled(catalog: &Arc<Catalog>, model: &Model) -> Arc<Cata
 struct Adopted<'a> {
     model: &'a Model,
     params: &'a Params,
+    /// Those of them that nothing computes with: another family need not have a place for them.
+    unused: &'a BTreeSet<Arc<str>>,
     title: &'a str,
     layers: u32,
 }
@@ -102,7 +106,8 @@ impl Adopted<'_> {
                 self.model.numbers_of(template, self.layers).map(|numbers| numbers.fill(template))
             })
             .collect();
-        match self.params.all().iter().find(|param| !held.contains(&*param.name)) {
+        let lost = |param: &&Param| !held.contains(&*param.name) && !self.unused.contains(&param.name);
+        match self.params.all().iter().find(lost) {
             Some(param) => {
                 Err(ViewError::NoPlace { title: self.title.to_owned(), param: param.name.to_string() })
             }
@@ -149,7 +154,7 @@ impl Adopted<'_> {
 
 fn holds(entry: &Entry, template: &str) -> bool {
     !entry.only_if_pipelined
-        && !entry.copy
+        && !entry.is_copy()
         && entry.fixed_part.is_none()
         && entry.holds.iter().any(|holding| holding.param == template)
 }

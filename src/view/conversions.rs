@@ -17,7 +17,7 @@ use super::hf::HfView;
 use super::megatron::{self, MegatronView};
 use super::ranks::RanksView;
 use super::{Choices, OptimizerChoice, Stock, View, ViewError};
-use crate::catalog::{Beside, Catalog};
+use crate::catalog::{Beside, BesideKind, Catalog};
 use crate::family::config::{Config, ConfigError};
 use crate::family::{Families, Family, Model, Padding, Vocabulary};
 use crate::layout::Format;
@@ -277,17 +277,25 @@ impl Conversions {
             Format::Safetensors => Arc::new(RanksView::new(stock, layout)),
             Format::Hf => {
                 let config = self.config()?;
-                Arc::new(HfView::new(stock, layout, config, self.beside(), self.wishes.shard_size)?)
+                let beside: Vec<&Beside> = self.descriptions().chain(self.with_weights()).collect();
+                Arc::new(HfView::new(stock, layout, config, &beside, self.wishes.shard_size)?)
             }
             Format::Vllm | Format::Sglang => {
-                Arc::new(EngineView::new(stock, layout, format, self.config()?, self.beside()))
+                let beside: Vec<&Beside> = self.descriptions().collect();
+                Arc::new(EngineView::new(stock, layout, format, self.config()?, &beside))
             }
         })
     }
 
-    /// Files that go with the weights.
-    fn beside(&self) -> &[Beside] {
-        self.given.template.as_ref().map_or(&self.given.files.beside, |template| &template.beside)
+    /// Files that say how the model is used: the template's, where there is one.
+    fn descriptions(&self) -> impl Iterator<Item = &Beside> {
+        let files = self.given.template.as_ref().unwrap_or(&self.given.files);
+        files.beside.iter().filter(|file| file.kind == BesideKind::Description)
+    }
+
+    /// Files that belong to the source's weights, whatever a template says: an adapter, weights that no index names.
+    fn with_weights(&self) -> impl Iterator<Item = &Beside> {
+        self.given.files.beside.iter().filter(|file| file.kind != BesideKind::Description)
     }
 }
 

@@ -31,7 +31,7 @@ impl EngineView {
         layout: Layout,
         format: Format,
         config: Vec<u8>,
-        beside: &[Beside],
+        beside: &[&Beside],
     ) -> Self {
         let (mut files, mut contents) = listed(described(config, beside));
         for (number, rank) in layout.ranks().enumerate() {

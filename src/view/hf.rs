@@ -45,7 +45,7 @@ impl HfView {
         stock: Arc<Stock>,
         layout: Layout,
         config: Vec<u8>,
-        beside: &[Beside],
+        beside: &[&Beside],
         shard_size: u64,
     ) -> Result<Self, ViewError> {
         let shards = Shards::of(&stock, &layout, shard_size)?;
@@ -73,7 +73,7 @@ impl HfView {
 }
 
 /// The files beside weights: config, and what is passed through.
-pub(super) fn described(config: Vec<u8>, beside: &[Beside]) -> Vec<(String, Content)> {
+pub(super) fn described(config: Vec<u8>, beside: &[&Beside]) -> Vec<(String, Content)> {
     let passed = beside.iter().filter(|file| file.name != CONFIG);
     let passed = passed.map(|file| (file.name.clone(), Content::Passed(file.extent)));
     std::iter::once((CONFIG.to_owned(), Content::Text(config.into()))).chain(passed).collect()
@@ -83,8 +83,8 @@ pub(super) fn described(config: Vec<u8>, beside: &[Beside]) -> Vec<(String, Cont
 pub(super) fn listed(mut all: Vec<(String, Content)>) -> (Vec<ViewFile>, Vec<Content>) {
     all.sort_by(|a, b| a.0.cmp(&b.0));
     let file = |(path, content): (String, Content)| {
-        let is_weights = matches!(content, Content::Weights(_));
-        (ViewFile { path, rank: None, is_mapped: is_weights, is_probe: false }, content)
+        let is_mapped = path.ends_with(".safetensors");
+        (ViewFile { path, rank: None, is_mapped, is_probe: false }, content)
     };
     all.into_iter().map(file).unzip()
 }

@@ -214,8 +214,13 @@ impl<'stock> Maker<'stock, '_> {
             return Ok(None);
         }
         let params_of = |numbers: Numbers| {
+            let param = |name: &String| self.of.params.get(&numbers.fill(name));
+            // A source of one stage does not have what is never computed with: anything will do.
+            let like = entry.unused_like.as_ref().filter(|_| self.stock.catalog.layout.pp() == 1);
             let holds = entry.holds.iter();
-            holds.map(|holding| self.of.params.get(&numbers.fill(&holding.param))).collect::<Option<Vec<_>>>()
+            holds
+                .map(|holding| param(&holding.param).or_else(|| like.and_then(param)))
+                .collect::<Option<Vec<_>>>()
         };
         let experts = self.stock.model.experts_per_rank(self.layout);
         let first = experts.saturating_mul(self.place.rank.ep);
@@ -261,8 +266,8 @@ impl<'stock> Maker<'stock, '_> {
     /// Whether a rank here saves this entry at all: its stage, and the source's spelling of names.
     fn is_here(&self, entry: &Entry, layer: Option<u32>) -> bool {
         // A copy exists because of the layout or the format, whether or not the source needed one.
-        let is_copy = entry.only_if_pipelined || entry.copy;
-        let named = is_copy || entry.fixed_part.is_some() || self.stock.catalog.spells(&entry.name, layer);
+        let is_made = entry.only_if_pipelined || entry.copy;
+        let named = is_made || entry.fixed_part.is_some() || self.stock.catalog.spells(&entry.name, layer);
         self.is_staged(entry) && named && !(entry.only_if_pipelined && self.layout.pp() == 1)
     }
 

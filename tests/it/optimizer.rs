@@ -266,6 +266,18 @@ fn buckets_and_shared_embeddings() {
     check_all(&Trained { bucket: None, ..with_buckets() }, &targets, Fill::Zero);
 }
 
+/// With predictions the last stage shares the embedding; its head is used by nobody, and has a state like any other parameter.
+#[test]
+fn predictions_leave_a_head_that_nobody_uses() {
+    for tied in [true, false] {
+        let config = Config { predictions: 1, tied, ..with_buckets().config };
+        let run = Trained { config, ..with_buckets() };
+        check_all(&run, &[Cut::new(1, &[4]), Cut::new(2, &[2, 2])], Fill::Zero);
+        let one = Trained { cut: Cut::new(1, &[4]), ..run };
+        check_all(&one, &[Cut::new(2, &[1, 3])], Fill::Zero);
+    }
+}
+
 #[test]
 fn the_tail_of_a_buffer_is_in_no_view() {
     let run = with_a_tail();

@@ -5,6 +5,7 @@ use clap::builder::PossibleValue;
 
 use crate::layout::Format;
 use crate::reader::CrcMode;
+use crate::source::TiedHead;
 use crate::vfs::IoMode;
 use crate::view::{OptimizerChoice, RngChoice, VocabularyFill};
 
@@ -38,6 +39,11 @@ words! { OptimizerChoice:
     Mixed = "mixed", "Mixed precision: masters and moments by parameter, in model_optim_rng.pt";
     Distributed = "distributed", "Distributed: flat buffers, in distrib_optim.pt";
     Nothing = "none", "Not at all, whatever it is, and without its learning-rate schedule (load with --no-load-optim)";
+}
+
+words! { TiedHead:
+    Compare = "compare", "The two are read and compared when the source is opened; a head that differs is refused";
+    Ignore = "ignore", "The head is left out, whatever it holds, as transformers 4 and vLLM do";
 }
 
 words! { RngChoice:

@@ -183,14 +183,19 @@ impl Trained {
                 trained,
                 apart: self.experts_apart() && path.contains("mlp.experts."),
                 decays: weight.shape.len() > 1 && !path.ends_with(".bias"),
-                shared: self.config.tied
-                    && self.cut.pp() > 1
-                    && ["word_embeddings", "output_layer"].iter().any(|name| path.contains(name)),
+                shared: self.cut.pp() > 1 && self.is_shared(&path),
                 path,
                 weight,
             }
         });
         members.collect()
+    }
+
+    /// Whether two stages keep the parameter, where there are several.
+    fn is_shared(&self, path: &str) -> bool {
+        let (tied, predicts) = (self.config.tied, self.config.predictions > 0);
+        let is_embedding = path.contains("word_embeddings") && (tied || predicts);
+        is_embedding || (path.contains("output_layer") && tied && !predicts)
     }
 
     fn rank(&self, source_tp: u64, fill: Fill, gaps: u8, place: Place) -> RankFiles {

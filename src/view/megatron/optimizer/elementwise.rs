@@ -67,16 +67,22 @@ fn wrapped(rank: &RankOptimizer<'_>, slot: &Slot<'_>, tensor: Value) -> Value {
     let own = optimizer.wrappers.get(&slot.entry.name);
     let of_embedding = || {
         // A tied copy is like the embedding, and marked so that its gradients count once.
-        let held = slot.entry.holds.first()?;
+        let held = slot.entry.holds.first().map(|holding| &holding.param);
+        let held = slot.entry.unused_like.as_ref().or(held)?;
         let entries = rank.stock.model.entries().iter();
-        let mut embeddings = entries
-            .filter(|entry| !entry.only_if_pipelined && entry.holds.iter().any(|h| h.param == held.param));
+        let mut embeddings =
+            entries.filter(|entry| !entry.only_if_pipelined && entry.holds.iter().any(|h| h.param == *held));
         let wrapper = embeddings.find_map(|entry| optimizer.wrappers.get(&entry.name))?;
         // Newer versions note of every linear layer, which the copy is and the embedding is not, whose gradients are added up.
         let is_noted = slot.entry.only_if_pipelined
             && optimizer.wrappers.values().any(|other| has_attribute(other, ALLREDUCE));
         let noted = is_noted.then(|| with_attribute(wrapper, ALLREDUCE, true)).flatten();
-        with_attribute(noted.as_ref().unwrap_or(wrapper), "shared", true)
+        let wrapper = noted.as_ref().unwrap_or(wrapper);
+        // What is never computed with has no gradients that could count twice.
+        if slot.entry.unused_like.is_some() {
+            return Some(wrapper.clone());
+        }
+        with_attribute(wrapper, "shared", true)
     };
     let wrapper = match own {
         Some(wrapper) if !slot.is_copy || slot.entry.only_if_pipelined => Some(wrapper.clone()),
