@@ -124,6 +124,7 @@ fn source_exit(error: &SourceError) -> Exit {
         | SourceError::UnknownFamily { .. }
         | SourceError::UnknownTensor { .. }
         | SourceError::ModelType { .. }
+        | SourceError::Override { .. }
         | SourceError::Config { .. }
         | SourceError::Model { .. } => Exit::Unsupported,
         SourceError::State(error) => source_exit(error),
@@ -158,7 +159,9 @@ fn view_exit(error: &ViewError) -> Exit {
         ViewError::NoModelType { .. } | ViewError::Dialect { .. } | ViewError::EngineVersion { .. } => {
             Exit::Usage
         }
-        ViewError::Template { .. } | ViewError::TemplateConfig { .. } => Exit::Usage,
+        ViewError::Template { .. }
+        | ViewError::TemplateModelType { .. }
+        | ViewError::TemplateConfig { .. } => Exit::Usage,
         ViewError::NoSuchLayout { .. } => Exit::Layout,
         ViewError::NoFamily { .. }
         | ViewError::Model { .. }
@@ -166,6 +169,7 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::Lacks { .. }
         | ViewError::NotExpressible { .. }
         | ViewError::Inexpressible { .. }
+        | ViewError::Spelling { .. }
         | ViewError::Safetensors(_)
         | ViewError::NoBuffers { .. }
         | ViewError::NotForBuffers { .. }

@@ -73,6 +73,7 @@ impl Opened {
         if !left_out.is_empty() {
             note(&format!("left out: {}", left_out.join(", ")));
         }
+        self.say_what_is_not_known();
         let shows_rng = self.format == Format::Megatron && stock.with_rng;
         if !same_layout && shows_rng && has_rng_state(&self.source) {
             eprintln!(
@@ -83,6 +84,16 @@ impl Opened {
             let missing = some_of(&self.source.missing);
             note(&format!("rank files are missing, but the others cover every parameter: {missing}"));
         }
+    }
+
+    /// Keys of the config that the architecture's own code does not know either.
+    fn say_what_is_not_known(&self) {
+        let Ok(Some((file, keys))) = self.conversions.unknown_keys() else { return };
+        let what = match self.format {
+            Format::Hf | Format::Vllm | Format::Sglang => "they are passed on as they are",
+            Format::Megatron | Format::Safetensors => "they do not go along",
+        };
+        note(&format!("{file} has keys that are not known: {}; {what}", some_of(&keys)));
     }
 
     /// What a training run must be told that it does not take from a checkpoint made of another format.

@@ -10,6 +10,7 @@ mod bad_input;
 mod bad_model;
 mod bad_optimizer;
 mod cli;
+mod configs;
 mod extra_state;
 mod families;
 mod faults;
