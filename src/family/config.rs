@@ -97,7 +97,9 @@ impl super::Family {
     /// [`ConfigError`]: never for the files of this repository.
     pub fn unknown_keys(&self, config: &Config) -> Result<Vec<String>, ConfigError> {
         let Some(file) = &self.file.config else { return Ok(Vec::new()) };
-        let keys = neutral::unknown(file, config)?.into_iter().filter_map(|error| match error {
+        let is_own = config.get(MODEL_TYPE).and_then(Json::as_str) == Some(&file.model_type);
+        let unknown = if is_own { neutral::unknown(file, config)? } else { neutral::foreign(file, config)? };
+        let keys = unknown.into_iter().filter_map(|error| match error {
             ConfigError::Unknown { key, .. } => Some(key),
             _ => None,
         });

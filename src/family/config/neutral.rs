@@ -101,16 +101,22 @@ pub(super) fn unknown(rules: &ConfigFile, config: &Config) -> Result<Vec<ConfigE
     Ok(unknown.map(error).collect())
 }
 
+/// The same where the config is of another architecture: keys of that one count for nothing at the value at which it is like this.
+pub(super) fn foreign(rules: &ConfigFile, config: &Config) -> Result<Vec<ConfigError>, ConfigError> {
+    let shared = &file()?.overriding;
+    let is_neutral = |key: &String, value: &Json| {
+        rules.overriding.get(key).or_else(|| shared.get(key)).is_some_and(|neutral| fits(value, neutral))
+    };
+    let mut all = unknown(rules, config)?;
+    all.retain(|error| !matches!(error, ConfigError::Unknown { key, value, .. } if is_neutral(key, value)));
+    Ok(all)
+}
+
 /// Why a config of another architecture cannot be read as one of this; nothing where every key of it is understood.
 ///
 /// What a config does not say means what its own architecture takes then, which is not known: only what tensors show may be left out.
 pub(super) fn misfits(rules: &ConfigFile, config: &Config) -> Result<Vec<ConfigError>, ConfigError> {
-    let NeutralFile { overriding, another, .. } = file()?;
-    let is_neutral = |key: &String, value: &Json| {
-        rules.overriding.get(key).or_else(|| overriding.get(key)).is_some_and(|neutral| fits(value, neutral))
-    };
-    let mut all = unknown(rules, config)?;
-    all.retain(|error| !matches!(error, ConfigError::Unknown { key, value, .. } if is_neutral(key, value)));
+    let mut all = foreign(rules, config)?;
     match read::args(rules, config) {
         Err(error) => all.push(error),
         // Every version of transformers stretches rotary embeddings alike in all architectures.
@@ -130,6 +136,7 @@ pub(super) fn misfits(rules: &ConfigFile, config: &Config) -> Result<Vec<ConfigE
         all.push(ConfigError::Unsaid { key: spelling::THETA.to_owned() });
     }
     let stated = config.get(MODEL_TYPE).and_then(Json::as_str);
+    let another = &file()?.another;
     all.extend(
         stated.and_then(|stated| another.get(stated)).map(|what| ConfigError::Another { what: what.clone() }),
     );
