@@ -5,6 +5,8 @@
 //!
 //! Not here: pickle opcodes and torch's rebuild functions (`format`), what keys mean (`family`, `view`).
 
+pub mod json;
+
 use std::sync::Arc;
 
 use crate::tensor::{Dtype, Shape};

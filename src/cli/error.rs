@@ -125,6 +125,7 @@ fn source_exit(error: &SourceError) -> Exit {
         | SourceError::UnknownTensor { .. }
         | SourceError::Undescribed { .. }
         | SourceError::ModelType { .. }
+        | SourceError::Override { .. }
         | SourceError::Config { .. }
         | SourceError::Model { .. } => Exit::Unsupported,
         SourceError::State(error) => source_exit(error),
@@ -159,7 +160,9 @@ fn view_exit(error: &ViewError) -> Exit {
         ViewError::NoModelType { .. } | ViewError::Dialect { .. } | ViewError::EngineVersion { .. } => {
             Exit::Usage
         }
-        ViewError::Template { .. } | ViewError::TemplateConfig { .. } => Exit::Usage,
+        ViewError::Template { .. }
+        | ViewError::TemplateModelType { .. }
+        | ViewError::TemplateConfig { .. } => Exit::Usage,
         ViewError::NoSuchLayout { .. } => Exit::Layout,
         ViewError::NoFamily { .. }
         | ViewError::Model { .. }
@@ -167,6 +170,7 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::Lacks { .. }
         | ViewError::NotExpressible { .. }
         | ViewError::Inexpressible { .. }
+        | ViewError::Spelling { .. }
         | ViewError::Safetensors(_)
         | ViewError::NoBuffers { .. }
         | ViewError::NotForBuffers { .. }

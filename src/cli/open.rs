@@ -77,6 +77,7 @@ impl Opened {
         if layout.is_none() && self.format == Format::Hf && !added.is_empty() {
             note(&format!("left out in formats other than hf: {}", added.join(", ")));
         }
+        self.say_what_is_not_known();
         let shows_rng = self.format == Format::Megatron && stock.with_rng;
         if !same_layout && shows_rng && has_rng_state(&self.source) {
             eprintln!(
@@ -95,6 +96,16 @@ impl Opened {
         if !added.is_empty() {
             note(&format!("not looked at: {}", added.join(", ")));
         }
+    }
+
+    /// Keys of the config that the architecture's own code does not know either.
+    fn say_what_is_not_known(&self) {
+        let Ok(Some((file, keys))) = self.conversions.unknown_keys() else { return };
+        let what = match self.format {
+            Format::Hf | Format::Vllm | Format::Sglang => "they are passed on as they are",
+            Format::Megatron | Format::Safetensors => "they do not go along",
+        };
+        note(&format!("{file} has keys that are not known: {}; {what}", some_of(&keys)));
     }
 
     /// What a training run must be told that it does not take from a checkpoint made of another format.

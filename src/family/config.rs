@@ -6,15 +6,17 @@
 //! Not here: files, and which family a config is of (`source`).
 
 mod error;
+mod neutral;
 mod read;
 mod rope;
 mod rule;
+mod spelling;
 mod value;
 mod write;
 
 use serde_json::{Map, Value as Json};
 
-pub use error::ConfigError;
+pub use error::{ConfigError, explain};
 pub(super) use rule::ConfigFile;
 
 use crate::tensor::Dtype;
@@ -66,6 +68,62 @@ impl super::Family {
     /// [`ConfigError`] naming the key that is missing or wrong.
     pub fn args_of(&self, config: &Config) -> Result<FromConfig, ConfigError> {
         self.file.config.as_ref().map_or_else(|| Ok(FromConfig::default()), |file| read::args(file, config))
+    }
+
+    /// Writes what `config` says in one spelling in all of them: versions of transformers read one each, and take their defaults without a
+    /// word where it is not there. A config of another `model_type`, which was read as one of this family, becomes one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where two spellings say different things, or one says what no other can.
+    pub fn spell_out(&self, config: &mut Config) -> Result<(), ConfigError> {
+        let Some(file) = &self.file.config else { return Ok(()) };
+        if config.get(MODEL_TYPE).and_then(Json::as_str) != Some(&file.model_type) {
+            write::kind(file, config);
+        }
+        if file.rope.is_some() {
+            spelling::Rope::of(config)?.write(config);
+        }
+        spelling::check_dtype(config)?;
+        spelling::write_dtype(config);
+        for (key, rule) in file.keys.iter().filter(|(_, rule)| !rule.or_keys.is_empty()) {
+            let Some(value) = read::stated(key, rule, config)?.cloned() else { continue };
+            write::put(config, key, rule, value);
+        }
+        Ok(())
+    }
+
+    /// The keys of `config` that say something and that nothing here knows.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: never for the files of this repository.
+    pub fn unknown_keys(&self, config: &Config) -> Result<Vec<String>, ConfigError> {
+        let Some(file) = &self.file.config else { return Ok(Vec::new()) };
+        let is_own = config.get(MODEL_TYPE).and_then(Json::as_str) == Some(&file.model_type);
+        let unknown = if is_own { neutral::unknown(file, config)? } else { neutral::foreign(file, config)? };
+        let keys = unknown.into_iter().filter_map(|error| match error {
+            ConfigError::Unknown { key, .. } => Some(key),
+            _ => None,
+        });
+        Ok(keys.collect())
+    }
+
+    /// Why a config with another `model_type` cannot be read as one of this family; nothing where all that it says is understood.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: never for the files of this repository.
+    pub fn misfits(&self, config: &Config) -> Result<Vec<ConfigError>, ConfigError> {
+        self.file.config.as_ref().map_or_else(|| Ok(Vec::new()), |file| neutral::misfits(file, config))
+    }
+
+    /// The key of a config that says what a field of args does, for people.
+    #[must_use]
+    pub fn key_of(&self, field: &str) -> Option<&str> {
+        let keys = self.file.config.as_ref()?.keys.iter();
+        let says = |rule: &rule::KeyRule| rule.arg.iter().chain(&rule.also).any(|arg| arg == field);
+        keys.filter(|(_, rule)| says(rule))
+            .map(|(key, _)| key.as_str())
+            .next()
+            .or_else(|| rope::key_of(field))
     }
 
     /// Whether a key changes nothing that a model computes.

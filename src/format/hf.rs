@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value as Json, json};
 
+use crate::value::json::readable;
+
 /// What the model is.
 pub const CONFIG: &str = "config.json";
 
@@ -100,16 +102,26 @@ pub fn decode_index(text: &[u8]) -> Result<Index, String> {
     struct Read {
         weight_map: Unique<String>,
     }
-    let read: Read = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let read: Read = from_python(text).map_err(|error| error.to_string())?;
     Ok(Index { weight_map: read.weight_map.0 })
 }
 
-/// Reads a JSON object. A name that stands in it twice is an error: which of the two a reader takes is its own affair.
+/// Reads a JSON object, as Python's `json` reads it (`value::json`). A name that stands in it twice is an error: which of the two a reader
+/// takes is its own affair.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn decode_object(text: &[u8]) -> Result<Map<String, Json>, serde_json::Error> {
-    serde_json::from_slice::<Unique<Json>>(text).map(|object| object.0.into_iter().collect())
+    from_python::<Unique<Json>>(text).map(|object| object.0.into_iter().collect())
+}
+
+/// Reads what Python's `json` may have written.
+fn from_python<T: for<'de> Deserialize<'de>>(text: &[u8]) -> Result<T, serde_json::Error> {
+    match std::str::from_utf8(text) {
+        Ok(text) => serde_json::from_str(&readable(text)),
+        // Its message says where the text ends to be one.
+        Err(_) => serde_json::from_slice(text),
+    }
 }
 
 /// An object in which no name stands twice.
@@ -201,5 +213,7 @@ mod tests {
         assert_eq!(decode_index(&text), Ok(index));
         assert!(String::from_utf8(text).unwrap().contains("\"total_size\": 12"));
         assert!(decode_index(b"{}").unwrap_err().contains("weight_map"));
+        let odd = br#"{"metadata":{"total_size":NaN,"x":[-Infinity,1e999,"\ud800"]},"weight_map":{"a":"x.safetensors"}}"#;
+        assert_eq!(decode_index(odd).map(|index| index.weight_map.len()), Ok(1));
     }
 }

@@ -75,7 +75,22 @@ pub enum SourceError {
         /// Those that there are.
         known: String,
         /// The way out.
-        advice: &'static str,
+        advice: String,
+    },
+    /// A `config.json` of one architecture that is to be read as another, and says what that one does not have.
+    #[error(
+        "{file}: {}, so it is not read as {wanted}: {why}. Describe it in a family file and pass --family FILE",
+        said(.found)
+    )]
+    Override {
+        /// The file.
+        file: String,
+        /// The `model_type` that it says.
+        found: Option<String>,
+        /// The one that was asked for.
+        wanted: String,
+        /// What contradicts it.
+        why: String,
     },
     /// A rank file whose contents are not a Megatron checkpoint's.
     #[error("{file}: {what}")]
@@ -206,6 +221,13 @@ pub enum SourceError {
         /// Rank files that are missing.
         missing: Vec<String>,
     },
+}
+
+fn said(model_type: &Option<String>) -> String {
+    model_type.as_ref().map_or_else(
+        || "it does not say model_type".to_owned(),
+        |model_type| format!("its model_type is {model_type:?}"),
+    )
 }
 
 fn missing_files(missing: &[String]) -> String {

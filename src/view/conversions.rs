@@ -103,8 +103,14 @@ impl Conversions {
         wishes: Wishes,
     ) -> Result<Self, ViewError> {
         let mut choices = choices;
-        choices.vocab_size = choices.vocab_size.or_else(|| config::vocab_size(&given));
-        let own = Arc::new(megatron::stock(given.catalog.clone(), given.model.clone(), &choices)?);
+        let stock = |choices: &Choices| megatron::stock(given.catalog.clone(), given.model.clone(), choices);
+        let mut own = stock(&choices)?;
+        let is_unknown = own.vocabulary().is_some_and(|own| own.true_size.is_none());
+        if let Some(rows) = config::vocab_size(&given).filter(|_| is_unknown) {
+            choices.vocab_size = Some(rows);
+            own = stock(&choices).map_err(|error| config::of_another(&given, rows, error))?;
+        }
+        let own = Arc::new(own);
         Ok(Self { given, families, choices, wishes, own, made: Mutex::default() })
     }
 

@@ -249,6 +249,28 @@ pub enum ViewError {
         /// By the source.
         args_say: String,
     },
+    /// A template of an architecture that is not one of the source's.
+    #[error(
+        "{template}/config.json is of another model: its model_type is {wanted}; a {title} checkpoint can be shown as: {}. If it is one of \
+         these under another name, say which with --hf-model-type",
+        .known.join(", ")
+    )]
+    TemplateModelType {
+        /// The template.
+        template: String,
+        /// What it says.
+        wanted: String,
+        /// The source's family for people.
+        title: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A `config.json` that only some versions of its readers understand.
+    #[error("config.json cannot be spelled for every version of transformers: {source}")]
+    Spelling {
+        /// What stands in the way.
+        source: Box<ConfigError>,
+    },
     /// A template whose config cannot be read.
     #[error("{template}/config.json: {source}")]
     TemplateConfig {

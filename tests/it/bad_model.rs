@@ -347,10 +347,10 @@ fn a_template_of_another_model() {
     ckpt!("ls", source, "--as", "hf", "--template", template("same", &|model| model)).ok();
     refused(
         &template("eps", &|m| m.key("rms_norm_eps", json!(1e-5))),
-        &["eps/config.json is of another model", "layernorm_epsilon is 0.00001", "2e-6 by the checkpoint"],
+        &["eps/config.json is of another model", "rms_norm_eps is 0.00001", "2e-6 by the checkpoint"],
     );
-    refused(&template("theta", &|m| m.key("rope_theta", json!(1e6))), &["rotary_base is 1000000"]);
-    refused(&template("layers", &|m| m.key("num_hidden_layers", json!(2))), &["num_layers is 2"]);
+    refused(&template("theta", &|m| m.key("rope_theta", json!(1e6))), &["rope_theta is 1000000"]);
+    refused(&template("layers", &|m| m.key("num_hidden_layers", json!(2))), &["num_hidden_layers is 2"]);
     refused(&template("yarn", &|m| m.key("rope_scaling", json!({ "rope_type": "yarn" }))), &["rope_scaling"]);
     // What changes nothing that a model computes is the template's, and so is all that args cannot say.
     let own =

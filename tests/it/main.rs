@@ -12,6 +12,7 @@ mod bad_model;
 mod bad_optimizer;
 mod beside;
 mod cli;
+mod configs;
 mod copies;
 mod extra_state;
 mod families;

@@ -3,8 +3,10 @@
 use crate::{FAMILIES, bounded};
 use ckpt_fs::family::Family;
 use ckpt_fs::family::config::{Config, MODEL_TYPE, text};
+use ckpt_fs::format::hf::decode_object;
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
+use ckpt_fs::value::json::pretty;
 use std::sync::Arc;
 
 /// As many layers as are believed make a list of flags.
@@ -28,7 +30,9 @@ fn check(family: &Arc<Family>, config: &Config) {
 
 /// Holds one input against what must be so.
 pub fn run(json: &[u8]) {
-    let Ok(config) = serde_json::from_slice::<Config>(json) else { return };
+    let Ok(config) = decode_object(json) else { return };
+    let text = pretty(&serde_json::Value::Object(config.clone()));
+    assert_eq!(decode_object(text.as_bytes()).expect("what was written is read"), config);
     let stated = config.get(MODEL_TYPE).and_then(serde_json::Value::as_str);
     if let Some(family) = stated.and_then(|stated| FAMILIES.of_model_type(stated)) {
         bounded(json.len(), 1000, FLAGS, || check(family, &config));

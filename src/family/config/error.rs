@@ -2,6 +2,8 @@
 
 use serde_json::Value as Json;
 
+use crate::value::json::shown;
+
 /// Why a config and args cannot say the same.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
@@ -12,7 +14,7 @@ pub enum ConfigError {
         key: String,
     },
     /// The config has something else there.
-    #[error("its {key} is {value}; expected {expected}")]
+    #[error("its {key} is {}; expected {expected}", shown(.value))]
     Kind {
         /// The key.
         key: String,
@@ -22,7 +24,7 @@ pub enum ConfigError {
         expected: &'static str,
     },
     /// Two keys of a config say different things.
-    #[error("its {key} is {value}, but its {other} says {other_value}")]
+    #[error("its {key} is {}, but its {other} says {}", shown(.value), shown(.other_value))]
     Contradiction {
         /// A key.
         key: String,
@@ -34,7 +36,7 @@ pub enum ConfigError {
         other_value: Json,
     },
     /// The config asks for something that other formats cannot say.
-    #[error("its {key} is {value}: {reason}")]
+    #[error("its {key} is {}: {reason}", shown(.value))]
     Refused {
         /// The key.
         key: String,
@@ -42,6 +44,28 @@ pub enum ConfigError {
         value: Json,
         /// Why not.
         reason: String,
+    },
+    /// The config has a key that the family does not know.
+    #[error("no rule of {family} names its {key} ({}), so what it changes is not known", brief(.value))]
+    Unknown {
+        /// The family.
+        family: String,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: Json,
+    },
+    /// A config of another architecture lacks a key, and what that architecture takes then is not known.
+    #[error("it does not say {key}, and what it means by that is not known")]
+    Unsaid {
+        /// The key.
+        key: String,
+    },
+    /// An architecture with the same names that is known to compute something else.
+    #[error("{what}")]
+    Another {
+        /// What it does otherwise.
+        what: String,
     },
     /// Args lack a field.
     #[error("args do not say {}, which {key} of config.json would be", .fields.join(" or "))]
@@ -63,4 +87,35 @@ pub enum ConfigError {
         /// What it would have to be.
         needed: Json,
     },
+}
+
+/// A value that fits into a sentence.
+fn brief(value: &Json) -> String {
+    const MOST: usize = 48;
+    let whole = shown(value);
+    match whole.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", whole.get(..end).unwrap_or_default()),
+        None => whole,
+    }
+}
+
+/// All of them in one sentence; keys that are not known stand together.
+#[must_use]
+pub fn explain(errors: &[ConfigError]) -> String {
+    let (mut keys, mut others, mut of) = (Vec::new(), Vec::new(), "");
+    for error in errors {
+        match error {
+            ConfigError::Unknown { family, key, value } => {
+                of = family;
+                keys.push(format!("{key} ({})", brief(value)));
+            }
+            other => others.push(other.to_string()),
+        }
+    }
+    let known = match keys.len() {
+        0 => None,
+        1 => Some(format!("no rule of {of} names its {}, so what it changes is not known", keys.concat())),
+        _ => Some(format!("no rule of {of} names its {}, so what they change is not known", keys.join(", "))),
+    };
+    known.into_iter().chain(others).collect::<Vec<_>>().join("; ")
 }

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::rule::{ConfigFile, ExpertLayers, Form, KeyRule};
 use super::value::quotient;
-use super::{Config, ConfigError, FromConfig, from_json, is_truthy, rope, same};
+use super::{Config, ConfigError, FromConfig, from_json, is_truthy, neutral, rope, same, spelling};
 use crate::value::Value;
 
 /// No model has more layers; a list with one entry for each must not be made of a hostile number.
@@ -21,7 +21,7 @@ pub(super) fn args(file: &ConfigFile, config: &Config) -> Result<FromConfig, Con
         }
     }
     let FromConfig { mut args, mut inexpressible } = FromConfig::default();
-    for (key, rule) in file.keys.iter().filter(|(_, rule)| !rule.any && rule.write.is_none()) {
+    for (key, rule) in file.keys.iter().filter(|(_, rule)| !rule.is_carried() && rule.write.is_none()) {
         let Some(value) = expressible(value(key, rule, config), &mut inexpressible)?.flatten() else {
             continue;
         };
@@ -34,6 +34,11 @@ pub(super) fn args(file: &ConfigFile, config: &Config) -> Result<FromConfig, Con
     if let Some(layers) = &file.expert_layers {
         args.push((layers.arg.clone(), expert_layers(layers, config)?));
     }
+    inexpressible.extend(neutral::always(file, config)?);
+    if !file.has_all_keys() {
+        inexpressible.extend(neutral::unknown(file, config)?);
+    }
+    spelling::check_dtype(config)?;
     for (field, rule) in file.args.iter().filter(|(_, rule)| !rule.unwritten) {
         let value = rule.write.clone().or_else(|| rule.needed());
         args.extend(value.map(|value| (field.clone(), from_json(&value))));
@@ -58,6 +63,10 @@ fn expressible<T>(
 /// What the field of args for this key is; `None` where there is nothing to say.
 fn value(key: &str, rule: &KeyRule, config: &Config) -> Result<Option<Value>, ConfigError> {
     let stated = stated(key, rule, config)?;
+    if rule.unset || rule.each.is_some() {
+        let needed = rule.each.clone().unwrap_or(Json::Bool(false));
+        return neutral::check(key, stated, &needed).map(|()| None);
+    }
     if let Some(needed) = &rule.is {
         return match stated {
             Some(value) if !same(value, needed) && !value.is_null() => Err(ConfigError::Refused {
@@ -100,7 +109,11 @@ fn value(key: &str, rule: &KeyRule, config: &Config) -> Result<Option<Value>, Co
 }
 
 /// What the config says under any spelling of the key.
-fn stated<'c>(key: &str, rule: &KeyRule, config: &'c Config) -> Result<Option<&'c Json>, ConfigError> {
+pub(super) fn stated<'c>(
+    key: &str,
+    rule: &KeyRule,
+    config: &'c Config,
+) -> Result<Option<&'c Json>, ConfigError> {
     let mut found: Option<(&str, &Json)> = None;
     for spelling in std::iter::once(key).chain(rule.or_keys.iter().map(String::as_str)) {
         let Some(value) = config.get(spelling) else { continue };

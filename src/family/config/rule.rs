@@ -14,7 +14,15 @@ pub(in crate::family) struct ConfigFile {
     pub(super) architectures: Vec<String>,
     /// The family of Megatron files that hold the same models.
     pub(in crate::family) megatron: String,
+    /// The `model_type` whose own config class knows no key that is not named here. Said of another, it counts for nothing: what extends a
+    /// family has its own keys.
+    #[serde(default)]
+    pub(super) all_keys_of: Option<String>,
     pub(super) keys: BTreeMap<String, KeyRule>,
+    /// Keys that the architecture does not know and others do, with the value at which they change nothing: for configs of another
+    /// `model_type` that are to be read as this one.
+    #[serde(default, rename = "override")]
+    pub(super) overriding: BTreeMap<String, Json>,
     /// Keys that must not be set, and why.
     #[serde(default)]
     pub(super) refuse: BTreeMap<String, String>,
@@ -77,9 +85,33 @@ pub(super) struct KeyRule {
     /// Written where nothing else says it, and not looked at.
     #[serde(default)]
     pub(super) write: Option<Json>,
-    /// It may be anything and means nothing.
+    /// It is as if no rule named it: takes a rule of the extended family away.
     #[serde(default)]
     pub(super) any: bool,
+    /// It changes nothing that a model computes, and is carried as it is.
+    #[serde(default)]
+    pub(super) neutral: bool,
+    /// It must not be set, and is not written.
+    #[serde(default)]
+    pub(super) unset: bool,
+    /// Every item of the list must be this; not written.
+    #[serde(default)]
+    pub(super) each: Option<Json>,
+    /// It counts only where this key, which another rule looks after, is true; carried as it is.
+    #[serde(default)]
+    pub(super) only_if: Option<String>,
+}
+
+impl KeyRule {
+    /// Whether args and this key have nothing to do with each other.
+    pub(super) fn is_carried(&self) -> bool {
+        self.any || self.neutral || self.only_if.is_some()
+    }
+
+    /// Whether it only says what a config may have.
+    pub(super) fn is_only_read(&self) -> bool {
+        self.is_carried() || self.unset || self.each.is_some()
+    }
 }
 
 /// What the values of a key are. What is of another type is refused: it would silently be a default elsewhere.

@@ -13,11 +13,10 @@ pub(super) fn config(file: &ConfigFile, title: &str, args: &Value) -> Result<Con
         check(field, rule, title, args)?;
     }
     let mut config = Config::new();
-    config.insert(MODEL_TYPE.into(), file.model_type.as_str().into());
-    config.insert("architectures".into(), json!(file.architectures));
+    kind(file, &mut config);
     // What args do not say may follow from what they do.
     let (mut said, mut unsaid) = (Vec::new(), Vec::new());
-    for (key, rule) in file.keys.iter().filter(|(_, rule)| !rule.any) {
+    for (key, rule) in file.keys.iter().filter(|(_, rule)| !rule.is_only_read()) {
         match value(key, rule, args)? {
             Some(value) => said.push((key, rule, value)),
             None => unsaid.push((key, rule)),
@@ -47,7 +46,13 @@ pub(super) fn config(file: &ConfigFile, title: &str, args: &Value) -> Result<Con
     Ok(config)
 }
 
-fn put(config: &mut Config, key: &str, rule: &KeyRule, value: Json) {
+/// What the model is.
+pub(super) fn kind(file: &ConfigFile, config: &mut Config) {
+    config.insert(MODEL_TYPE.into(), file.model_type.as_str().into());
+    config.insert("architectures".into(), json!(file.architectures));
+}
+
+pub(super) fn put(config: &mut Config, key: &str, rule: &KeyRule, value: Json) {
     for spelling in std::iter::once(key).chain(rule.or_keys.iter().map(String::as_str)) {
         config.insert(spelling.to_owned(), value.clone());
     }

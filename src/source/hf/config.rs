@@ -1,12 +1,13 @@
 //! `config.json`: reading it, and finding the family that it is of.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::family::Family;
-use crate::family::config::{Config, MODEL_TYPE};
+use crate::family::config::{Config, ConfigError, MODEL_TYPE, explain as explain_all};
 use crate::format::hf::{CONFIG, decode_object};
+use crate::layout::Format;
 use crate::source::beside::read_small_file;
 use crate::source::{Options, SourceError};
 use crate::store::OpenFile;
@@ -49,13 +50,48 @@ pub(in crate::source) fn family_of(
         return Err(SourceError::Contents { file, what });
     }
     let family = options.families.of_model_type(wanted);
-    family.cloned().ok_or_else(|| {
-        let known: BTreeSet<&str> = options.families.model_types().collect();
-        SourceError::ModelType {
+    let explain = |source| SourceError::Config { file: file.clone(), source: Box::new(source) };
+    let Some(family) = family else {
+        let (known, advice) = others(config, options).map_err(explain)?;
+        return Err(SourceError::ModelType {
             file,
             found: wanted.to_owned(),
-            known: known.into_iter().collect::<Vec<_>>().join(", "),
-            advice: "If it is one of these under another name, say which with --hf-model-type; else describe it in a family file and pass --family FILE",
+            known: known.join(", "),
+            advice,
+        });
+    };
+    let misfits =
+        if stated == Some(wanted) { Vec::new() } else { family.misfits(config).map_err(explain)? };
+    if misfits.is_empty() {
+        return Ok(family.clone());
+    }
+    let (found, wanted, why) = (stated.map(ToOwned::to_owned), wanted.to_owned(), explain_all(&misfits));
+    Err(SourceError::Override { file, found, wanted, why })
+}
+
+/// The architectures that are known, and what to do about a config of none of them: it is one under another name only if that one's rules
+/// understand all that the config says.
+fn others(config: &Config, options: &Options) -> Result<(Vec<String>, String), ConfigError> {
+    const ELSE: &str = "describe it in a family file and pass --family FILE";
+    let mut families: BTreeMap<&str, &Arc<Family>> = BTreeMap::new();
+    for family in options.families.of(Format::Hf) {
+        families.extend(family.model_type().filter(|name| !families.contains_key(name)).map(|name| (name, family)));
+    }
+    let mut misfits = Vec::new();
+    for (name, family) in &families {
+        misfits.push((*name, family.misfits(config)?));
+    }
+    let fitting: Vec<&str> =
+        misfits.iter().filter(|(_, why)| why.is_empty()).map(|(name, _)| *name).collect();
+    let advice = match (fitting.as_slice(), misfits.iter().min_by_key(|(_, why)| why.len())) {
+        ([], Some((nearest, why))) => {
+            format!("It is none of these under another name: as {nearest}, {}. So {ELSE}", explain_all(why))
         }
-    })
+        ([], None) => format!("So {ELSE}"),
+        (fitting, _) => format!(
+            "If it is one of these under another name, say which with --hf-model-type (by its config it could be {}); else {ELSE}",
+            fitting.join(", ")
+        ),
+    };
+    Ok((families.keys().map(|name| (*name).to_owned()).collect(), advice))
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Conversions, Given, ModelFiles};
-use crate::family::config::{Config, MODEL_TYPE, VOCAB_SIZE};
-use crate::family::{self, Family};
+use crate::family::config::{Config, ConfigError, MODEL_TYPE, VOCAB_SIZE, explain};
+use crate::family::{self, Family, VocabularyError};
 use crate::layout::Format;
 use crate::tensor::Dtype;
+use crate::value::json::{pretty, shown};
 use crate::view::ViewError;
 
 /// Rows of the vocabulary by a template, for a source that does not record them.
@@ -15,7 +16,43 @@ pub(super) fn vocab_size(given: &Given) -> Option<u64> {
     given.template.as_ref()?.config.as_ref()?.get(VOCAB_SIZE)?.as_u64()
 }
 
+/// What is wrong with a template whose rows of the vocabulary cannot be those of the source.
+pub(super) fn of_another(given: &Given, rows: u64, error: ViewError) -> ViewError {
+    let args_say = match &error {
+        ViewError::Vocabulary(VocabularyError::TooLarge { stored, .. }) => format!("at most {stored}"),
+        ViewError::Vocabulary(VocabularyError::Contradiction { stored, .. }) => {
+            format!("a number that is padded to {stored}")
+        }
+        _ => return error,
+    };
+    ViewError::Template {
+        template: given.template.as_ref().map(|template| template.name.clone()).unwrap_or_default(),
+        field: VOCAB_SIZE.to_owned(),
+        template_says: rows.to_string(),
+        args_say,
+    }
+}
+
 impl Conversions {
+    /// Keys that nothing here knows, of the config that views have in this format: its name, and theirs.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: never for the files of this repository.
+    pub fn unknown_keys(&self) -> Result<Option<(String, Vec<String>)>, ConfigError> {
+        let own = self.given.model.family();
+        let template = self.template_config().filter(|_| self.given.inexpressible.is_empty());
+        let family = if template.is_some() { self.hf_family().ok() } else { None };
+        let found = match (template, &self.given.files.config) {
+            (Some((template, config)), _) => {
+                let keys = family.as_deref().unwrap_or(own).unknown_keys(config)?;
+                Some((format!("{}/config.json", template.name), keys))
+            }
+            (None, Some(config)) => Some(("config.json".to_owned(), own.unknown_keys(config)?)),
+            (None, None) => None,
+        };
+        Ok(found.filter(|(_, keys)| !keys.is_empty()))
+    }
+
     /// The family that the source would be as a Hugging Face model: its own, the user's, the template's, or the one that its args suit.
     pub(super) fn hf_family(&self) -> Result<Arc<Family>, ViewError> {
         let own = self.given.model.family();
@@ -30,10 +67,17 @@ impl Conversions {
         };
         if let Some(wanted) = wanted {
             let found = candidates().find(|family| family.model_type() == Some(wanted));
-            return found.cloned().ok_or_else(|| ViewError::NoModelType {
-                wanted: wanted.to_owned(),
-                title: own.title.clone(),
-                known: candidates().filter_map(|family| family.model_type()).map(ToOwned::to_owned).collect(),
+            let known =
+                || candidates().filter_map(|family| family.model_type()).map(ToOwned::to_owned).collect();
+            let (wanted, title) = (wanted.to_owned(), own.title.clone());
+            return found.cloned().ok_or_else(|| match (&self.wishes.model_type, &self.given.template) {
+                (None, Some(template)) => ViewError::TemplateModelType {
+                    template: template.name.clone(),
+                    wanted,
+                    title,
+                    known: known(),
+                },
+                _ => ViewError::NoModelType { wanted, title, known: known() },
             });
         }
         let args = self.args()?;
@@ -75,18 +119,49 @@ impl Conversions {
     pub(super) fn config(&self) -> Result<Vec<u8>, ViewError> {
         let config = match (&self.given.files.config, self.template_config()) {
             // What args cannot say stands in it as the source has it, and no template can be held against it.
-            (Some(own), _) if !self.given.inexpressible.is_empty() => own.clone(),
+            (Some(own), _) if !self.given.inexpressible.is_empty() => {
+                let mut config = own.clone();
+                let spelled = self.given.model.family().spell_out(&mut config);
+                spelled.map_err(|source| ViewError::Spelling { source: Box::new(source) })?;
+                config
+            }
             (own, template) => {
                 let family = self.hf_family()?;
                 let written = self.written(&family)?;
                 if let Some((template, config)) = template {
+                    self.check_architecture(&family, template, config)?;
                     check_same(&family, &written, template, config)?;
                 }
                 let base = template.map(|(_, config)| config).or(own.as_ref());
                 merged(&family, base, written)
             }
         };
-        Ok(format!("{:#}\n", serde_json::Value::Object(config)).into_bytes())
+        Ok(format!("{}\n", pretty(&serde_json::Value::Object(config))).into_bytes())
+    }
+
+    /// The template is of the architecture that the view is of, or of one that the user says is the same and whose config says nothing else.
+    fn check_architecture(
+        &self,
+        family: &Family,
+        template: &ModelFiles,
+        config: &Config,
+    ) -> Result<(), ViewError> {
+        let stated = config.get(MODEL_TYPE).and_then(serde_json::Value::as_str);
+        let Some(stated) = stated.filter(|stated| Some(*stated) != family.model_type()) else {
+            return Ok(());
+        };
+        if self.wishes.model_type.is_none() {
+            return Err(ViewError::Template {
+                template: template.name.clone(),
+                field: MODEL_TYPE.to_owned(),
+                template_says: stated.to_owned(),
+                args_say: family.model_type().unwrap_or_default().to_owned(),
+            });
+        }
+        let wrong =
+            |source| ViewError::TemplateConfig { template: template.name.clone(), source: Box::new(source) };
+        let misfits = family.misfits(config).map_err(wrong)?;
+        if misfits.is_empty() { Ok(()) } else { Err(wrong(ConfigError::Another { what: explain(&misfits) })) }
     }
 }
 
@@ -126,12 +201,18 @@ fn check_same(
     for (field, value) in ours.args.iter().filter(|(field, _)| !family.is_loose_arg(field)) {
         let Some(other) = theirs.get(field) else { continue };
         if !family::config::same_value(value, other) {
-            return Err(differs(field, family::config::text(other), family::config::text(value)));
+            // By the key of the config, and as it stands in it; what it does not say is a default.
+            let key = family.key_of(field).unwrap_or(field);
+            let says = |config: &Config, value| match config.get(key).filter(|value| !value.is_null()) {
+                Some(json) => shown(json),
+                None => family::config::text(value),
+            };
+            return Err(differs(key, says(config, other), says(written, value)));
         }
     }
     let rows = |config: &Config| config.get(VOCAB_SIZE).cloned().unwrap_or_default();
     if rows(written) != rows(config) {
-        return Err(differs(VOCAB_SIZE, rows(config).to_string(), rows(written).to_string()));
+        return Err(differs(VOCAB_SIZE, shown(&rows(config)), shown(&rows(written))));
     }
     Ok(())
 }
