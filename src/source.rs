@@ -3,6 +3,7 @@
 //! Reads names, headers and pickles only; a tensor's bytes are never touched here. Not here: what is made of a source (`view`).
 
 mod at_hand;
+mod below;
 mod beside;
 mod build;
 mod complete;
@@ -10,8 +11,10 @@ mod detect;
 mod error;
 mod experts;
 mod hf;
+mod kinds;
 mod leaves;
 mod locate;
+mod nowhere;
 mod optimizer;
 mod pickles;
 mod proportion;
@@ -121,7 +124,7 @@ pub struct Template {
 /// # Errors
 /// [`SourceError`] where the directory or a file cannot be read.
 pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError> {
-    let names = locate::list(path)?;
+    let names = nowhere::names(path)?;
     let has_config = names.iter().any(|name| name == CONFIG);
     let config = has_config.then(|| {
         let Some(file) = beside::open_inside(path, CONFIG)? else {
@@ -149,14 +152,15 @@ pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
 }
 
 fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
-    let names = locate::names(path)?;
+    let names = nowhere::names(path)?;
     if !locate::is_run(&names) {
         if ranks::is_checkpoint(&names) {
             return ranks::open(path, &names, options, store);
         }
-        if hf::is_model(&names) {
+        if hf::has_weights(&names) {
             return hf::open(path, &names, options, store);
         }
+        return Err(below::explain(path, &names));
     }
     let located = locate::locate(path, &names, options.iteration)?;
     let ranks = rank_file::read_all(&located, store, !options.without_optimizer)?;

@@ -9,6 +9,7 @@
 mod error;
 mod file;
 mod identity;
+mod links;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::extent::ObjectId;
 
 pub use error::StoreError;
 pub use file::{FileStore, OpenFile};
+pub use links::dangling_link;
 pub use memory::MemoryStore;
 pub use together::{Reads, together};
 

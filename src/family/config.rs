@@ -28,6 +28,9 @@ pub const MODEL_TYPE: &str = "model_type";
 /// The key that says how many rows the vocabulary has.
 pub const VOCAB_SIZE: &str = "vocab_size";
 
+/// The key that says whether the head is the embedding.
+pub const TIED: &str = "tie_word_embeddings";
+
 /// What a config says, in fields of `args`.
 #[derive(Debug, Clone, Default)]
 pub struct FromConfig {
@@ -42,6 +45,25 @@ impl super::Family {
     #[must_use]
     pub fn model_type(&self) -> Option<&str> {
         self.file.config.as_ref().map(|file| file.model_type.as_str())
+    }
+
+    /// The key of a config that says what this field of `args` says.
+    #[must_use]
+    pub fn key_of(&self, field: &str) -> Option<&str> {
+        let file = self.file.config.as_ref()?;
+        let find = |says: &dyn Fn(&rule::KeyRule) -> bool| {
+            file.keys.iter().find(|(_, rule)| says(rule)).map(|(key, _)| key.as_str())
+        };
+        let is = |arg: &String| arg == field;
+        let by_value = find(&|rule| rule.arg.iter().any(is));
+        by_value.or_else(|| find(&|rule| rule.or_args.iter().chain(&rule.also).chain(&rule.arg_if).any(is)))
+    }
+
+    /// The key of a config by which a model has the tensor of this name or not; `None` of one that every model has.
+    #[must_use]
+    pub fn decided_by(&self, tensor: &str) -> Option<&str> {
+        let files = self.file.tensor.iter().filter(|file| file.name == tensor);
+        files.flat_map(|file| file.when.iter().chain(&file.unless)).find_map(|field| self.key_of(field))
     }
 
     /// Name of the family of Megatron files that hold the same models.

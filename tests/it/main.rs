@@ -17,6 +17,7 @@ mod fixtures;
 mod formats;
 mod fuse_mount;
 mod optimizer;
+mod other_kinds;
 mod pickle;
 mod plan_model;
 mod torch_files;
