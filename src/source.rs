@@ -126,6 +126,9 @@ pub struct Template {
 pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError> {
     let names = nowhere::names(path)?;
     let has_config = names.iter().any(|name| name == CONFIG);
+    if let Some(what) = below::in_cache(path, &names).filter(|_| !has_config) {
+        return Err(SourceError::NotACheckpoint { path: path.into(), what });
+    }
     let config = has_config.then(|| {
         let Some(file) = beside::open_inside(path, CONFIG)? else {
             // Much of it would be shown as it is, whatever it is of.

@@ -6,9 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::beside::read_start;
-use super::kinds::{self, Kind};
-use super::locate::{is_run, list};
-use super::{SourceError, hf, ranks, some_of};
+use super::locate::{is_run, list, locate};
+use super::{SourceError, hf, kinds, ranks, some_of};
 use crate::format::hf::CONFIG;
 use crate::format::megatron::{MODEL_FILE, TRACKER};
 use crate::layout::LayoutSpec;
@@ -29,19 +28,18 @@ pub(super) fn explain(path: &Path, names: &[String]) -> SourceError {
     if let Some(what) = in_cache(path, names) {
         return not_one(what);
     }
-    let Below { readable, others } = Below::of(path);
-    if !readable.is_empty() {
-        return not_one(match readable.as_slice() {
-            [only] => {
-                format!("no checkpoint itself; there is one below it: pass {}", path.join(only).display())
-            }
-            _ => {
-                format!("no checkpoint itself; there are some below it, pass one of: {}", some_of(&readable))
-            }
-        });
-    }
-    if let [(below, kind, sign), ..] = others.as_slice() {
-        return kind.refusal(&path.join(below), sign);
+    let Below { readable, other } = Below::of(path);
+    match (readable.as_slice(), other) {
+        ([], Some(other)) => return other,
+        ([], None) => {}
+        ([only], _) => {
+            let only = path.join(only);
+            return not_one(format!("no checkpoint itself; there is one below it: pass {}", only.display()));
+        }
+        (several, _) => {
+            let several = some_of(several);
+            return not_one(format!("no checkpoint itself; there are some below it, pass one of: {several}"));
+        }
     }
     if let Some(refusal) = kinds::refusal(path, names, true) {
         return refusal;
@@ -60,7 +58,7 @@ pub(super) fn explain(path: &Path, names: &[String]) -> SourceError {
 }
 
 /// What to say where the directory is that of a model in a cache of the Hugging Face hub, or its `snapshots`.
-fn in_cache(path: &Path, names: &[String]) -> Option<String> {
+pub(super) fn in_cache(path: &Path, names: &[String]) -> Option<String> {
     let has = |name: &str| names.iter().any(|n| n == name);
     let model = if path.file_name().is_some_and(|name| name == "snapshots") {
         path.parent()?
@@ -109,8 +107,8 @@ pub(super) fn snapshot(model: &Path) -> Option<PathBuf> {
 struct Below {
     /// Those that can be read, by their paths from that directory.
     readable: Vec<String>,
-    /// Those of other kinds, and the names that tell.
-    others: Vec<(PathBuf, &'static Kind, String)>,
+    /// Why the first one of another kind cannot.
+    other: Option<SourceError>,
 }
 
 /// Levels that are looked at, and directories in all: someone may have passed a whole disk.
@@ -145,18 +143,22 @@ impl Below {
 
     /// Notes a checkpoint; false where the directory is none.
     fn take(&mut self, root: &Path, below: &Path) -> bool {
-        let Ok(names) = list(&root.join(below)) else { return true };
-        if is_run(&names) || ranks::is_checkpoint(&names) || hf::has_weights(&names) {
-            self.readable.push(below.display().to_string());
-            return true;
+        let path = root.join(below);
+        let Ok(names) = list(&path) else { return true };
+        let refusal = if is_run(&names) {
+            // What else is wrong with a run is said when it is passed.
+            locate(&path, &names, None).err().filter(|error| matches!(error, SourceError::Unsupported { .. }))
+        } else if ranks::is_checkpoint(&names) || hf::has_weights(&names) {
+            None
+        } else {
+            let Some(refusal) = kinds::refusal(&path, &names, false) else { return false };
+            Some(refusal)
+        };
+        match refusal {
+            Some(refusal) => _ = self.other.get_or_insert(refusal),
+            None => self.readable.push(below.display().to_string()),
         }
-        match kinds::of(&names, false) {
-            Some((kind, sign)) => {
-                self.others.push((below.to_owned(), kind, sign.to_owned()));
-                true
-            }
-            None => false,
-        }
+        true
     }
 }
 

@@ -8,13 +8,13 @@ use std::path::Path;
 
 /// A kind of checkpoint.
 #[derive(Debug)]
-pub(super) struct Kind {
+struct Kind {
     /// Names in its directory, any of which tells it: `*` stands for anything, `#` for digits.
     signs: &'static [&'static str],
     /// A name that must be there too.
     with: Option<&'static str>,
     /// What it is.
-    pub(super) name: &'static str,
+    name: &'static str,
     /// The way on.
     advice: &'static str,
     /// Its signs lie in other directories too: what lies below this one is looked at first.
@@ -145,7 +145,7 @@ const KINDS: &[Kind] = &[
 ];
 
 /// The kind that a directory with these names is of, and the name that tells it.
-pub(super) fn of(names: &[String], weak: bool) -> Option<(&'static Kind, &str)> {
+fn of(names: &[String], weak: bool) -> Option<(&'static Kind, &str)> {
     let mut kinds = KINDS.iter().filter(|kind| kind.weak == weak);
     kinds.find_map(|kind| {
         let with = kind.with.is_none_or(|with| names.iter().any(|name| name == with));
@@ -161,9 +161,10 @@ pub(super) fn refusal(path: &Path, names: &[String], weak: bool) -> Option<Sourc
 
 impl Kind {
     /// Why `path` is not read, which is of this kind by the name `sign`.
-    pub(super) fn refusal(&self, path: &Path, sign: &str) -> SourceError {
+    fn refusal(&self, path: &Path, sign: &str) -> SourceError {
         let Self { name, advice, .. } = self;
-        let seen = if name.contains(sign) { String::new() } else { format!(" (it has {sign})") };
+        let is_file = path.file_name().is_some_and(|name| name == sign);
+        let seen = if is_file { String::new() } else { format!(" (it has {sign})") };
         let what = format!("this is {name}{seen}, which this version does not read; {advice}");
         SourceError::Unsupported { path: path.display().to_string(), what }
     }

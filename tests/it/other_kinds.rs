@@ -119,8 +119,8 @@ fn every_command_says_the_same() {
 #[test]
 fn files_of_other_kinds_are_named_and_others_have_a_directory() {
     for (file, code, words) in [
-        ("model.gguf", UNSUPPORTED, "GGUF"),
-        ("model.nemo", UNSUPPORTED, "NeMo"),
+        ("model.gguf", UNSUPPORTED, "a GGUF model, which"),
+        ("model.nemo", UNSUPPORTED, "a NeMo checkpoint, which"),
         ("model.safetensors", SOURCE, "pass the directory of the model"),
         ("model_optim_rng.pt", SOURCE, "pass the directory of the run"),
     ] {
@@ -144,6 +144,17 @@ fn what_was_meant_lies_below() {
     let path = above.join("a/run").display().to_string();
     ckpt!("inspect", above).refused(SOURCE, &["one below it", &format!("pass {path}\n")]);
     ckpt!("inspect", path).ok();
+    // Those of other kinds are not among what can be passed.
+    for (run, file) in [("ds/global_step1", "mp_rank_00_model_states.pt"), ("dist/iter_0000001", ".metadata")]
+    {
+        let (_dir, kinds) = tree("kinds", &[&format!("{run}/{file}")]);
+        let run = run.split('/').next().unwrap();
+        fs::write(kinds.join(run).join("latest_checkpointed_iteration.txt"), "1").unwrap();
+        ckpt!("inspect", kinds).refused(UNSUPPORTED, &[&format!("kinds/{run}"), "does not read"]);
+        llama(&kinds.join("hf"), 1);
+        let said = ckpt!("inspect", kinds).refused(SOURCE, &["one below it: pass", "kinds/hf\n"]);
+        assert!(!said.err.contains(&format!("kinds/{run}")), "{}", said.err);
+    }
     // Of several, as many are named as can be read.
     let many = root.with_file_name("many");
     for step in 0..20 {
@@ -172,6 +183,10 @@ fn the_cache_of_the_hub_has_snapshots() {
     ckpt!("inspect", root).refused(SOURCE, &["pass one of the snapshots in", "snapshots: abc, def"]);
     fs::write(root.join("refs/main"), "def\n").unwrap();
     ckpt!("inspect", root).refused(SOURCE, &["2 snapshots", "main is", "snapshots/def"]);
+    let source = root.with_file_name("source");
+    llama(&source, 1);
+    ckpt!("ls", source, "--template", root).refused(SOURCE, &["main is", "snapshots/def"]);
+    fs::remove_dir_all(source).unwrap();
     // From the top of the cache, a model is below.
     llama(&root.join("snapshots/def"), 1);
     ckpt!("inspect", root.parent().unwrap()).refused(SOURCE, &["pass ", "models--a--b/snapshots/def"]);
