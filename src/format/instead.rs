@@ -9,17 +9,17 @@ use serde_json::Value as Json;
 /// Bytes from the start of a file that tell.
 pub const HEAD: usize = 1024;
 
-/// What is in the place of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is in the place of a file. Nothing of its contents is kept: a link may have led to what is nobody's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instead {
     /// What git leaves where git-lfs was not there.
     Pointer,
-    /// HTML or XML, with its title where it has one.
-    Page(Option<String>),
+    /// HTML or XML.
+    Page,
     /// JSON of a server that says why there is no file.
-    Refusal(String),
-    /// Other text, and how it begins.
-    Text(String),
+    Answer,
+    /// Other text.
+    Text,
 }
 
 impl Instead {
@@ -27,7 +27,8 @@ impl Instead {
     #[must_use]
     pub fn of_binary(head: &[u8]) -> Option<Self> {
         let text = text(head)?;
-        Self::of_markup(text).or_else(|| refusal(text)).or_else(|| Some(Self::Text(first_line(text))))
+        let other = if is_answer(text) { Self::Answer } else { Self::Text };
+        Self::of_markup(text).or(Some(other))
     }
 
     /// What a file that should be JSON and is not, or not the one that it should be, is instead. `None` where it is JSON that is broken.
@@ -35,7 +36,11 @@ impl Instead {
     pub fn of_json(content: &[u8]) -> Option<Self> {
         let text = text(content.get(..HEAD).unwrap_or(content))?;
         let is_json = text.starts_with(['{', '[', '"']);
-        let other = || if is_json { refusal(text) } else { Some(Self::Text(first_line(text))) };
+        let other = || match (is_json, is_answer(text)) {
+            (false, _) => Some(Self::Text),
+            (true, true) => Some(Self::Answer),
+            (true, false) => None,
+        };
         Self::of_markup(text).or_else(other)
     }
 
@@ -48,16 +53,7 @@ impl Instead {
             return Some(Self::Pointer);
         }
         let small = text.to_ascii_lowercase();
-        if !PAGES.iter().any(|start| small.starts_with(start)) {
-            return None;
-        }
-        // ASCII letters alone were changed, so places are the same.
-        let title = [("<title>", "</title>"), ("<code>", "</code>")].iter().find_map(|(start, end)| {
-            let from = small.find(start)? + start.len();
-            let len = small.get(from..)?.find(end)?;
-            Some(first_line(text.get(from..from + len)?)).filter(|title| !title.is_empty())
-        });
-        Some(Self::Page(title))
+        PAGES.iter().any(|start| small.starts_with(start)).then_some(Self::Page)
     }
 }
 
@@ -77,33 +73,25 @@ fn text(head: &[u8]) -> Option<&str> {
     (text.len() >= 4 && text.chars().all(is_plain)).then_some(text)
 }
 
-/// What a server says in JSON, where it says why there is no file.
-fn refusal(text: &str) -> Option<Instead> {
+/// Whether it is what a server says in JSON where it says why there is no file.
+fn is_answer(text: &str) -> bool {
     const KEYS: [&str; 4] = ["error", "message", "Message", "detail"];
-    let object = serde_json::from_str::<Json>(text).ok()?;
-    let said = KEYS.iter().find_map(|key| object.get(key)?.as_str())?;
-    Some(Instead::Refusal(first_line(said)))
-}
-
-fn first_line(text: &str) -> String {
-    const MOST: usize = 60;
-    let line = text.trim().lines().next().unwrap_or_default();
-    let start: String = line.chars().take(MOST).collect();
-    if start.len() < line.len() { format!("{start}..") } else { start }
+    let object = serde_json::from_str::<Json>(text).ok();
+    object.is_some_and(|object| KEYS.iter().any(|key| object.get(key).is_some_and(Json::is_string)))
 }
 
 impl fmt::Display for Instead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const AGAIN: &str = "as a failed download leaves it, and not the file; download it again";
-        match self {
-            Self::Pointer => f.write_str(
-                "this is a git-lfs pointer and not the file itself; fetch the file (git lfs pull)",
-            ),
-            Self::Page(None) => write!(f, "this is a web page {AGAIN}"),
-            Self::Page(Some(title)) => write!(f, "this is a web page (\"{title}\") {AGAIN}"),
-            Self::Refusal(said) => write!(f, "this is the answer of a server (\"{said}\") {AGAIN}"),
-            Self::Text(start) => write!(f, "this is text (\"{start}\") and not the file; download it again"),
-        }
+        f.write_str(match self {
+            Self::Pointer => "this is a git-lfs pointer and not the file itself; fetch the file (git lfs pull)",
+            Self::Page => {
+                "this is a web page as a failed download leaves it, and not the file; download it again"
+            }
+            Self::Answer => {
+                "this is the answer of a server as a failed download leaves it, and not the file; download it again"
+            }
+            Self::Text => "this is text, as a failed download may leave it, and not the file; download it again",
+        })
     }
 }
 
@@ -111,22 +99,19 @@ impl fmt::Display for Instead {
 mod tests {
     use super::*;
 
-    fn page(title: &str) -> Option<Instead> {
-        Some(Instead::Page(Some(title.to_owned())))
-    }
-
     #[test]
     fn what_stands_in_place_of_a_file_is_told() {
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 633600\n";
         for of in [Instead::of_binary, Instead::of_json] {
             assert_eq!(of(pointer), Some(Instead::Pointer));
-            assert_eq!(of(b"\n <!DOCTYPE html>\n<html><head><title>401 No</title>"), page("401 No"));
-            assert_eq!(of(b"<HTML><body>Hello"), Some(Instead::Page(None)));
-            let xml = b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>";
-            assert_eq!(of(xml), page("AccessDenied"));
-            let json = of(b"{\"error\": \"Repository not found\"}");
-            assert_eq!(json, Some(Instead::Refusal("Repository not found".into())));
-            assert_eq!(of(b"Entry not found"), Some(Instead::Text("Entry not found".into())));
+            assert_eq!(of(b"\n <!DOCTYPE html>\n<html><head><title>401 No</title>"), Some(Instead::Page));
+            assert_eq!(of(b"<HTML><body>Hello"), Some(Instead::Page));
+            assert_eq!(
+                of(b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>"),
+                Some(Instead::Page)
+            );
+            assert_eq!(of(b"{\"error\": \"Repository not found\"}"), Some(Instead::Answer));
+            assert_eq!(of(b"Entry not found"), Some(Instead::Text));
             assert_eq!(of(b"PK\x03\x04rest of it"), None);
             assert_eq!(of(b"\xff\xfe\xfd\xfcx"), None);
             assert_eq!(of(b""), None);
@@ -137,19 +122,12 @@ mod tests {
     fn json_in_place_of_json_is_that_of_a_server_or_just_broken() {
         assert_eq!(Instead::of_json(b"{\"model_type\": "), None);
         assert_eq!(Instead::of_json(b"{\"weight_map\": 3}"), None);
-        assert_eq!(Instead::of_binary(b"{\"a\": 1}"), Some(Instead::Text("{\"a\": 1}".into())));
+        assert_eq!(Instead::of_binary(b"{\"a\": 1}"), Some(Instead::Text));
     }
 
     #[test]
-    fn long_lines_and_cut_characters_are_short_words() {
-        let Some(Instead::Text(start)) = Instead::of_binary("\u{e4}".repeat(100).as_bytes()) else {
-            panic!()
-        };
-        assert_eq!(start, "\u{e4}".repeat(60) + "..");
-        let cut = "abc\u{e4}".as_bytes();
-        assert_eq!(
-            Instead::of_binary(&[b"text ", &cut[..4]].concat()),
-            Some(Instead::Text("text abc".into()))
-        );
+    fn a_character_that_is_cut_in_two_is_text() {
+        let cut = "text abc\u{e4}".as_bytes();
+        assert_eq!(Instead::of_binary(&cut[..cut.len() - 1]), Some(Instead::Text));
     }
 }
