@@ -12,6 +12,7 @@ mod materialize;
 mod mount;
 mod open;
 mod progress;
+mod served;
 mod status;
 mod table;
 mod unmount;

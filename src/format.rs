@@ -3,6 +3,7 @@
 //! Not here: files and mappings (`store`), what tensors are called (`family`), which files a layout has (`view`).
 
 pub mod hf;
+pub mod instead;
 pub mod megatron;
 pub mod pickle;
 pub mod ranks;

@@ -4,6 +4,7 @@
 //! with it (`build/copies`). Not here: what is made of a source (`view`).
 
 mod at_hand;
+mod below;
 mod beside;
 mod build;
 mod complete;
@@ -13,8 +14,10 @@ mod error;
 mod experts;
 mod hf;
 mod known;
+mod kinds;
 mod leaves;
 mod locate;
+mod nowhere;
 mod optimizer;
 mod pickles;
 mod proportion;
@@ -145,8 +148,11 @@ pub struct Template {
 /// # Errors
 /// [`SourceError`] where the directory or a file cannot be read.
 pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError> {
-    let names = locate::list(path)?;
+    let names = nowhere::names(path)?;
     let has_config = names.iter().any(|name| name == CONFIG);
+    if let Some(what) = below::in_cache(path, &names).filter(|_| !has_config) {
+        return Err(SourceError::NotACheckpoint { path: path.into(), what });
+    }
     let config = has_config.then(|| {
         let Some(file) = beside::open_inside(path, CONFIG)? else {
             // Much of it would be shown as it is, whatever it is of.
@@ -179,14 +185,15 @@ pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
 }
 
 fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
-    let names = locate::names(path)?;
+    let names = nowhere::names(path)?;
     if !locate::is_run(&names) {
         if ranks::is_checkpoint(&names) {
             return ranks::open(path, &names, options, store);
         }
-        if hf::is_model(&names) {
+        if hf::has_weights(&names) {
             return hf::open(path, &names, options, store);
         }
+        return Err(below::explain(path, &names));
     }
     let located = locate::locate(path, &names, options.iteration)?;
     let ranks = rank_file::read_all(&located, store, !options.without_optimizer)?;

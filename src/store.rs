@@ -9,6 +9,7 @@
 mod error;
 mod file;
 mod identity;
+mod links;
 #[cfg(feature = "internals")]
 mod memory;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::extent::ObjectId;
 
 pub use error::StoreError;
 pub use file::{FileStore, OpenFile};
+pub use links::dangling_link;
 #[cfg(feature = "internals")]
 pub use memory::MemoryStore;
 pub use together::{Reads, together};

@@ -9,5 +9,6 @@ pub mod mapping;
 pub mod memory;
 pub mod memory_file;
 pub mod memory_left;
+pub mod process;
 pub mod residency;
 pub mod signals;

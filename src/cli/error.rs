@@ -141,6 +141,7 @@ fn source_exit(error: &SourceError) -> Exit {
         | SourceError::Uncovered { .. }
         | SourceError::MissingTensor { .. }
         | SourceError::MissingParameter { .. }
+        | SourceError::LayerGap { .. }
         | SourceError::Layers { .. } => Exit::Source,
     }
 }

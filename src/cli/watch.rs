@@ -23,7 +23,8 @@ pub(super) fn start(point: &Path) -> Result<Option<ChildStdin>, CliError> {
     let mut command = Command::new("/proc/self/exe");
     command.arg(WATCH).arg("--").arg(point).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // An interrupt in the terminal is for the process that serves; this one comes after it.
-    let child = command.process_group(0).spawn().map_err(failed)?;
+    // It may outlive that by a moment, and must not keep the disk busy that either was started on.
+    let child = command.process_group(0).current_dir("/").spawn().map_err(failed)?;
     Ok(child.stdin)
 }
 

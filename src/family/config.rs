@@ -31,6 +31,9 @@ pub const MODEL_TYPE: &str = "model_type";
 /// The key that says how many rows the vocabulary has.
 pub const VOCAB_SIZE: &str = "vocab_size";
 
+/// The key that says whether the head is the embedding.
+pub const TIED: &str = "tie_word_embeddings";
+
 /// What a config says, in fields of `args`.
 #[derive(Debug, Clone, Default)]
 pub struct FromConfig {
@@ -45,6 +48,26 @@ impl super::Family {
     #[must_use]
     pub fn model_type(&self) -> Option<&str> {
         self.file.config.as_ref().map(|file| file.model_type.as_str())
+    }
+
+    /// The key of a config that says what this field of `args` says.
+    #[must_use]
+    pub fn key_of(&self, field: &str) -> Option<&str> {
+        let file = self.file.config.as_ref()?;
+        let find = |says: &dyn Fn(&rule::KeyRule) -> bool| {
+            file.keys.iter().find(|(_, rule)| says(rule)).map(|(key, _)| key.as_str())
+        };
+        let is = |arg: &String| arg == field;
+        let by_value = find(&|rule| rule.arg.iter().any(is));
+        let by_another = || find(&|rule| rule.or_args.iter().chain(&rule.also).chain(&rule.arg_if).any(is));
+        by_value.or_else(by_another).or_else(|| rope::key_of(field))
+    }
+
+    /// The key of a config by which a model has the tensor of this name or not; `None` of one that every model has.
+    #[must_use]
+    pub fn decided_by(&self, tensor: &str) -> Option<&str> {
+        let files = self.file.tensor.iter().filter(|file| file.name == tensor);
+        files.flat_map(|file| file.when.iter().chain(&file.unless)).find_map(|field| self.key_of(field))
     }
 
     /// Name of the family of Megatron files that hold the same models.
@@ -113,17 +136,6 @@ impl super::Family {
     /// [`ConfigError`]: never for the files of this repository.
     pub fn misfits(&self, config: &Config) -> Result<Vec<ConfigError>, ConfigError> {
         self.file.config.as_ref().map_or_else(|| Ok(Vec::new()), |file| neutral::misfits(file, config))
-    }
-
-    /// The key of a config that says what a field of args does, for people.
-    #[must_use]
-    pub fn key_of(&self, field: &str) -> Option<&str> {
-        let keys = self.file.config.as_ref()?.keys.iter();
-        let says = |rule: &rule::KeyRule| rule.arg.iter().chain(&rule.also).any(|arg| arg == field);
-        keys.filter(|(_, rule)| says(rule))
-            .map(|(key, _)| key.as_str())
-            .next()
-            .or_else(|| rope::key_of(field))
     }
 
     /// Whether a key changes nothing that a model computes.

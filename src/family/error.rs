@@ -11,11 +11,29 @@ pub enum ModelError {
         /// Names of the fields that could say it.
         fields: Vec<String>,
     },
+    /// The same of a model with a `config.json`.
+    #[error("it does not say the {what}{}", looked_for(.keys))]
+    MissingKey {
+        /// What it would say.
+        what: String,
+        /// Keys that could say it.
+        keys: Vec<String>,
+    },
     /// The family says that such a checkpoint cannot be resharded.
     #[error("{reason} (args.{field} is {value})")]
     Refused {
         /// The telling field.
         field: String,
+        /// Its value.
+        value: String,
+        /// Why.
+        reason: String,
+    },
+    /// The same of a model with a `config.json`.
+    #[error("{reason} (its {key} is {value})")]
+    RefusedKey {
+        /// The telling key.
+        key: String,
         /// Its value.
         value: String,
         /// Why.
@@ -39,4 +57,8 @@ pub enum ModelError {
         /// What is wrong.
         what: String,
     },
+}
+
+fn looked_for(keys: &[String]) -> String {
+    if keys.is_empty() { String::new() } else { format!(" (looked for: {})", keys.join(", ")) }
 }

@@ -22,9 +22,6 @@ pub const SINGLE: &str = "model.safetensors";
 /// Which file of several has which tensor.
 pub const INDEX: &str = "model.safetensors.index.json";
 
-/// How weights were saved before safetensors: one file, or the index of several.
-pub const PICKLED: &[&str] = &["pytorch_model.bin", "pytorch_model.bin.index.json"];
-
 /// Endings of files that hold weights, or say where they are: what a view of the model replaces.
 const WEIGHTS: &[&str] = &[
     ".safetensors",

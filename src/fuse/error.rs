@@ -106,6 +106,14 @@ pub enum UnmountError {
         /// The mount point.
         path: PathBuf,
     },
+    /// It is unmounted, and what it showed is not free yet.
+    #[error("{}: unmounted, but {what}", path.display())]
+    Held {
+        /// The mount point.
+        path: PathBuf,
+        /// By whom, and what.
+        what: String,
+    },
     /// Unmounting as a user other than root needs a program that is not installed.
     #[error(
         "{program} not found, which unmounts for users other than root; install it (package fuse3), or unmount as root"

@@ -82,11 +82,19 @@ pub fn is_dead(point: &Path) -> bool {
 /// # Errors
 /// [`UnmountError`]; [`UnmountError::Busy`] only with [`Detach::WhenIdle`].
 pub fn unmount(path: &Path, detach: Detach) -> Result<(), UnmountError> {
+    take_away(&find(path)?.point, detach)
+}
+
+/// The mount of ours at `path`.
+///
+/// # Errors
+/// [`UnmountError::NotOurs`], or that it cannot be looked up.
+pub fn find(path: &Path) -> Result<MountEntry, UnmountError> {
     let failed = |action, source| UnmountError::Io { path: path.to_owned(), action, source };
     let point = absolute(path).map_err(|source| failed("find", source))?;
     let entry = at(&point).map_err(|source| failed("look up mounts of", source))?;
     match entry {
-        Some(entry) if entry.is_ours() => take_away(&point, detach),
+        Some(entry) if entry.is_ours() => Ok(entry),
         other => Err(UnmountError::NotOurs { path: path.to_owned(), found: other.map(|entry| entry.kind) }),
     }
 }
@@ -170,7 +178,8 @@ fn unescape(field: &[u8]) -> OsString {
 }
 
 /// What a mount shows, for messages.
-pub(super) fn source_name(entry: &MountEntry) -> String {
+#[must_use]
+pub fn source_name(entry: &MountEntry) -> String {
     String::from_utf8_lossy(entry.source.as_bytes()).into_owned()
 }
 

@@ -143,7 +143,8 @@ impl Builder<'_> {
             let kind = self.model.kind_of(layer);
             if known.entry.layers != LayerKind::Any && known.entry.layers != kind {
                 let has = if kind == LayerKind::Expert { "experts" } else { "no experts" };
-                return wrong(format!("is in layer {layer} of the model, which by its args has {has}"));
+                let by = stated_by(self.model);
+                return wrong(format!("is in layer {layer} of the model, which by {by} has {has}"));
             }
         }
         match known.numbers.expert {
@@ -153,7 +154,11 @@ impl Builder<'_> {
                 if (first..first.saturating_add(each)).contains(&expert) {
                     return Ok(());
                 }
-                wrong(format!("is of expert {expert}, but its rank has {each} from {first} on"))
+                wrong(if self.catalog.layout.ep() > 1 {
+                    format!("is of expert {expert}, but its rank has {each} from {first} on")
+                } else {
+                    format!("is of expert {expert}, but by {} there are {each}", stated_by(self.model))
+                })
             }
             Some(expert) if expert >= self.experts_per_rank() => {
                 let each = self.experts_per_rank();
@@ -228,7 +233,8 @@ impl Builder<'_> {
         let first = experts.saturating_mul(stored.rank.ep);
         if stored.tensor.shape.0.first() != Some(&experts.into()) {
             let shape = &stored.tensor.shape;
-            return Err(stored.error(format!("its shape is {shape}, but each rank has {experts} experts")));
+            let each = if self.catalog.ranks.len() > 1 { "each rank has" } else { "there are" };
+            return Err(stored.error(format!("its shape is {shape}, but {each} {experts} experts")));
         }
         for expert in 0..experts {
             let tensor = expert_of(stored.tensor, expert)
@@ -242,6 +248,11 @@ impl Builder<'_> {
     /// A tensor of one layer or of one expert.
     fn single(&mut self, stored: &Stored<'_>, entry: &Entry, numbers: Numbers) -> Result<(), SourceError> {
         let shape = &stored.tensor.shape;
+        if shape.elements() == Some(0) {
+            return Err(stored.error(format!(
+                "it has no elements (its shape is {shape}), as ZeRO-3 saves what it did not gather; save the model with its weights gathered"
+            )));
+        }
         for holding in &entry.holds {
             if holding.dimensions.len() != shape.rank() {
                 let dimensions = holding.dimensions.join(", ");
@@ -334,7 +345,7 @@ impl Builder<'_> {
         }
         let (known_dtype, known_shape) = (param.dtype, param.shape.clone());
         Err(stored.error(format!(
-            "ranks disagree: {} is {dtype} {shape} by this file, {known_dtype} {known_shape} by another",
+            "files disagree: {} is {dtype} {shape} by this file, {known_dtype} {known_shape} by another",
             param.name
         )))
     }
@@ -349,9 +360,14 @@ impl Builder<'_> {
     }
 }
 
+/// What says how a model is made, for messages.
+fn stated_by(model: &Model) -> &'static str {
+    model.family().model_type().map_or("args", |_| "config.json")
+}
+
 /// Dimensions whose size args state.
 fn stated_dimensions(model: &Model) -> HashMap<String, (u64, String)> {
-    let by = model.family().model_type().map_or("args", |_| "config.json");
+    let by = stated_by(model);
     let of_args = ["experts", "expert_ffn"].into_iter().filter_map(|name| Some((name, model.size(name)?)));
     let all = of_args.chain(model.stated_dimensions());
     all.map(|(name, size)| (name.to_owned(), (size, by.to_owned()))).collect()

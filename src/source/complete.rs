@@ -90,8 +90,12 @@ impl Checker<'_> {
             self.catalog.ranks.iter().filter(|file| {
                 layout.places(file.rank).any(|place| layout.layers_at(place).contains(&layer))
             });
+        let holding = self.model.entries().iter().filter(|entry| {
+            entry.holds.iter().any(|held| held.param == template) && self.catalog.spells(&entry.name, None)
+        });
         SourceError::MissingParameter {
             layer,
+            tensors: holding.map(|entry| lost.fill(&entry.name)).collect(),
             param: Numbers { layer: None, ..lost }.fill(&template.replace("layers.{layer}.", "")),
             other: other.layer.unwrap_or(0),
             lacking: of_layer.map(|file| file.name.clone()).collect(),

@@ -38,8 +38,8 @@ pub enum SourceError {
     Unsupported {
         /// The directory or file.
         path: String,
-        /// What kind.
-        what: &'static str,
+        /// What kind, and the way on.
+        what: String,
     },
     /// A rank file that is not what torch writes, or is damaged.
     #[error("{file}: {source}")]
@@ -200,12 +200,26 @@ pub enum SourceError {
         layer: u32,
         /// Canonical name without the layer.
         param: String,
+        /// Names of the tensors that would hold it, in numbers of the model.
+        tensors: Vec<String>,
         /// A layer that has it.
         other: u32,
         /// Rank files of the layer.
         lacking: Vec<String>,
         /// Rank files that are missing.
         missing: Vec<String>,
+    },
+    /// A stage without one of its layers.
+    #[error("{file}: stage {stage} has a layer {last} but no layer {gap}")]
+    LayerGap {
+        /// A file of the stage.
+        file: String,
+        /// Its number.
+        stage: u32,
+        /// The last layer that it has.
+        last: u32,
+        /// The one that it lacks.
+        gap: u32,
     },
     /// Stages that are not the model's layers.
     #[error("{}: its stages hold {stages} layers, {sum} in all, but args.num_layers is {layers}{}", .path.display(), missing_files(.missing))]

@@ -4,6 +4,7 @@
 
 mod config;
 mod shards;
+mod words;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,7 +16,7 @@ use crate::catalog::{Catalog, Iteration, Param, RankFile, Record};
 use crate::extent::ObjectId;
 use crate::family::Family;
 use crate::family::config::{Config, ConfigError, FromConfig, VOCAB_SIZE, dtype_args};
-use crate::format::hf::{CONFIG, INDEX, PICKLED, SINGLE};
+use crate::format::hf::{CONFIG, INDEX, SINGLE};
 use crate::layout::{Format, Rank};
 use crate::store::FileStore;
 use crate::tensor::Dtype;
@@ -25,10 +26,14 @@ use config::family_of;
 pub(super) use config::{read as read_config, read_file as read_config_file};
 pub(super) use shards::header;
 
-/// Whether these names are those of a Hugging Face model directory.
-pub(super) fn is_model(names: &[String]) -> bool {
-    let has = |name: &str| names.iter().any(|n| n == name);
-    has(CONFIG) || has(SINGLE) || has(INDEX) || PICKLED.iter().any(|name| has(name))
+/// Whether a directory with these names in it has the weights of a model that can be read.
+pub(super) fn has_weights(names: &[String]) -> bool {
+    names.iter().any(|name| name == SINGLE || name == INDEX)
+}
+
+/// What to say of a model directory without them.
+pub(super) fn without_weights() -> String {
+    format!("it has a config, but neither {SINGLE} nor {INDEX}")
 }
 
 /// Opens the model in `path`, a directory with these names in it.
@@ -44,13 +49,16 @@ pub(super) fn open(
     let tensors = shards::read(&files, store)?;
     let dtype = shards::main_dtype(&tensors);
     let (args, inexpressible) = args_of(path, &family, &config, dtype, options.divisible_by)?;
-    let explain = |source| SourceError::Model { file: path.join(CONFIG).display().to_string(), source };
+    let explain = |error| SourceError::Model {
+        file: path.join(CONFIG).display().to_string(),
+        source: words::of_config(error, &family),
+    };
     let model = Arc::new(family.model(&args, 0.0).map_err(explain)?);
     let file = rank_file(path, &tensors, args);
     let sizes = Sizes { tp: 1, pp: 1, ep: 1 };
     let ranks = vec![file];
     let shared_out = experts::shared_out(&model, sizes, &ranks)?;
-    let mut catalog = contents::catalog(
+    let built = contents::catalog(
         &model,
         (sizes, shared_out),
         Iteration::Release,
@@ -58,7 +66,8 @@ pub(super) fn open(
         &[],
         options.tied_head,
         store,
-    )?;
+    );
+    let mut catalog = built.map_err(|error| words::of_model(error, path, &config, &model))?;
     check_vocabulary(path, &config, &catalog)?;
     // Everything that is wanted of it is in the catalog now.
     for file in &mut catalog.ranks {

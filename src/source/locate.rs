@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 
 use super::SourceError;
 use super::beside::read_start;
+use super::kinds;
 use super::workers::in_parallel;
 use crate::catalog::Iteration;
+use crate::format::instead::Instead;
 use crate::format::megatron::{
     DISTRIBUTED_FILE, MODEL_FILE, RELEASE, RankDir, TRACKER, iteration_dir, parse_iteration_dir,
     parse_rank_dir, rank_dir,
 };
-use crate::layout::{LayoutSpec, Rank};
+use crate::layout::Rank;
+use crate::store::dangling_link;
 
 /// Which iteration the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,19 +104,6 @@ pub(super) fn locate(
     Ok(Located { directory, iteration, files, ending: format!("/{MODEL_FILE}") })
 }
 
-/// Names in the directory `path` of a source.
-pub(super) fn names(path: &Path) -> Result<Vec<String>, SourceError> {
-    match list(path) {
-        Err(SourceError::Io { source, .. })
-            if source.kind() == io::ErrorKind::NotADirectory && path.is_file() =>
-        {
-            let what = "this is a file; pass the directory of the run, or of one iteration".into();
-            Err(SourceError::NotACheckpoint { path: path.into(), what })
-        }
-        listed => listed,
-    }
-}
-
 /// Whether these are the names in a run of Megatron, whatever else lies in it.
 pub(super) fn is_run(names: &[String]) -> bool {
     names.iter().any(|name| name == TRACKER || parse_rank_dir(name).is_some())
@@ -152,7 +142,13 @@ fn below_root(
     let iteration = match choice {
         Some(choice) => Iteration::from(choice),
         None if names.iter().any(|name| name == TRACKER) => read_tracker(path)?,
-        None => return Err(no_tracker(path, names)),
+        None => {
+            let what = format!(
+                "there is no {TRACKER}; choose one of {} with --iteration",
+                iterations(names).join(", ")
+            );
+            return Err(SourceError::NotACheckpoint { path: path.into(), what });
+        }
     };
     let name = match iteration {
         Iteration::Release => RELEASE.to_owned(),
@@ -160,6 +156,9 @@ fn below_root(
     };
     if names.contains(&name) {
         return Ok((path.join(name), iteration));
+    }
+    if let Some(refusal) = kinds::refusal(path, names, false) {
+        return Err(refusal);
     }
     let by = if choice.is_some() { "--iteration asks for" } else { "its tracker names" };
     let there = iterations(names);
@@ -179,43 +178,16 @@ fn read_tracker(root: &Path) -> Result<Iteration, SourceError> {
     let text = String::from_utf8_lossy(&text);
     match text.trim() {
         RELEASE => Ok(Iteration::Release),
-        number => number.parse().map(Iteration::Number).map_err(|_| SourceError::NotACheckpoint {
-            path,
-            what: format!(
-                "expected an iteration number or 'release', found {:?}",
-                number.chars().take(40).collect::<String>()
-            ),
+        number => number.parse().map(Iteration::Number).map_err(|_| {
+            let start: String = number.chars().take(40).collect();
+            let what = Instead::of_markup(number).map_or_else(
+                || format!("expected an iteration number or 'release', found {start:?}"),
+                |instead| instead.to_string(),
+            );
+            SourceError::NotACheckpoint { path, what }
         }),
     }
 }
-
-/// What to say of a directory without tracker and rank directories.
-fn no_tracker(path: &Path, names: &[String]) -> SourceError {
-    let not_one = |what| SourceError::NotACheckpoint { path: path.into(), what };
-    let unsupported = |what| SourceError::Unsupported { path: path.display().to_string(), what };
-    let has = |name: &str| names.iter().any(|n| n == name);
-    let there = iterations(names);
-    if !there.is_empty() {
-        return not_one(format!(
-            "there is no {TRACKER}; choose one of {} with --iteration",
-            there.join(", ")
-        ));
-    }
-    if has(MODEL_FILE) {
-        return not_one("this is the directory of one rank; pass the directory above it".into());
-    }
-    if names.iter().any(|name| LayoutSpec::parse(name).is_ok()) {
-        return not_one("this looks like a mount of many layouts; pass one of the layouts in it".into());
-    }
-    if has(".metadata") || has("metadata.json") || names.iter().any(|name| name.ends_with(".distcp")) {
-        return unsupported(TORCH_DIST);
-    }
-    not_one(format!(
-        "neither a Megatron checkpoint ({TRACKER} or a directory mp_rank_00) nor a Hugging Face model (config.json with safetensors files)"
-    ))
-}
-
-const TORCH_DIST: &str = "this is a torch_dist checkpoint, which this version does not read; it reads legacy Megatron directories and Hugging Face models";
 
 fn iterations(names: &[String]) -> Vec<String> {
     names.iter().filter(|name| *name == RELEASE || parse_iteration_dir(name).is_some()).cloned().collect()
@@ -227,9 +199,8 @@ fn rank_files(directory: &Path, names: &[String]) -> Result<Vec<RankPath>, Sourc
     let mut files: Vec<RankPath> = files.into_iter().flatten().collect();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     if files.is_empty() {
-        if names.iter().any(|name| name == ".metadata" || name == "metadata.json") {
-            let path = directory.display().to_string();
-            return Err(SourceError::Unsupported { path, what: TORCH_DIST });
+        if let Some(refusal) = kinds::refusal(directory, names, false) {
+            return Err(refusal);
         }
         let what = format!("there is no mp_rank_*/{MODEL_FILE} in it");
         return Err(SourceError::NotACheckpoint { path: directory.into(), what });
@@ -247,15 +218,23 @@ fn rank_path(directory: &Path, name: &str, dir: RankDir) -> Result<Option<RankPa
             let buffers = fs::symlink_metadata(&beside).is_ok().then_some(beside);
             Ok(Some(RankPath { dir, name: name.to_owned(), path, buffers }))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match dangling_link(&directory.join(name)) {
+            Some(what) => Err(SourceError::NotACheckpoint { path: directory.join(name), what }),
+            None => Ok(None),
+        },
         Err(source) => Err(SourceError::Io { path, source }),
     }
 }
 
+/// Names in the directory `path`.
 pub(super) fn list(path: &Path) -> Result<Vec<String>, SourceError> {
     let failed = |source| SourceError::Io { path: path.into(), source };
+    let entries = fs::read_dir(path).map_err(|error| {
+        let what = dangling_link(path).filter(|_| error.kind() == io::ErrorKind::NotFound);
+        what.map_or_else(|| failed(error), |what| SourceError::NotACheckpoint { path: path.into(), what })
+    })?;
     let mut names = Vec::new();
-    for entry in fs::read_dir(path).map_err(failed)? {
+    for entry in entries {
         // Names that are not UTF-8 are none of a checkpoint's.
         names.extend(entry.map_err(failed)?.file_name().into_string().ok());
     }

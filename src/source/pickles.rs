@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::torch_file::Reader;
 use super::workers::{Turn, in_parallel};
-use super::{IterationChoice, SourceError, locate};
+use super::{IterationChoice, SourceError, locate, nowhere};
 use crate::format::pickle;
 use crate::store::{FileStore, OpenFile, Reads, StoreError, together};
 use crate::value::Global;
@@ -47,7 +47,7 @@ fn files(path: &Path, iteration: Option<IterationChoice>) -> Result<Vec<PathBuf>
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
-    let names = locate::names(path)?;
+    let names = nowhere::names(path)?;
     if locate::is_run(&names) {
         match locate::locate(path, &names, iteration) {
             Ok(located) => {
@@ -55,7 +55,14 @@ fn files(path: &Path, iteration: Option<IterationChoice>) -> Result<Vec<PathBuf>
                 return Ok(files.flat_map(|file| [Some(file.path), file.buffers]).flatten().collect());
             }
             // The iteration may be of another kind.
-            Err(SourceError::Unsupported { path, .. }) => return loose(Path::new(&path)),
+            Err(SourceError::Unsupported { path, what }) => {
+                let files = loose(Path::new(&path))?;
+                return if files.is_empty() {
+                    Err(SourceError::Unsupported { path, what })
+                } else {
+                    Ok(files)
+                };
+            }
             Err(error) => return Err(error),
         }
     }

@@ -81,8 +81,7 @@ fn stages(
                 .iter()
                 .find(|file| file.rank.pp == stage % layout.pp())
                 .map_or_else(String::new, |file| file.name.clone());
-            let what = format!("stage {stage} has a layer {} but no layer {gap}", count - 1);
-            return Err(SourceError::Contents { file, what });
+            return Err(SourceError::LayerGap { file, stage, last: count - 1, gap });
         }
         before = before.saturating_add(count);
         counts.push(count);

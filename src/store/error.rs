@@ -5,6 +5,7 @@
 use std::io;
 use std::path::Path;
 
+use super::links::dangling_link;
 use crate::extent::ObjectId;
 use crate::sys::limits;
 
@@ -16,6 +17,14 @@ pub enum StoreError {
     NotFound {
         /// The file.
         path: String,
+    },
+    /// A link that leads nowhere in its place.
+    #[error("{path}: {what}")]
+    Dangling {
+        /// The file.
+        path: String,
+        /// Which link, and where to.
+        what: String,
     },
     /// The file may not be read by this user.
     #[error("{path}: permission denied; run as a user who may read the checkpoint")]
@@ -79,9 +88,13 @@ pub enum StoreError {
 impl StoreError {
     /// The variant for an error that opening or examining `path` ran into.
     pub(super) fn opening(path: &Path, source: io::Error) -> Self {
+        let dangling = || dangling_link(path);
         let path = path.display().to_string();
         match source.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) => Self::NotFound { path },
+            Some(libc::ENOENT | libc::ENOTDIR) => match dangling() {
+                Some(what) => Self::Dangling { path, what },
+                None => Self::NotFound { path },
+            },
             Some(libc::EACCES | libc::EPERM) => Self::Permission { path },
             Some(libc::EMFILE) => {
                 let limit = limits::open_files().map_or_else(|| "none".to_owned(), |limit| limit.to_string());

@@ -13,6 +13,9 @@ pub struct Status {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// What numbers of processes count in where it is: elsewhere, in a container, that number may be another's. `None` where it is not known.
+    #[serde(default)]
+    pub pid_namespace: Option<u64>,
     /// Reads that were answered. Those that the kernel answers by itself are not among them.
     pub reads: u64,
     /// Bytes of these answers.

@@ -305,6 +305,7 @@ impl Tree for Views {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            pid_namespace: crate::sys::process::namespace(),
             reads: self.reads.load(Relaxed),
             read_bytes: self.read_bytes.load(Relaxed),
             cache: self.settings.cache.stats().into(),

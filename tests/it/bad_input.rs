@@ -203,13 +203,15 @@ fn an_empty_folder_and_no_folder() {
         SOURCE,
         &[
             "src",
-            "neither a Megatron checkpoint",
-            "latest_checkpointed_iteration.txt",
-            "nor a Hugging Face model",
+            "is empty",
+            "a Megatron checkpoint (latest_checkpointed_iteration.txt",
+            "or a Hugging Face model",
         ],
     );
-    fs::remove_dir(bad.src()).unwrap();
-    bad.refused(SOURCE, &["src", "No such file"]);
+    fs::write(bad.src().join("notes"), "").unwrap();
+    bad.refused(SOURCE, &["src", "neither a Megatron checkpoint", "nor a Hugging Face model"]);
+    fs::remove_dir_all(bad.src()).unwrap();
+    bad.refused(SOURCE, &["src", "no such directory"]);
     fs::write(bad.src(), "x").unwrap();
     bad.refused(SOURCE, &["src", "this is a file; pass the directory"]);
 }
@@ -334,7 +336,7 @@ fn garbage_in_place_of_a_file() {
     let name = "mp_rank_00_000/model_optim_rng.pt";
     Bad::with_file("mp_rank_00_000", b"").refused(SOURCE, &[name, "empty"]);
     Bad::with_file("mp_rank_00_000", &[0xA5; 5000]).refused(SOURCE, &[name, "not a zip archive"]);
-    Bad::with_file("mp_rank_00_000", b"<html>404</html>").refused(SOURCE, &[name, "not a zip archive"]);
+    Bad::with_file("mp_rank_00_000", b"<html>404</html>").refused(SOURCE, &[name, "web page"]);
 }
 
 #[test]

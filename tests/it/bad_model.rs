@@ -83,7 +83,11 @@ impl Written {
 
     #[track_caller]
     fn refused(&self, code: i32, words: &[&str]) {
-        ckpt!("inspect", self.path).refused(code, words);
+        let said = ckpt!("inspect", self.path).refused(code, words);
+        // A model directory has no rank files, stages or args.
+        for foreign in ["rank file", "args", "stage", "its rank"] {
+            assert!(!said.err.contains(foreign), "{}", said.err);
+        }
         let out = self.path.with_file_name("out");
         ckpt!("materialize", self.path, out, "--as", "megatron", "--tp", "2").refused(code, words);
         assert!(!out.exists());
@@ -129,7 +133,10 @@ fn a_config_that_lacks_or_mistakes_a_key() {
     of().without("vocab_size").refused(SOURCE, &["config.json", "does not say vocab_size"]);
     of().key("num_hidden_layers", json!("four"))
         .refused(UNSUPPORTED, &["num_hidden_layers is \"four\"", "a whole number above 0"]);
-    of().key("num_hidden_layers", json!(1u64 << 40)).refused(UNSUPPORTED, &["num_layers"]);
+    of().key("num_hidden_layers", json!(1u64 << 40)).refused(
+        UNSUPPORTED,
+        &["config.json", "does not say the number of layers (looked for: num_hidden_layers)"],
+    );
     of().key("rope_scaling", json!("yes")).refused(UNSUPPORTED, &["rope_scaling is \"yes\"", "an object"]);
     of().key("rope_parameters", json!({ "rope_theta": 5.0 }))
         .refused(UNSUPPORTED, &["rope_parameters.rope_theta is 5", "rope_theta says 20000"]);
@@ -154,7 +161,10 @@ fn a_config_that_contradicts_the_tensors() {
     of().key("intermediate_size", json!(16)).refused(SOURCE, &["ffn dimension is 8", "16 by config.json"]);
     of().key("vocab_size", json!(12))
         .refused(SOURCE, &["config.json", "vocab_size is 12", "the embedding has 11 rows"]);
-    of().key("num_hidden_layers", json!(5)).refused(SOURCE, &["4 layers", "is 5"]);
+    for layers in [3, 5] {
+        let words = format!("its files have 4 layers, but num_hidden_layers in config.json is {layers}");
+        of().key("num_hidden_layers", json!(layers)).refused(SOURCE, &[&words]);
+    }
     of().key("tie_word_embeddings", json!(false))
         .tensor("lm_head.weight", |t| t.0 = "head.weight".into())
         .refused(UNSUPPORTED, &["head.weight", "unknown to the family llama"]);
@@ -180,11 +190,7 @@ fn files_that_are_missing_or_too_many() {
             fs::remove_file(entry).unwrap();
         }
     }
-    fs::write(model.file("pytorch_model.bin"), "").unwrap();
-    model.refused(SOURCE, &["pytorch_model.bin", "safetensors"]);
-    fs::remove_file(model.file("pytorch_model.bin")).unwrap();
-    fs::write(model.file("model-rank-0-part-0.safetensors"), "").unwrap();
-    model.refused(SOURCE, &["inference engine"]);
+    model.refused(SOURCE, &["it has a config, but neither model.safetensors nor"]);
 }
 
 #[test]
@@ -217,10 +223,40 @@ fn tensors_that_are_damaged_or_missing() {
     let of = || Model::of(Arch::Llama);
     let mut lacking = of();
     lacking.tensors.retain(|(name, _)| name != "model.layers.2.mlp.up_proj.weight");
-    lacking.refused(SOURCE, &["layer 2 has no mlp.up.weight, which layer 0 has"]);
+    lacking.refused(SOURCE, &["it has no model.layers.2.mlp.up_proj.weight, the like of which layer 0 has"]);
+    let mut lacking = Model::of(Arch::Mixtral);
+    let lost = "model.layers.2.block_sparse_moe.experts.3.w1.weight";
+    lacking.tensors.retain(|(name, _)| name != lost);
+    lacking.refused(SOURCE, &[&format!("it has no {lost}")]);
     let mut lacking = of();
-    lacking.tensors.retain(|(name, _)| name != "model.norm.weight");
-    lacking.refused(SOURCE, &["has model.norm.weight"]);
+    lacking.tensors.retain(|(name, _)| !name.starts_with("model.layers.1."));
+    lacking.refused(SOURCE, &["its files have layer 3, but no layer 1"]);
+    for lost in ["model.norm.weight", "model.embed_tokens.weight"] {
+        let mut lacking = of();
+        lacking.tensors.retain(|(name, _)| name != lost);
+        let said =
+            ckpt!("inspect", lacking.write().path).refused(SOURCE, &[&format!("model: it has no {lost}\n")]);
+        assert!(!said.err.contains("config.json"), "{}", said.err);
+    }
+    let head = || {
+        let mut lacking = of();
+        lacking.tensors.retain(|(name, _)| name != "lm_head.weight");
+        lacking
+    };
+    let words = |says: &str| {
+        format!(
+            "it has no lm_head.weight, which config.json asks for: tie_word_embeddings is {says}. If the head"
+        )
+    };
+    head().key("tie_word_embeddings", json!(false)).refused(SOURCE, &[&words("false")]);
+    head().without("tie_word_embeddings").refused(SOURCE, &[&words("not there")]);
+    for (name, shape) in [("mlp.up_proj", vec![0]), ("mlp.up_proj", vec![0, 6]), ("input_layernorm", vec![0])]
+    {
+        let name = format!("model.layers.1.{name}.weight");
+        let empty =
+            of().tensor(&name, |t| t.1 = Array { shape: shape.clone(), bytes: Vec::new(), ..t.1.clone() });
+        empty.refused(SOURCE, &[&name, "has no elements", "ZeRO-3"]);
+    }
     let model = of().write();
     let bytes = fs::read(model.file("model.safetensors")).unwrap();
     fs::write(model.file("model.safetensors"), &bytes[..bytes.len() - 1]).unwrap();

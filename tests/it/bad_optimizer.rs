@@ -271,7 +271,7 @@ fn buffers_cut_short_anywhere() {
 #[test]
 fn garbage_in_place_of_buffers() {
     for (garbage, word) in
-        [(&b""[..], "empty"), (&[0xA5; 5000], "not a zip"), (b"<html>404</html>", "not a zip")]
+        [(&b""[..], "empty"), (&[0xA5; 5000], "not a zip"), (b"<html>404</html>", "web page")]
     {
         let bad = Bad::dense().write();
         fs::write(bad.file(BUFFERS), garbage).unwrap();

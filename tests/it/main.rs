@@ -23,6 +23,7 @@ mod fuse_mount;
 mod known_kinds;
 mod latent;
 mod optimizer;
+mod other_kinds;
 mod pickle;
 mod plan_model;
 mod regressions;

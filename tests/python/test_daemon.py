@@ -1,13 +1,15 @@
 """The life of a mount: how it starts, ends, dies and comes back."""
 
 import errno
+import itertools
 import os
 import shutil
 import signal
 import unittest
 
 from support import (
-    FIXTURES, Case, ForegroundMount, Mount, ckpt_fs, daemon_pid, expected, is_mounted, manifest, unmount, until,
+    FIXTURES, Case, ForegroundMount, Mount, ckpt_fs, daemon_pid, detach, expected, is_mounted, manifest, need, run, unmount,
+    until,
 )
 
 YUAN = FIXTURES / "yuan-tiny" / "pp2b24_tp2_none"
@@ -26,6 +28,75 @@ class Daemon(Case):
                 self.assertEqual(ckpt_fs(command, path).returncode, 0)
                 self.assertFalse(is_mounted(path))
                 until(lambda: daemon_pid(path) is None, "the daemon to end")
+
+    def test_unmount_comes_back_when_the_source_is_free(self):
+        """What follows it in a script may take the source's disk away at once."""
+        need(os.geteuid() == 0, "root")
+        disk, view = self.scratch / "disk", self.scratch / "view"
+        disk.mkdir()
+        view.mkdir()
+        for flags in ((), ("--auto-unmount",)):
+            for _ in range(5):
+                run("mount", "-t", "tmpfs", "none", disk)
+                self.addCleanup(lambda: is_mounted(disk) and detach(disk))
+                shutil.copytree(YUAN, disk / "source")
+                ckpt_fs("mount", "source", view, *TP4, *flags, cwd=disk)
+                self.assert_live(view)
+                self.assertEqual(ckpt_fs("unmount", view).stderr, "")
+                run("umount", disk)
+
+    def test_mounts_that_stand_on_each_other_go_in_any_order(self):
+        views = [self.scratch / f"view{number}" for number in range(3)]
+        for order in itertools.permutations(views):
+            source = YUAN
+            for view, tp in zip(views, (4, 2, 1)):
+                view.mkdir(exist_ok=True)
+                ckpt_fs("mount", source, view, "--tp", tp, "--pp", 1)
+                self.addCleanup(unmount, view)
+                source = view
+            pids = [daemon_pid(view) for view in views]
+            done = ckpt_fs("unmount", *order)
+            self.assertEqual((done.stderr, [view for view in views if is_mounted(view)]), ("", []))
+            self.assertEqual([pid for pid in pids if os.path.exists(f"/proc/{pid}/fd/0")], [])
+
+    def test_unmount_of_one_in_use_keeps_no_other(self):
+        with Mount(YUAN, *TP4) as one, Mount(YUAN, *TP4) as two:
+            with open(next(one.rglob("*.pt")), "rb"):
+                done = ckpt_fs("unmount", one, two, check=False)
+                self.assertEqual((done.returncode, is_mounted(one), is_mounted(two)), (7, True, False))
+                self.assertIn("in use", done.stderr)
+
+    def test_unmount_lazily_waits_only_where_nobody_reads(self):
+        with Mount(YUAN, *TP4) as path:
+            pid = daemon_pid(path)
+            self.assertEqual(ckpt_fs("unmount", "--lazy", path).stderr, "")
+            self.assertIsNone(daemon_pid(path))
+        with Mount(YUAN, *TP4) as path:
+            pid = daemon_pid(path)
+            with open(next(path.rglob("*.pt")), "rb") as held:
+                done = ckpt_fs("unmount", "--lazy", path)
+                self.assertIn(f"detached, and in use (process {pid})", done.stderr)
+                self.assertFalse(is_mounted(path))
+                self.assertTrue(held.read())
+            until(lambda: daemon_pid(path) is None, "the daemon to end")
+
+    def test_unmount_of_one_that_does_not_answer_says_so(self):
+        with Mount(YUAN, *TP4) as path:
+            pid = daemon_pid(path)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                done = ckpt_fs("unmount", path, check=False)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            self.assertEqual((done.returncode, is_mounted(path)), (7, False))
+            self.assertIn(f"unmounted, but the process that serves it does not answer and still holds {YUAN}", done.stderr)
+
+    def test_unmount_of_a_killed_mount_waits_for_nobody(self):
+        with ForegroundMount(YUAN, *TP4) as mount:
+            mount.process.kill()
+            mount.process.wait(20)
+            self.assertEqual(ckpt_fs("unmount", mount.path).stderr, "")
+            self.assertFalse(is_mounted(mount.path))
 
     def test_unmount_of_what_is_not_mounted_fails(self):
         done = ckpt_fs("unmount", self.scratch, check=False)

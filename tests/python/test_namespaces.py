@@ -48,11 +48,25 @@ class Namespaces(Case):
                 pid = daemon_pid(view)
                 with mounted("--bind", view, at=self.scratch / "bound") as bound:
                     self.assert_view(bound, flags)
-                    ckpt_fs("unmount", view)
+                    done = ckpt_fs("unmount", view)
+                    self.assertIn(f"it is mounted at {bound} too, so its process stays", done.stderr)
                     self.assertFalse(is_mounted(view))
                     self.assert_view(bound, flags)
                     self.assertTrue(Path(f"/proc/{pid}").exists())
                 until(lambda: not Path(f"/proc/{pid}").exists(), "the process of the mount to end")
+
+    def test_unmount_says_what_a_mount_in_another_namespace_holds(self):
+        """A container keeps what it was started with: the process goes on serving it, and the source is not free."""
+        with Mount(SOURCE, *PT) as view:
+            pid = daemon_pid(view)
+            words = ("unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; read end")
+            with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as container:
+                self.assertEqual(container.stdout.readline(), "ready\n")
+                done = ckpt_fs("unmount", view, check=False)
+                self.assertEqual((done.returncode, is_mounted(view)), (7, False))
+                self.assertIn(f"unmounted, but process {pid} still holds {SOURCE} after", done.stderr)
+                container.communicate("end\n", timeout=20)
+            until(lambda: not Path(f"/proc/{pid}").exists(), "the process of the mount to end")
 
     def test_a_bind_mount_of_one_file(self):
         name = "mp_rank_00_000.safetensors"

@@ -1,5 +1,6 @@
 //! Why bytes are not a safetensors header, or tensors cannot be written as one.
 
+use crate::format::instead::Instead;
 use crate::tensor::{Dtype, Shape};
 
 /// Why bytes are not a safetensors header, or tensors cannot be written as one.
@@ -25,6 +26,9 @@ pub enum SafetensorsError {
         /// The limit.
         most: u64,
     },
+    /// Text in place of the file.
+    #[error("{0}")]
+    Instead(Instead),
     /// A header that is not the JSON that it should be.
     #[error("its header is not that of a safetensors file: {0}")]
     Json(String),

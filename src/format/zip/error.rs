@@ -2,6 +2,8 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use crate::format::instead::Instead;
+
 /// Why an archive cannot be read or laid out. Offsets are bytes from the start of the file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -24,6 +26,9 @@ pub enum ZipError {
     /// Starts like a zip archive and has no directory.
     #[error("a zip archive without its directory: the file is cut short")]
     CutShort,
+    /// Text, which is no file of torch's.
+    #[error("{0}")]
+    Instead(Instead),
     /// Something else.
     #[error("not a zip archive: it starts with {start:02x?}")]
     NotZip {
@@ -100,7 +105,8 @@ pub fn explain(head: &[u8]) -> ZipError {
     if head.starts_with(b"PK\x03\x04") {
         return ZipError::CutShort;
     }
-    ZipError::NotZip { start: head.iter().take(8).copied().collect() }
+    let start = || ZipError::NotZip { start: head.iter().take(8).copied().collect() };
+    Instead::of_binary(head).map_or_else(start, ZipError::Instead)
 }
 
 #[cfg(test)]
@@ -117,6 +123,7 @@ mod tests {
         let mut tar = vec![0; 512];
         tar[257..262].copy_from_slice(b"ustar");
         assert_eq!(explain(&tar), ZipError::Tar);
+        assert_eq!(explain(b"version https://git-lfs.github.com"), ZipError::Instead(Instead::Pointer));
         assert_eq!(explain(b"PK\x03\x04rest"), ZipError::CutShort);
         assert_eq!(explain(b"\x80\x02}"), ZipError::NotZip { start: b"\x80\x02}".to_vec() });
     }

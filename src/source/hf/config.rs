@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::family::Family;
 use crate::family::config::{Config, ConfigError, MODEL_TYPE, explain as explain_all};
 use crate::format::hf::{CONFIG, decode_object};
+use crate::format::instead::Instead;
 use crate::layout::Format;
 use crate::source::beside::read_small_file;
 use crate::source::{Options, SourceError};
@@ -24,10 +25,14 @@ pub(in crate::source) fn read(path: &Path) -> Result<Config, SourceError> {
 pub(in crate::source) fn read_file(file: OpenFile, path: &Path) -> Result<Config, SourceError> {
     let name = path.join(CONFIG);
     let text = read_small_file(file, &name, MOST)?;
-    decode_object(&text).map_err(|error| SourceError::Contents {
-        file: name.display().to_string(),
-        what: format!("not a JSON object: {error}"),
-    })
+    let wrong = |what| SourceError::Contents { file: name.display().to_string(), what };
+    let instead = || Instead::of_json(&text).map(|instead| instead.to_string());
+    let config = decode_object(&text)
+        .map_err(|error| wrong(instead().unwrap_or_else(|| format!("not a JSON object: {error}"))))?;
+    match instead().filter(|_| !config.contains_key(MODEL_TYPE)) {
+        Some(what) => Err(wrong(what)),
+        None => Ok(config),
+    }
 }
 
 /// The family that the config, or the user, says the model in `path` is of.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::extent::{Extent, ObjectId};
-use crate::format::hf::{INDEX, Index, PICKLED, SINGLE, decode_index};
-use crate::format::safetensors::{Header, PREFIX, decode, header_len};
+use crate::format::hf::{INDEX, Index, SINGLE, decode_index};
+use crate::format::instead::{HEAD, Instead};
+use crate::format::safetensors::{Header, PREFIX, SafetensorsError, decode, header_len};
 use crate::source::beside::read_small;
 use crate::source::workers::{Turn, in_parallel, open_all};
 use crate::source::{SourceError, some_of};
@@ -45,20 +46,19 @@ pub(super) fn files(path: &Path, names: &[String]) -> Result<Files, SourceError>
         (true, true) => problem(format!(
             "it has both {SINGLE} and {INDEX}; loaders take the former and never look at the latter, so one of them is left from something else: move it away"
         )),
-        (true, false) => Ok(Files { paths: vec![(SINGLE.to_owned(), path.join(SINGLE))], index: None, index_name }),
+        (true, false) => {
+            Ok(Files { paths: vec![(SINGLE.to_owned(), path.join(SINGLE))], index: None, index_name })
+        }
         (false, true) => {
             let text = read_small(&path.join(INDEX), LARGEST_INDEX)?;
-            let index = decode_index(&text).map_err(|what| SourceError::Contents { file: index_name.clone(), what })?;
+            let index = decode_index(&text).map_err(|what| {
+                let what = Instead::of_json(&text).map_or(what, |instead| instead.to_string());
+                SourceError::Contents { file: index_name.clone(), what }
+            })?;
             let paths = shards(path, names, &index, &index_name)?;
             Ok(Files { paths, index: Some(index), index_name })
         }
-        (false, false) if names.iter().any(|name| name.starts_with("model-rank-") || name.starts_with("model-pp-")) => problem(
-            "these are files of an inference engine (sharded_state), which can be made but not read; pass the model they were made of".into(),
-        ),
-        (false, false) if PICKLED.iter().any(|name| has(name)) => problem(format!(
-            "its weights are in pytorch_model.bin, which this version does not read; save them as safetensors ({SINGLE})"
-        )),
-        (false, false) => problem(format!("it has a config, but neither {SINGLE} nor {INDEX}")),
+        (false, false) => problem(super::without_weights()),
     }
 }
 
@@ -152,7 +152,10 @@ pub(in crate::source) fn header(object: ObjectId, store: &dyn Store) -> Result<H
         let mut bytes = vec![0; usize::try_from(len.min(FIRST)).unwrap_or(0)];
         reads.read_exact_at(0, &mut bytes)?;
         let prefix = bytes.first_chunk::<8>().copied().unwrap_or_default();
-        let json = header_len(prefix, len).map_err(explain)?;
+        // Text in its place would be a header beyond all bounds.
+        let head = || Instead::of_binary(bytes.get(..HEAD).unwrap_or(&bytes));
+        let json = header_len(prefix, len)
+            .map_err(|error| explain(head().map_or(error, SafetensorsError::Instead)))?;
         // The header is no longer than the file.
         let end = usize::try_from(PREFIX + json).unwrap_or(usize::MAX);
         let _turn = Turn::for_bytes(json);

@@ -1,0 +1,70 @@
+//! Another process, held so that its number cannot come to mean a third one, and its end.
+//!
+//! Not here: which process that is, and why anybody waits for it (`cli`).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// A process that is watched.
+#[derive(Debug)]
+pub struct Process(OwnedFd);
+
+impl Process {
+    /// The process with this number.
+    ///
+    /// # Errors
+    /// There is none (`ESRCH`), or the system cannot watch it.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::from(Errno::SRCH))?;
+        Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Waits until it has ended and let go of all its files, and no longer than `most`: whether it has.
+    ///
+    /// # Errors
+    /// The system cannot wait.
+    pub fn wait(&self, most: Duration) -> io::Result<bool> {
+        let end = Instant::now() + most;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&left)) {
+                Err(Errno::INTR) => {}
+                polled => return Ok(polled? > 0),
+            }
+        }
+    }
+}
+
+/// What numbers of processes count in, as seen from here: two processes that say the same mean the same by a number.
+#[must_use]
+pub fn namespace() -> Option<u64> {
+    std::fs::metadata("/proc/self/ns/pid").ok().map(|namespace| namespace.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_process_is_noticed() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let process = Process::open(child.id()).unwrap();
+        assert!(!process.wait(Duration::ZERO).unwrap());
+        drop(child.stdin.take());
+        assert!(process.wait(Duration::from_secs(60)).unwrap());
+        child.wait().unwrap();
+        // Its number may be another's by now, what is held is not.
+        assert!(process.wait(Duration::ZERO).unwrap());
+        assert!(Process::open(0).is_err() && Process::open(u32::MAX).is_err());
+    }
+}
