@@ -3,6 +3,8 @@
 //! Data flows one way: `store` -> `format` -> `source` (with a `family`) -> `catalog` -> `view` -> `plan` -> `reader` -> `fuse`,
 //! `materialize`, `verify`, `digest`. `docs/architecture.md` draws it on one page; `tests/it/architecture.rs` fails on any other edge.
 
+#![deny(clippy::indexing_slicing)]
+
 pub mod aligned;
 pub mod cache;
 pub mod catalog;
@@ -15,6 +17,7 @@ pub mod fuse;
 pub mod inspect;
 pub mod layout;
 pub mod materialize;
+pub mod parallel;
 pub mod plan;
 pub mod reader;
 pub mod source;

@@ -3,7 +3,10 @@
 //! A [`FilePlan`] is a gapless list of segments. It is built from catalog parameters ([`gather`]) and resolved to reads for any range.
 //! Knows parameters, bands and bytes. Not here: layouts and ranks (`view`), formats, any I/O.
 
+#![deny(clippy::disallowed_methods)]
+
 mod builder;
+mod error;
 mod gather;
 mod stripe;
 
@@ -11,7 +14,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use builder::Builder;
-pub use gather::{Fill, GatherError, Part, Source, Target, gather, whole};
+pub use error::GatherError;
+pub use gather::{Fill, Part, Source, Target, gather, whole};
 pub use stripe::{Dim, Piece, Stripe};
 
 use crate::extent::ObjectId;
@@ -129,7 +133,10 @@ impl FilePlan {
         let first = self.starts.partition_point(|start| *start <= offset).saturating_sub(1);
         let segments = self.starts.iter().zip(&self.segments).skip(first);
         let stripes = segments.take_while(|(_, segment)| matches!(segment, Segment::Stripe(_)));
-        stripes.last().map_or(offset, |(start, segment)| (start + segment.bytes()).max(offset))
+        match stripes.last() {
+            Some((start, segment)) => (start + segment.bytes()).max(offset),
+            None => offset,
+        }
     }
 
     /// Bytes of memory that the plan takes, roughly.
@@ -199,9 +206,9 @@ fn resolve_segment<'plan>(
         Segment::Crc32(of) => sink(Read::Crc32 { of: of.clone(), part: within, to }),
         Segment::Literal(bytes) => {
             // Both ends are within a slice that is in memory, so they fit `usize`.
-            if let Some(bytes) = bytes.get(within.start as usize..within.end as usize) {
-                sink(Read::Literal { bytes, to });
-            }
+            #[expect(clippy::indexing_slicing, reason = "`parts` cuts the range to the segment")]
+            let bytes = &bytes[within.start as usize..within.end as usize];
+            sink(Read::Literal { bytes, to });
         }
         Segment::Stripe(stripe) => {
             stripe

@@ -77,6 +77,10 @@ impl<'s> RankOptimizer<'s> {
         let mut entries = vec![(Value::str(INNER), inner)];
         if is_nested {
             let mut carried = Carried::new(chain.file, contents);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "an optimizer that is no dict has no other entries"
+            )]
             let others =
                 chain.template.items().unwrap_or_default().iter().filter(|(key, _)| {
                     !key.as_str().is_some_and(|key| key == INNER || MASTERS.contains(&key))
@@ -85,7 +89,8 @@ impl<'s> RankOptimizer<'s> {
         }
         if self.form == Form::Mixed {
             let masters = elementwise::masters(self, chain, contents);
-            entries.push((Value::str(MASTERS.first().unwrap_or(&"")), masters));
+            let [name, ..] = MASTERS;
+            entries.push((Value::str(name), masters));
         }
         Value::Dict(entries.into())
     }
@@ -99,7 +104,9 @@ impl<'s> RankOptimizer<'s> {
             let state = elementwise::state(self, chain, &steps, contents);
             entries.push((Value::str(STATE), state));
         }
-        for (key, value) in source.items().unwrap_or_default() {
+        #[expect(clippy::disallowed_methods, reason = "an optimizer that is no dict has no other entries")]
+        let others = source.items().unwrap_or_default();
+        for (key, value) in others {
             match key.as_str() {
                 Some(STATE) => {}
                 Some(GROUPS) => {
@@ -112,17 +119,18 @@ impl<'s> RankOptimizer<'s> {
     }
 
     /// The tree of the file with the buffers.
-    pub(super) fn buffers<'a>(&'a self, contents: &mut Contents<'a>) -> Value {
-        let Form::Distributed(kept) = self.form else { return Value::None };
+    pub(super) fn buffers<'a>(&'a self, contents: &mut Contents<'a>) -> Result<Value, ViewError> {
+        let Form::Distributed(kept) = self.form else { return Err(ViewError::NoOptimizer) };
         // Of several optimizers, a rank saves those whose first replica it is.
+        #[expect(clippy::disallowed_methods, reason = "a run without args says nothing of its processes")]
         let args = self.stock.args().unwrap_or(&Value::None);
         let processes = self.stock.model.processes(args, self.layout).enlarged();
         let (dense, experts) = processes.is_first_replica(self.rank);
         let parts = self.chains.iter().enumerate().map(|(index, chain)| {
             let is_saved = self.chains.len() == 1 || if index == 0 { dense } else { experts };
-            if is_saved { buffers::part(self, chain, kept, contents) } else { Value::None }
+            if is_saved { buffers::part(self, chain, kept, contents) } else { Ok(Value::None) }
         });
-        one_or_list(parts.collect())
+        Ok(one_or_list(parts.collect::<Result<_, _>>()?))
     }
 
     /// The parameters in a group, in their order.
@@ -139,13 +147,19 @@ impl<'s> RankOptimizer<'s> {
 const INNER: &str = "optimizer";
 const STATE: &str = "state";
 const GROUPS: &str = "param_groups";
-const MASTERS: &[&str] = &["fp32_from_fp16_params", "fp32_from_fp16"];
+const MASTERS: [&str; 2] = ["fp32_from_fp16_params", "fp32_from_fp16"];
 
 /// What torch's own optimizer saved, and whether that is within something else.
 fn inner_of(optimizer: &Value) -> (&Value, bool) {
-    optimizer.get(INNER).map_or((optimizer, false), |inner| (inner, true))
+    match optimizer.get(INNER) {
+        Some(inner) => (inner, true),
+        None => (optimizer, false),
+    }
 }
 
-fn one_or_list(mut values: Vec<Value>) -> Value {
-    if values.len() == 1 { values.pop().unwrap_or(Value::None) } else { Value::List(values.into()) }
+fn one_or_list(values: Vec<Value>) -> Value {
+    match <[Value; 1]>::try_from(values) {
+        Ok([only]) => only,
+        Err(values) => Value::List(values.into()),
+    }
 }

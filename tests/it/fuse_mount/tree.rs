@@ -4,7 +4,10 @@ use std::ffi::OsStr;
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
+use ckpt_fs::reader::ReadError;
+use ckpt_fs::store::StoreError;
 use ckpt_fs::vfs::{Attr, DirEntry, Ino, IoMode, Kind, Tree, TreeError};
+use rustix::io::Errno;
 
 /// Time of everything in the tree.
 pub(crate) const MODIFIED: Duration = Duration::new(1_700_000_000, 123_456_789);
@@ -25,6 +28,8 @@ enum Behaviour {
     Stale,
     Fails,
     Panics,
+    /// The source's storage answers with this.
+    System(Errno),
     /// Answers with fewer bytes than it has.
     Short,
     /// Reads well, and is never what it was before.
@@ -34,7 +39,7 @@ enum Behaviour {
 }
 
 /// Number, parent, name, size, behaviour.
-const NODES: [(u64, u64, &str, u64, Behaviour); 17] = [
+const NODES: [(u64, u64, &str, u64, Behaviour); 20] = [
     (1, 1, "", 0, Behaviour::Directory),
     (2, 1, "iter_0000100", 0, Behaviour::Directory),
     (3, 2, "mp_rank_00", 0, Behaviour::Directory),
@@ -51,6 +56,9 @@ const NODES: [(u64, u64, &str, u64, Behaviour); 17] = [
     (22, 20, "fails", 10_000, Behaviour::Fails),
     (23, 20, "panics", 10_000, Behaviour::Panics),
     (24, 20, "short", 10_000, Behaviour::Short),
+    (27, 20, "denied", 10_000, Behaviour::System(Errno::ACCESS)),
+    (28, 20, "full", 10_000, Behaviour::System(Errno::NOSPC)),
+    (29, 20, "crowded", 10_000, Behaviour::System(Errno::MFILE)),
     (26, 20, "changes", 64 << 20, Behaviour::Changes),
 ];
 /// Listed in `/bad`, but without attributes.
@@ -186,6 +194,11 @@ impl Tree for FakeTree {
             Behaviour::Stale => return Err(TreeError::Stale("source/mp_rank_00: changed".into())),
             Behaviour::Fails => return Err(TreeError::Io("source/mp_rank_00: broken disk".into())),
             Behaviour::Panics => panic!("on purpose"),
+            Behaviour::System(errno) => {
+                let path = "source/mp_rank_00".into();
+                let error = StoreError::Io { path, action: "read", why: errno.into() };
+                return Err(ReadError::Store(error).into());
+            }
             _ => {}
         }
         let left = node.size.saturating_sub(offset).min(buffer.len() as u64) as usize;
