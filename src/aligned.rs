@@ -2,6 +2,8 @@
 //!
 //! Not here: what is read into it, and how long it is kept.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::ops::{Deref, DerefMut};
 
 /// What a buffer's address is a multiple of: the size of a page, and no file system asks for more.
@@ -23,21 +25,34 @@ impl Aligned {
         let room = vec![0; len + ALIGNMENT];
         // Zero where the address cannot be aligned: the buffer then merely starts off a boundary.
         let start = Some(room.as_ptr().align_offset(ALIGNMENT)).filter(|start| *start < ALIGNMENT);
-        Self { room, start: start.unwrap_or(0), len }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an address that cannot be aligned costs a copy, no byte"
+        )]
+        let start = start.unwrap_or(0);
+        Self { room, start, len }
     }
 }
 
 impl Deref for Aligned {
     type Target = [u8];
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the room is ALIGNMENT longer than `len`, and starts below it"
+    )]
     fn deref(&self) -> &[u8] {
-        self.room.get(self.start..self.start + self.len).unwrap_or_default()
+        &self.room[self.start..self.start + self.len]
     }
 }
 
 impl DerefMut for Aligned {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the room is ALIGNMENT longer than `len`, and starts below it"
+    )]
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.room.get_mut(self.start..self.start + self.len).unwrap_or_default()
+        &mut self.room[self.start..self.start + self.len]
     }
 }
 

@@ -6,6 +6,8 @@
 //!
 //! Not here: how anything is assembled (`reader`, `vfs`). Holds its lock for a lookup, never while bytes move.
 
+#![deny(clippy::disallowed_methods)]
+
 mod state;
 #[cfg(test)]
 mod tests;
@@ -188,8 +190,8 @@ impl Cache {
 
     /// Bytes of files that gave way and that somebody still has mapped: the system frees them only afterwards.
     fn mapped_beside(&self) -> u64 {
-        let used = self.files.as_ref().map_or(0, MemoryFiles::used);
-        used.saturating_sub(self.state.lock().file_bytes())
+        let Some(files) = &self.files else { return 0 };
+        files.used().saturating_sub(self.state.lock().file_bytes())
     }
 }
 

@@ -3,6 +3,8 @@
 //! Not here: how files are read (`source`), what parameters mean (`family`), what is made of them (`view`, `plan`). Knows no paths:
 //! rank files are object numbers, with a name kept for messages.
 
+#![deny(clippy::disallowed_methods)]
+
 mod beside;
 mod extra;
 mod optimizer;
@@ -117,14 +119,17 @@ impl RankFile {
     pub fn chunks(&self) -> u32 {
         let numbered = (0..).take_while(|chunk| self.tree.get(&format!("model{chunk}")).is_some());
         // A file holds fewer entries than 2^32.
-        u32::try_from(numbered.count()).unwrap_or(u32::MAX).max(1)
+        (numbered.count() as u32).max(1)
     }
 
     /// What messages call the file that holds the tensor.
     #[must_use]
     pub fn name_of(&self, value: &Value) -> &str {
         let record = value.tensor().and_then(|tensor| self.storages.get(&tensor.storage.key));
-        record.and_then(|record| self.files.get(&record.extent.object)).map_or(&self.name, String::as_str)
+        match record.and_then(|record| self.files.get(&record.extent.object)) {
+            Some(name) => name,
+            None => &self.name,
+        }
     }
 
     /// Part `chunk` of the model.
@@ -173,7 +178,7 @@ impl Catalog {
 
     /// The first parameter that any layer has under the name that `name_in` gives for it.
     pub fn sample(&self, name_in: impl Fn(u32) -> String) -> Option<&Param> {
-        let layers = u32::try_from(self.layout.stages.total()).unwrap_or(u32::MAX);
+        let layers = self.layout.stages.total() as u32;
         (0..layers.max(1)).find_map(|layer| self.param(&name_in(layer)))
     }
 
@@ -203,7 +208,8 @@ impl Catalog {
             if from == to {
                 rank
             } else {
-                u32::try_from(u64::from(rank) * u64::from(to) / u64::from(from.max(1))).unwrap_or(0)
+                // Below `to`, because `rank` is below `from`.
+                (u64::from(rank) * u64::from(to) / u64::from(from.max(1))) as u32
             }
         };
         let wanted = Rank {

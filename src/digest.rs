@@ -7,6 +7,8 @@
 //! Version 1 of the optimizer: the same over the line `ckpt-fs optimizer digest v1`, a line `step N` where the source says how many steps were
 //! taken, and lines `state name dtype [sizes] hash-of-its-bytes` for `master`, `exp_avg` and so on, sorted by state and name.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -2,6 +2,8 @@
 //!
 //! Not here: paths, file handles, lengths of files (`store`).
 
+#![deny(clippy::disallowed_methods)]
+
 use std::fmt;
 
 /// One stored object (a source file), as numbered by the store that holds it.

@@ -5,6 +5,8 @@
 //!
 //! Not here: what the tree shows (`view`), backgrounding and signals (`sys`, `cli`).
 
+#![deny(clippy::disallowed_methods)]
+
 mod adapter;
 mod ahead;
 mod attr;

@@ -6,6 +6,7 @@
 //! The program is what this crate is for, so its command line is all that others see: whatever it does not use is dead, and the compiler
 //! says so. The feature `internals` opens every module to this repository's own tests, benchmarks and fuzz targets; it promises nothing.
 
+#![deny(clippy::indexing_slicing)]
 // These two look at what others can see, which is everything or next to nothing.
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub, unused_imports))]
 
@@ -35,6 +36,7 @@ internal! {
     inspect
     layout
     materialize
+    parallel
     plan
     reader
     source

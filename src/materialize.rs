@@ -3,6 +3,8 @@
 //! Files are written to a directory beside the destination, synced, and renamed into place at the end. What a stopped run left there can be gone
 //! on with, byte for byte compared. Not here: progress bars (`cli`).
 
+#![deny(clippy::disallowed_methods)]
+
 mod output;
 mod resume;
 mod staging;
@@ -13,11 +15,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::sync::atomic::AtomicBool;
 
-use parking_lot::Mutex;
-
+use crate::parallel::{Failed, Pool, Signal};
 use crate::reader::{ReadError, Reader};
 use crate::view::{View, ViewError, ViewFile};
 use staging::Staging;
@@ -125,18 +125,23 @@ pub enum MaterializeError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The destination cannot be written.
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error("cannot {action} {}: {why}", .path.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// With what.
         path: PathBuf,
         /// What happened.
-        source: io::Error,
+        why: io::Error,
     },
     /// Stopped from outside.
     #[error("stopped; nothing was written to the destination")]
     Stopped,
+    /// Writing panicked.
+    #[error(
+        "writing failed by a bug in ckpt-fs; the lines before say where, and nothing was written to the destination"
+    )]
+    Bug,
 }
 
 /// A file of the view, and which one.
@@ -199,33 +204,19 @@ impl Job<'_> {
         into: &Path,
         hooks: &Hooks<'_>,
     ) -> Result<(), MaterializeError> {
-        let next = AtomicUsize::new(0);
-        let failed = AtomicBool::new(false);
-        let error = Mutex::new(None);
-        let work = || {
-            let stop = || failed.load(Ordering::Relaxed) || hooks.stop.load(Ordering::Relaxed);
+        let pool = Pool::new(self.jobs).stopped_by(hooks.stop);
+        let work = |buffers: &mut Buffers, (number, file): &Numbered<'_>, signal: &Signal<'_>| {
+            let stop = || signal.says_stop();
             let writing =
                 Writing { reader: self.reader, resume: self.resume, written: hooks.written, stop: &stop };
-            let mut buffers = Buffers::new();
-            while let Some((number, file)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let plan = self.view.plan(*number).map_err(MaterializeError::from);
-                let result = plan.and_then(|it| writing.file(&it.plan, &into.join(&file.path), &mut buffers));
-                if let Err(problem) = result {
-                    // Noted before the others are told, whose own error would be that they were stopped.
-                    error.lock().get_or_insert(problem);
-                    failed.store(true, Ordering::Relaxed);
-                    return;
-                }
-            }
+            writing.file(&self.view.plan(*number)?.plan, &into.join(&file.path), buffers)
         };
-        thread::scope(|scope| {
-            for _ in 1..self.jobs.min(files.len()) {
-                // Where there can be no more threads, fewer do the work.
-                let _ = thread::Builder::new().spawn_scoped(scope, work);
-            }
-            work();
-        });
-        error.into_inner().map_or(Ok(()), Err)
+        match pool.map_with(files, Buffers::new, work) {
+            Ok(_) => Ok(()),
+            Err(Failed::Work(error)) => Err(error),
+            Err(Failed::Stopped) => Err(MaterializeError::Stopped),
+            Err(Failed::Panicked) => Err(MaterializeError::Bug),
+        }
     }
 }
 
@@ -261,7 +252,7 @@ fn check_written(files: &[Numbered<'_>], sizes: &[u64], into: &Path) -> Result<(
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> MaterializeError + use<> {
     let path = path.to_owned();
-    move |source| MaterializeError::Io { action, path, source }
+    move |why| MaterializeError::Io { action, path, why }
 }
 
 /// A few of the names, for a message.

@@ -2,6 +2,8 @@
 //!
 //! Not here: which files there are (`view`), who asks (`vfs`, `materialize`). Holds no lock while it reads.
 
+#![deny(clippy::disallowed_methods)]
+
 mod checksum;
 mod tiles;
 
@@ -24,7 +26,7 @@ pub enum ReadError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A plan that does not describe the range: never for a plan that was built.
-    #[error("the plan of the file does not cover bytes {} to {}", .0.start, .0.end)]
+    #[error("the plan of the file does not cover bytes {} to {}; this is a bug", .0.start, .0.end)]
     Plan(Range<u64>),
 }
 
@@ -83,8 +85,7 @@ impl Reader {
         out: &mut [u8],
     ) -> Result<usize, ReadError> {
         let len = plan.len().saturating_sub(offset).min(out.len() as u64);
-        // No longer than the buffer, so it fits.
-        let out = out.get_mut(..len as usize).unwrap_or_default();
+        let out = out.get_mut(..len as usize).ok_or(ReadError::Plan(offset..offset + len))?;
         let mut runs = RUNS.take();
         let result = self.fill(plan, checksums, offset..offset + len, out, &mut runs);
         runs.iter_mut().for_each(|(_, runs)| runs.clear());
@@ -146,9 +147,9 @@ impl Reader {
         out: &mut [u8],
         runs: &mut Runs,
     ) -> Result<(), ReadError> {
-        let mut filled = 0;
+        let mut filled = Filled::from(0);
         for part in plan.parts(range.clone()) {
-            filled += part.within.end - part.within.start;
+            filled.add(part.to, part.within.end - part.within.start);
             if let (Segment::Stripe(stripe), Some(cache)) = (part.segment, &self.cache)
                 && tiles::is_worth_it(stripe)
             {
@@ -157,9 +158,7 @@ impl Reader {
                 self.fill_part(plan, checksums, part, out, runs)?;
             }
         }
-        if filled != range.end - range.start {
-            return Err(ReadError::Plan(range));
-        }
+        filled.check(0..range.end - range.start)?;
         self.gather(runs, out)
     }
 
@@ -173,24 +172,33 @@ impl Reader {
         runs: &mut Runs,
     ) -> Result<(), ReadError> {
         let mut result = Ok(());
+        let range = part.to..part.to + (part.within.end - part.within.start);
+        let mut filled = Filled::from(range.start);
         part.resolve(&mut |read| {
             let done = match read {
                 Read::Copy { object, from, to, len } => {
+                    filled.add(to, len);
                     add_run(runs, object, Run { from, to: to as usize, len: len as usize });
                     Ok(())
                 }
-                Read::Literal { bytes, to } => put(out, to, bytes),
-                Read::Zero { to, len } => zero(out, to, len),
-                Read::Crc32 { of, part, to } => checksums.get(self, plan, of).and_then(|crc| {
-                    let bytes = crc.to_le_bytes();
-                    put(out, to, bytes.get(part.start as usize..part.end as usize).unwrap_or_default())
-                }),
+                Read::Literal { bytes, to } => {
+                    filled.add(to, bytes.len() as u64);
+                    put(out, to, bytes)
+                }
+                Read::Zero { to, len } => {
+                    filled.add(to, len);
+                    zero(out, to, len)
+                }
+                Read::Crc32 { of, part, to } => {
+                    filled.add(to, part.end - part.start);
+                    checksums.get(self, plan, of).and_then(|crc| put_part(out, to, &crc.to_le_bytes(), part))
+                }
             };
             if result.is_ok() {
                 result = done;
             }
         });
-        result
+        result.and_then(|()| filled.check(range))
     }
 
     /// Reads what was noted.
@@ -199,6 +207,29 @@ impl Reader {
             self.store.gather(*object, runs, out)?;
         }
         Ok(())
+    }
+}
+
+/// How far an answer is described, from its first byte on: what is skipped or described twice would be bytes of something else.
+struct Filled {
+    end: u64,
+    is_gapless: bool,
+}
+
+impl Filled {
+    fn from(start: u64) -> Self {
+        Self { end: start, is_gapless: true }
+    }
+
+    /// So many bytes from `to` on are described, which must follow those before.
+    fn add(&mut self, to: u64, len: u64) {
+        self.is_gapless &= to == self.end;
+        self.end += len;
+    }
+
+    /// Whether that was all of `range`, which begins where this began.
+    fn check(&self, range: Range<u64>) -> Result<(), ReadError> {
+        if self.is_gapless && self.end == range.end { Ok(()) } else { Err(ReadError::Plan(range)) }
     }
 }
 
@@ -219,6 +250,12 @@ fn put(out: &mut [u8], to: u64, bytes: &[u8]) -> Result<(), ReadError> {
     let slot = out.get_mut(to as usize..end as usize).ok_or(ReadError::Plan(to..end))?;
     slot.copy_from_slice(bytes);
     Ok(())
+}
+
+/// Puts bytes `part` of `bytes` in their place.
+fn put_part(out: &mut [u8], to: u64, bytes: &[u8], part: Range<u64>) -> Result<(), ReadError> {
+    let bytes = bytes.get(part.start as usize..part.end as usize).ok_or(ReadError::Plan(part))?;
+    put(out, to, bytes)
 }
 
 fn zero(out: &mut [u8], to: u64, len: u64) -> Result<(), ReadError> {
@@ -263,5 +300,27 @@ mod tests {
         assert_eq!(reader.read(&plan, &zero, 21, &mut out).unwrap(), 4);
         assert_eq!(out, [0; 4]);
         assert_eq!(reader.read(&plan, &zero, 99, &mut out).unwrap(), 0);
+    }
+    #[test]
+    fn an_answer_with_gaps_or_twice_the_same_is_none() {
+        let check = |parts: &[(u64, u64)], range: Range<u64>| {
+            let mut filled = Filled::from(range.start);
+            parts.iter().for_each(|(to, len)| filled.add(*to, *len));
+            filled.check(range).is_ok()
+        };
+        assert!(check(&[(3, 4), (7, 1), (8, 0)], 3..8) && check(&[], 5..5));
+        for wrong in [
+            &[(3, 4)][..],
+            &[(3, 4), (8, 0)],
+            &[(3, 4), (6, 2)],
+            &[(4, 4)],
+            &[(3, 6)],
+            &[(7, 1), (3, 4)],
+            &[],
+        ] {
+            assert!(!check(wrong, 3..8), "{wrong:?}");
+        }
+        assert!(put_part(&mut [0; 4], 0, &[1, 2, 3, 4], 2..5).is_err());
+        assert!(put_part(&mut [0; 4], 3, &[1, 2, 3, 4], 2..4).is_err());
     }
 }

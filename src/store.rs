@@ -6,6 +6,8 @@
 //!
 //! Not here: what the bytes mean (`format`), which of them are wanted (`plan`, `reader`).
 
+#![deny(clippy::disallowed_methods)]
+
 mod error;
 mod file;
 mod identity;

@@ -2,83 +2,75 @@
 //!
 //! Not here: where bytes live (`extent`), what a tensor is called or how it is cut (`family`).
 
+#![deny(clippy::disallowed_methods)]
+
 mod band;
 
 use std::fmt;
 
 pub use band::Band;
 
-/// Element type of a tensor, named as `torch` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "each variant is the torch dtype of that name")]
-pub enum Dtype {
-    Bool,
-    Uint8,
-    Int8,
-    Int16,
-    Int32,
-    Int64,
-    Uint16,
-    Uint32,
-    Uint64,
-    Float16,
-    Bfloat16,
-    Float32,
-    Float64,
-    Complex32,
-    Complex64,
-    Complex128,
-    Float8E4m3fn,
-    Float8E5m2,
-    Float8E4m3fnuz,
-    Float8E5m2fnuz,
-    Float8E8m0fnu,
-    Float4E2m1fnX2,
+/// Makes the element types out of one table, so that names and sizes cannot drift apart and none can be left out.
+macro_rules! dtypes {
+    ($($variant:ident = $name:literal of $size:literal,)*) => {
+        /// Element type of a tensor, named as `torch` names it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "each variant is the torch dtype of that name")]
+        pub enum Dtype {
+            $($variant,)*
+        }
+
+        impl Dtype {
+            const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name after `torch.`, e.g. `bfloat16`.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// Bytes per element.
+            #[must_use]
+            pub fn size(self) -> u64 {
+                match self {
+                    $(Self::$variant => $size,)*
+                }
+            }
+        }
+    };
 }
 
-/// Every dtype with its torch name and its size in bytes. One table, so that names and sizes cannot drift apart.
-const DTYPES: &[(Dtype, &str, u64)] = &[
-    (Dtype::Bool, "bool", 1),
-    (Dtype::Uint8, "uint8", 1),
-    (Dtype::Int8, "int8", 1),
-    (Dtype::Int16, "int16", 2),
-    (Dtype::Int32, "int32", 4),
-    (Dtype::Int64, "int64", 8),
-    (Dtype::Uint16, "uint16", 2),
-    (Dtype::Uint32, "uint32", 4),
-    (Dtype::Uint64, "uint64", 8),
-    (Dtype::Float16, "float16", 2),
-    (Dtype::Bfloat16, "bfloat16", 2),
-    (Dtype::Float32, "float32", 4),
-    (Dtype::Float64, "float64", 8),
-    (Dtype::Complex32, "complex32", 4),
-    (Dtype::Complex64, "complex64", 8),
-    (Dtype::Complex128, "complex128", 16),
-    (Dtype::Float8E4m3fn, "float8_e4m3fn", 1),
-    (Dtype::Float8E5m2, "float8_e5m2", 1),
-    (Dtype::Float8E4m3fnuz, "float8_e4m3fnuz", 1),
-    (Dtype::Float8E5m2fnuz, "float8_e5m2fnuz", 1),
-    (Dtype::Float8E8m0fnu, "float8_e8m0fnu", 1),
-    (Dtype::Float4E2m1fnX2, "float4_e2m1fn_x2", 1),
-];
+dtypes! {
+    Bool = "bool" of 1,
+    Uint8 = "uint8" of 1,
+    Int8 = "int8" of 1,
+    Int16 = "int16" of 2,
+    Int32 = "int32" of 4,
+    Int64 = "int64" of 8,
+    Uint16 = "uint16" of 2,
+    Uint32 = "uint32" of 4,
+    Uint64 = "uint64" of 8,
+    Float16 = "float16" of 2,
+    Bfloat16 = "bfloat16" of 2,
+    Float32 = "float32" of 4,
+    Float64 = "float64" of 8,
+    Complex32 = "complex32" of 4,
+    Complex64 = "complex64" of 8,
+    Complex128 = "complex128" of 16,
+    Float8E4m3fn = "float8_e4m3fn" of 1,
+    Float8E5m2 = "float8_e5m2" of 1,
+    Float8E4m3fnuz = "float8_e4m3fnuz" of 1,
+    Float8E5m2fnuz = "float8_e5m2fnuz" of 1,
+    Float8E8m0fnu = "float8_e8m0fnu" of 1,
+    Float4E2m1fnX2 = "float4_e2m1fn_x2" of 1,
+}
 
 impl Dtype {
     /// All dtypes, in the order of the table.
-    #[cfg(feature = "internals")]
     pub fn all() -> impl Iterator<Item = Self> {
-        DTYPES.iter().map(|row| row.0)
-    }
-
-    /// The name after `torch.`, e.g. `bfloat16`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.row().1
-    }
-
-    /// Bytes per element.
-    #[must_use]
-    pub fn size(self) -> u64 {
-        self.row().2
+        Self::ALL.iter().copied()
     }
 
     /// The dtype called `torch.NAME`, if there is one.
@@ -97,12 +89,7 @@ impl Dtype {
             "chalf" => "complex32",
             other => other,
         };
-        DTYPES.iter().find(|row| row.1 == name).map(|row| row.0)
-    }
-
-    fn row(self) -> &'static (Self, &'static str, u64) {
-        // The table lists every variant (tested), so the fallback row is never taken.
-        DTYPES.iter().find(|row| row.0 == self).unwrap_or(&DTYPES[0])
+        Self::all().find(|dtype| dtype.name() == name)
     }
 }
 
@@ -161,6 +148,12 @@ impl Shape {
         index
     }
 
+    /// Positions along `axis`: one for a 0-d tensor, `None` for an axis that the tensor does not have.
+    #[must_use]
+    pub fn along(&self, axis: usize) -> Option<u64> {
+        if self.0.is_empty() && axis == 0 { Some(1) } else { self.0.get(axis).copied() }
+    }
+
     /// The same shape with dimension `axis` set to `size`.
     #[must_use]
     pub fn with(&self, axis: usize, size: u64) -> Self {
@@ -200,13 +193,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_dtype_is_in_the_table_and_reads_back_by_name() {
+    fn every_dtype_reads_back_by_name() {
         for dtype in Dtype::all() {
-            assert_eq!(dtype.row().0, dtype);
             assert_eq!(Dtype::from_name(dtype.name()), Some(dtype));
         }
         assert_eq!(Dtype::Float4E2m1fnX2.size(), 1);
         assert_eq!(Dtype::from_name("qint8"), None);
+    }
+
+    #[test]
+    fn an_axis_that_is_not_there_has_no_size() {
+        let sizes = |sizes: &[u64]| [0, 1, 2].map(|axis| Shape(sizes.to_vec()).along(axis));
+        assert_eq!(sizes(&[5, 7]), [Some(5), Some(7), None]);
+        assert_eq!(sizes(&[]), [Some(1), None, None]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Compares two checkpoints in any two layouts, parameter by parameter, bit for bit; or one with itself, replica by replica.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -137,7 +139,10 @@ fn optimizers_differ(first: &Weights, second: &Weights) -> Vec<Difference> {
     };
     let mut differences = Vec::new();
     if one.step != other.step {
-        let text = |step: Option<f64>| step.map_or_else(|| "not known".to_owned(), |step| step.to_string());
+        let text = |step: Option<f64>| match step {
+            Some(step) => step.to_string(),
+            None => "not known".to_owned(),
+        };
         let kind = What::Kind { first: text(one.step), second: text(other.step) };
         differences.push(differs("the optimizer's step", kind));
     }
@@ -168,7 +173,9 @@ fn compare_sets(
         let positions = if first.is_padded(param) && second.is_padded(other) {
             // Where one lacks rows that are real in the other, that is no matter of padding.
             let shared = shared_rows((first, param), (second, other));
-            ignored = shared.map_or(ignored, |rows| param.size().max(other.size()) - rows);
+            if let Some(rows) = shared {
+                ignored = param.size().max(other.size()) - rows;
+            }
             shared
         } else {
             Some(param.size()).filter(|_| param.shape == other.shape)
@@ -194,10 +201,7 @@ fn compare_sets(
     for ((param, other, positions), (_, at)) in pairs.iter().zip(results) {
         if let Some(byte) = at {
             let index = index_of(byte, param, *positions);
-            let position = index.get(param.axis).copied().unwrap_or(0);
-            let place = |weights: &Weights, param: &Param| {
-                param.chunk_at(position).map_or_else(String::new, |chunk| weights.name_of(param, chunk))
-            };
+            let place = |weights: &Weights, param: &Param| holder(weights, param, &index);
             let (first, second) = (place(first, param), place(second, other));
             report.differs(set.name_of(param), What::Bytes { index, first, second });
         }
@@ -206,13 +210,24 @@ fn compare_sets(
     Ok(())
 }
 
+/// Where the element at `index` is stored, for people.
+fn holder(weights: &Weights, param: &Param, index: &[u64]) -> String {
+    let position = if index.is_empty() { Some(0) } else { index.get(param.axis).copied() };
+    match position.and_then(|position| param.chunk_at(position)) {
+        Some(chunk) => weights.name_of(param, chunk),
+        None => "a file that is not known".to_owned(),
+    }
+}
+
 /// Rows of the vocabulary to compare: those that are real, where either knows how many are, else all that both have. `None` where one
 /// has fewer than are real.
 fn shared_rows(first: (&Weights, &Param), second: (&Weights, &Param)) -> Option<u64> {
     let known = |weights: &Weights| weights.vocabulary.and_then(|vocabulary| vocabulary.true_size);
     let least = first.1.size().min(second.1.size());
-    let real = known(first.0).max(known(second.0)).unwrap_or(least);
-    (real <= least).then_some(real)
+    match known(first.0).max(known(second.0)) {
+        Some(real) => (real <= least).then_some(real),
+        None => Some(least),
+    }
 }
 
 /// Checks that ranks which store the same positions of a parameter store the same bytes: replicated tensors and tied copies.
@@ -313,13 +328,16 @@ fn first_difference(
     second: (&Weights, &FilePlan),
     done: &(dyn Fn(u64) + Sync),
 ) -> Result<Option<u64>, WeightsError> {
-    let block = usize::try_from(second.1.len()).unwrap_or(BLOCK).min(BLOCK);
-    let mut other = vec![0; block];
+    let mut other = vec![0; second.1.len().min(BLOCK as u64) as usize];
     let mut at = 0;
     let mut failed = None;
     let mut found = None;
     first.0.stream(first.1, &mut |bytes| {
-        let slot = other.get_mut(..bytes.len()).unwrap_or_default();
+        let Some(slot) = other.get_mut(..bytes.len()) else {
+            // The first is longer.
+            found = Some(second.1.len());
+            return false;
+        };
         match second.0.reader.read(second.1, &Checksums::default(), at, slot) {
             Ok(read) if read == bytes.len() && slot == bytes => {
                 at += read as u64;
@@ -337,7 +355,10 @@ fn first_difference(
             }
         }
     })?;
-    failed.map_or(Ok(found), |error| Err(error.into()))
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(found),
+    }
 }
 
 /// Index of the element that holds byte `byte` of the parameter's first `positions`.

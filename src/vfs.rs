@@ -2,6 +2,8 @@
 //!
 //! Not here: errno, FUSE protocol (`fuse`); how bytes are found (`reader`); how files are laid out (`view`).
 
+#![deny(clippy::disallowed_methods)]
+
 mod file;
 mod opens;
 mod plans;
@@ -12,11 +14,15 @@ mod whole;
 mod work;
 
 use std::ffi::OsStr;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::reader::ReadError;
+use crate::store::StoreError;
 use crate::sys::memory_file::MemoryFile;
+use crate::view::ViewError;
 
 pub use status::{Assembling, CacheStatus, Status, Warmed};
 pub use views::{Settings, Shape, Views};
@@ -106,12 +112,71 @@ pub enum TreeError {
     /// A directory where a file is needed.
     #[error("is a directory")]
     IsDirectory,
-    /// The source changed since it was opened; nothing read from it can be trusted.
+    /// Bytes of a file could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A file could not be laid out.
     #[error("{0}")]
-    Stale(String),
-    /// The bytes could not be read or the file could not be laid out.
+    View(Box<ViewError>),
+    /// What a tree has only words for.
     #[error("{0}")]
     Io(String),
+}
+
+impl From<ViewError> for TreeError {
+    fn from(error: ViewError) -> Self {
+        Self::View(Box::new(error))
+    }
+}
+
+/// What an error comes down to, for those who can say no more than that.
+#[derive(Debug)]
+pub enum Cause<'a> {
+    /// No such node, or a file of the source is not there.
+    Missing,
+    /// A file where a directory is needed.
+    NotDirectory,
+    /// A directory where a file is needed.
+    IsDirectory,
+    /// The source changed.
+    Changed,
+    /// The source may not be read.
+    Denied,
+    /// No more files may be open.
+    TooManyFiles,
+    /// What the system answered when the source was read.
+    System(&'a io::Error),
+    /// Something that no other program has a word for.
+    Other,
+}
+
+impl TreeError {
+    /// What it comes down to.
+    #[must_use]
+    pub fn cause(&self) -> Cause<'_> {
+        match self {
+            Self::NotFound => Cause::Missing,
+            Self::NotDirectory => Cause::NotDirectory,
+            Self::IsDirectory => Cause::IsDirectory,
+            Self::Read(ReadError::Store(error)) => match error {
+                StoreError::NotFound { .. } | StoreError::Dangling { .. } => Cause::Missing,
+                StoreError::Permission { .. } => Cause::Denied,
+                StoreError::TooManyFiles { .. } => Cause::TooManyFiles,
+                StoreError::Changed { .. } => Cause::Changed,
+                StoreError::Io { why, .. } => Cause::System(why),
+                StoreError::NotARegularFile { .. }
+                | StoreError::OutOfRange { .. }
+                | StoreError::Unknown(_) => Cause::Other,
+            },
+            Self::Read(ReadError::Plan(_)) | Self::View(_) | Self::Io(_) => Cause::Other,
+        }
+    }
+
+    /// Whether it is an answer to what was asked, and nothing that went wrong.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::NotFound | Self::NotDirectory | Self::IsDirectory)
+    }
 }
 
 /// A read-only tree of directories and files. Methods are called from many threads at once.
@@ -201,6 +266,6 @@ pub trait Tree: Send + Sync + 'static {
     /// Fills `buffer` from byte `offset` on and returns how many bytes it got: fewer than asked for only at the end of the file.
     ///
     /// # Errors
-    /// [`TreeError::Stale`] and [`TreeError::Io`]: the buffer then holds nothing of value.
+    /// [`TreeError`]: the buffer then holds nothing of value.
     fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, TreeError>;
 }

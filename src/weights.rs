@@ -2,15 +2,15 @@
 //!
 //! Not here: what is done with the bytes.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
-
-use parking_lot::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use crate::catalog::{Catalog, Chunk, Optimizer, Param, Params};
 use crate::family::{Model, Vocabulary};
+use crate::parallel::{Failed, Pool};
 use crate::plan::{FilePlan, GatherError, whole};
 use crate::reader::{BLOCK, Checksums, ReadError, Reader};
 use crate::tensor::Shape;
@@ -58,12 +58,12 @@ impl Set<'_> {
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// Its chunks do not make it.
-    #[error("{param}: {source}")]
+    #[error("{param}: {why}")]
     Gather {
         /// Canonical name.
         param: String,
         /// Why not.
-        source: GatherError,
+        why: GatherError,
     },
     /// Its bytes cannot be read.
     #[error(transparent)]
@@ -71,6 +71,9 @@ pub enum WeightsError {
     /// Stopped from outside.
     #[error("stopped")]
     Stopped,
+    /// Reading one panicked.
+    #[error("reading failed by a bug in ckpt-fs; the lines before say where")]
+    Bug,
 }
 
 impl Weights {
@@ -94,8 +97,9 @@ impl Weights {
     /// Bytes of all its sets, without padding of the vocabulary.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let bytes = |param| Self::shape(param, self.real_positions(param)).bytes(param.dtype).unwrap_or(0);
-        self.sets().iter().flat_map(Set::params).map(bytes).fold(0, u64::saturating_add)
+        // One whose bytes cannot be counted is no parameter of a file; who reads it is told.
+        let bytes = |param| Self::shape(param, self.real_positions(param)).bytes(param.dtype);
+        self.sets().iter().flat_map(Set::params).filter_map(bytes).fold(0, u64::saturating_add)
     }
 
     /// How many parameters the model is.
@@ -125,9 +129,10 @@ impl Weights {
     /// Rows that mean something: all of them, or those of the true vocabulary where that is known.
     #[must_use]
     pub fn real_positions(&self, param: &Param) -> u64 {
-        let known =
-            self.vocabulary.and_then(|vocabulary| vocabulary.true_size).filter(|_| self.is_padded(param));
-        known.unwrap_or_else(|| param.size())
+        match self.vocabulary.and_then(|vocabulary| vocabulary.true_size) {
+            Some(known) if self.is_padded(param) => known,
+            _ => param.size(),
+        }
     }
 
     /// The parameter's shape with `positions` along its axis.
@@ -141,8 +146,7 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Gather`]
     pub fn plan(param: &Param, positions: u64) -> Result<FilePlan, WeightsError> {
-        whole(param, positions)
-            .map_err(|source| WeightsError::Gather { param: param.name.to_string(), source })
+        whole(param, positions).map_err(|why| WeightsError::Gather { param: param.name.to_string(), why })
     }
 
     /// The plan of one stored piece of a parameter, whoever else stores the same.
@@ -162,12 +166,12 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Read`]
     pub fn stream(&self, plan: &FilePlan, sink: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), WeightsError> {
-        let block = usize::try_from(plan.len()).unwrap_or(BLOCK).min(BLOCK);
-        let mut buffer = vec![0; block];
+        let mut buffer = vec![0; plan.len().min(BLOCK as u64) as usize];
         let mut at = 0;
         while at < plan.len() {
             let read = self.reader.read(plan, &Checksums::default(), at, &mut buffer)?;
-            if !sink(buffer.get(..read).unwrap_or_default()) {
+            let bytes = buffer.get(..read).filter(|bytes| !bytes.is_empty());
+            if !sink(bytes.ok_or(ReadError::Plan(at..plan.len()))?) {
                 return Ok(());
             }
             at += read as u64;
@@ -186,34 +190,9 @@ pub fn each<T: Sync, R: Send>(
     stop: &AtomicBool,
     work: impl Fn(&T) -> Result<R, WeightsError> + Sync,
 ) -> Result<Vec<R>, WeightsError> {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::with_capacity(items.len()));
-    let failure = Mutex::new(None);
-    let run = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else { return };
-            let result = if stop.load(Ordering::Relaxed) { Err(WeightsError::Stopped) } else { work(item) };
-            match result {
-                Ok(result) => results.lock().push((index, result)),
-                Err(error) => {
-                    failure.lock().get_or_insert(error);
-                    next.store(items.len(), Ordering::Relaxed);
-                    return;
-                }
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..jobs.min(items.len()) {
-            scope.spawn(run);
-        }
-        run();
-    });
-    if let Some(error) = failure.into_inner() {
-        return Err(error);
-    }
-    let mut results = results.into_inner();
-    results.sort_by_key(|(index, _)| *index);
-    Ok(results.into_iter().map(|(_, result)| result).collect())
+    Pool::new(jobs).stopped_by(stop).map(items, work).map_err(|failed| match failed {
+        Failed::Work(error) => error,
+        Failed::Stopped => WeightsError::Stopped,
+        Failed::Panicked => WeightsError::Bug,
+    })
 }

@@ -75,8 +75,8 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(budget: u64) -> Self {
-        let remembered = usize::try_from((budget / TILE).clamp(1, MOST_REMEMBERED)).ok();
-        let remembered = remembered.and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
+        let more = (budget / TILE).clamp(1, MOST_REMEMBERED) - 1;
+        let remembered = NonZeroUsize::MIN.saturating_add(more as usize);
         Self {
             budget,
             kept: LruCache::unbounded(),

@@ -75,10 +75,11 @@ impl Param {
         Self { name, dtype, shape, axis, chunks: Vec::new(), copies: Vec::new() }
     }
 
-    /// Positions along the axis; 1 for a 0-d parameter.
+    /// Positions along the axis; 1 for a 0-d parameter, and none along an axis that it does not have: its pieces then never fit.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "of none, a read of any position fails")]
     pub fn size(&self) -> u64 {
-        self.shape.0.get(self.axis).copied().unwrap_or(1)
+        self.shape.along(self.axis).unwrap_or(0)
     }
 
     /// Adds a stored piece.
@@ -141,10 +142,9 @@ impl Param {
             return Ok(());
         }
         let next = stored.iter().map(|c| c.span.start).find(|start| *start > covered.end);
-        Err(ChunkError::Uncovered {
-            missing: covered.end..next.unwrap_or_else(|| self.size()),
-            size: self.size(),
-        })
+        #[expect(clippy::disallowed_methods, reason = "where nobody stores more, the rest is missing")]
+        let next = next.unwrap_or_else(|| self.size());
+        Err(ChunkError::Uncovered { missing: covered.end..next, size: self.size() })
     }
 }
 
@@ -167,11 +167,16 @@ fn first_at(chunks: &[Chunk], position: u64) -> Option<&Chunk> {
 }
 
 impl Chunk {
-    /// Byte of the element at `position` along `axis` and at 0 on every other axis. `position` lies in the span.
+    /// Bytes from one position along `axis` to the next: none for a 0-d tensor, which has one, and `None` for an axis that is not there.
     #[must_use]
-    pub fn byte_of(&self, position: u64, axis: usize) -> u64 {
+    pub fn stride(&self, axis: usize) -> Option<u64> {
+        if self.strides.is_empty() && axis == 0 { Some(0) } else { self.strides.get(axis).copied() }
+    }
+
+    /// Byte of the element at `position`, which lies in the span, along an axis of this stride and at 0 on every other axis.
+    #[must_use]
+    pub fn byte_of(&self, position: u64, stride: u64) -> u64 {
         let within = position - self.span.start;
-        let stride = self.strides.get(axis).copied().unwrap_or(0);
         match self.period {
             None => self.start + within * stride,
             Some(period) => self.start + within / period.len * period.step + within % period.len * stride,
@@ -250,7 +255,7 @@ mod tests {
             strides: vec![4],
             period: Some(Period { len: 2, step: 50 }),
         };
-        let bytes: Vec<_> = (10..16).map(|position| chunk.byte_of(position, 0)).collect();
+        let bytes: Vec<_> = (10..16).map(|position| chunk.byte_of(position, 4)).collect();
         assert_eq!(bytes, [100, 104, 150, 154, 200, 204]);
     }
 }

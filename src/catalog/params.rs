@@ -26,6 +26,10 @@ impl Params {
     }
 
     /// The parameter of `fresh`'s name: the one already there, or `fresh` itself. The caller compares the two.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the index is that of a parameter in the list, or of the one just added"
+    )]
     pub fn get_or_insert(&mut self, fresh: Param) -> &mut Param {
         let list = Arc::make_mut(&mut self.list);
         let index = match self.by_name.get(&fresh.name) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::family::FamilyError;
 use crate::fuse::{ControlError, MountError, UnmountError};
 use crate::materialize::MaterializeError;
+use crate::plan::GatherError;
 use crate::source::SourceError;
 use crate::view::ViewError;
 use crate::weights::WeightsError;
@@ -95,8 +96,10 @@ impl CliError {
                 | MaterializeError::IsSource(_)
                 | MaterializeError::NoSpace { .. }
                 | MaterializeError::Io { .. } => Exit::Destination,
+                MaterializeError::Bug => Exit::Runtime,
             },
             Self::Weights(WeightsError::Stopped) => Exit::Interrupted,
+            Self::Weights(WeightsError::Bug) => Exit::Runtime,
             Self::Weights(WeightsError::Gather { .. } | WeightsError::Read(_)) => Exit::Source,
             Self::Mount(error) => match error {
                 MountError::NoDevice { .. }
@@ -176,7 +179,8 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::NoBuffers { .. }
         | ViewError::NotForBuffers { .. }
         | ViewError::UnknownBuffers { .. }
-        | ViewError::Copies { .. } => Exit::Unsupported,
+        | ViewError::Copies { .. }
+        | ViewError::Gather { source: GatherError::Dtype { .. }, .. } => Exit::Unsupported,
         ViewError::Gather { .. }
         | ViewError::Order { .. }
         | ViewError::NoGroup { .. }
@@ -185,6 +189,7 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::RecordSize { .. }
         | ViewError::Zip(_)
         | ViewError::NoRank => Exit::Source,
+        ViewError::NoFile(_) | ViewError::Lost { .. } => Exit::Runtime,
     }
 }
 

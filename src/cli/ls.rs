@@ -46,13 +46,17 @@ fn text(listing: &Listing) -> String {
     table(&rows, &[0])
 }
 
-/// `mp_rank_00/model_optim_rng.pt @ 4096: 32 x 64 bytes, 512 apart`
+/// `mp_rank_00/model_optim_rng.pt @ 4096: 4 x 2 x 64 bytes, 512 and 128 apart`
 fn origin(piece: &Piece) -> String {
-    let Some(file) = &piece.file else { return format!("new rows: {} zero bytes", piece.run) };
-    let Piece { offset, run, runs, step, .. } = piece;
-    match (runs, step) {
-        (1, _) => format!("{file} @ {offset}: {run} bytes"),
-        (_, 0) => format!("{file} @ {offset}: {runs} x {run} bytes"),
-        _ => format!("{file} @ {offset}: {runs} x {run} bytes, {step} apart"),
-    }
+    let Piece { file, offset, run, loops, literal, .. } = piece;
+    let Some(file) = file else {
+        return match literal {
+            Some(bytes) => format!("constant: {run} bytes, {bytes}"),
+            None => format!("new rows: {run} zero bytes"),
+        };
+    };
+    let counts: String = loops.iter().map(|of| format!("{} x ", of.count)).collect();
+    let steps: Vec<String> = loops.iter().map(|of| of.step.to_string()).collect();
+    let apart = if steps.is_empty() { String::new() } else { format!(", {} apart", steps.join(" and ")) };
+    format!("{file} @ {offset}: {counts}{run} bytes{apart}")
 }

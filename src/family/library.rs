@@ -119,12 +119,6 @@ impl Families {
         let built_in = || BUILT_IN.iter().find(is_it).map(BuiltIn::family);
         self.own.iter().find(|family| family.model_type() == Some(model_type)).or_else(built_in)
     }
-
-    /// Every `model_type` that is described.
-    pub fn model_types(&self) -> impl Iterator<Item = &str> {
-        let built_in = BUILT_IN.iter().filter(|family| family.format == Format::Hf).map(|family| family.name);
-        self.own.iter().filter_map(|family| family.model_type()).chain(built_in)
-    }
 }
 
 #[cfg(test)]
@@ -149,7 +143,6 @@ mod tests {
         assert_eq!(families.named("llama").unwrap().name, "llama");
         assert_eq!(families.of_model_type("qwen3").unwrap().name, "qwen3");
         assert!(families.of_model_type("megatron-core").is_none());
-        assert_eq!(families.model_types().filter(|name| *name == "llama").count(), 2);
     }
 
     /// Asking for one builds it and what it extends, and reads no other file.

@@ -97,10 +97,13 @@ impl Adapter {
     /// Gathers what will be asked for next, and answers it where it was asked for meanwhile.
     fn read_ahead(&self, ino: INodeNo, task: Option<Task>) {
         let Some(mut task) = task else { return };
-        let filled = self.fill(ino, task.part.offset, &mut task.buffer[..task.part.size as usize]);
+        let filled = match task.buffer.get_mut(..task.part.size as usize) {
+            Some(buffer) => self.fill(ino, task.part.offset, buffer),
+            None => Err(Errno::EIO),
+        };
         if let Some((buffer, got, reply)) = self.ahead.finish(task, filled.as_ref().ok().copied()) {
             match filled {
-                Ok(_) => reply.data(buffer.get(..got).unwrap_or_default()),
+                Ok(_) => answer(reply, &buffer, got),
                 Err(errno) => reply.error(errno),
             }
             self.ahead.give_back(buffer);
@@ -109,7 +112,7 @@ impl Adapter {
 
     /// Whether a directory may get entries; where that cannot be had, nothing of it is kept.
     fn grows(&self, ino: Ino) -> bool {
-        self.ask(|tree| Ok(tree.grows(ino))).unwrap_or(true)
+        !matches!(self.ask(|tree| Ok(tree.grows(ino))), Ok(false))
     }
 
     /// How long the kernel may keep the attributes of a node.
@@ -129,6 +132,14 @@ impl Adapter {
                 (Attr { ino: entry.ino, kind: entry.kind, size: 0, links: 1, modified }, FORGET)
             }
         }
+    }
+}
+
+/// Answers a read with the first `got` bytes of what was gathered for it: fewer would be zeros to the reader.
+fn answer(reply: ReplyData, buffer: &[u8], got: usize) {
+    match buffer.get(..got) {
+        Some(bytes) => reply.data(bytes),
+        None => reply.error(Errno::EIO),
     }
 }
 
@@ -287,7 +298,7 @@ impl Filesystem for Adapter {
                 match self.ask(|tree| tree.unchanged(Ino(ino.0), range)) {
                     Ok(()) => {
                         let next = next(got);
-                        reply.data(buffer.get(..got).unwrap_or_default());
+                        answer(reply, &buffer, got);
                         self.ahead.give_back(buffer);
                         self.read_ahead(ino, next);
                     }
@@ -298,7 +309,7 @@ impl Filesystem for Adapter {
                 let next = with_buffer(size as usize, |buffer| match self.fill(ino, offset, buffer) {
                     Ok(got) => {
                         let next = next(got);
-                        reply.data(&buffer[..got]);
+                        answer(reply, buffer, got);
                         next
                     }
                     Err(errno) => {
@@ -314,9 +325,10 @@ impl Filesystem for Adapter {
     /// Files have no holes.
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let size = match self.ask(|tree| tree.attr(Ino(ino.0))) {
-            Ok(attr) => i64::try_from(attr.size).unwrap_or(i64::MAX),
+            Ok(attr) => attr.size,
             Err(errno) => return reply.error(errno),
         };
+        let Ok(size) = i64::try_from(size) else { return reply.error(Errno::EOVERFLOW) };
         match whence {
             libc::SEEK_DATA | libc::SEEK_HOLE if !(0..size).contains(&offset) => reply.error(Errno::ENXIO),
             libc::SEEK_DATA => reply.offset(offset),
@@ -326,9 +338,13 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let bytes = self.ask(|tree| Ok(tree.total_bytes())).unwrap_or(0);
-        let blocks = bytes.div_ceil(u64::from(BLOCK_SIZE));
-        reply.statfs(blocks, 0, 0, 0, 0, BLOCK_SIZE, NAME_MAX as u32, BLOCK_SIZE);
+        match self.ask(|tree| Ok(tree.total_bytes())) {
+            Ok(bytes) => {
+                let blocks = bytes.div_ceil(u64::from(BLOCK_SIZE));
+                reply.statfs(blocks, 0, 0, 0, 0, BLOCK_SIZE, NAME_MAX as u32, BLOCK_SIZE);
+            }
+            Err(errno) => reply.error(errno),
+        }
     }
 
     /// No file has attributes; two names are how programs talk to the mount.

@@ -78,6 +78,7 @@ impl<R> Default for Ahead<R> {
 
 impl<R> Ahead<R> {
     /// Looks for the answer to `part`, or leaves the question with whoever gathers it.
+    #[expect(clippy::indexing_slicing, reason = "the index was just found, and nobody else has the lock")]
     pub(super) fn take(&self, part: Part, reply: R) -> Found<R> {
         let mut state = self.state.lock();
         let is_it = |answer: &Answer<R>| {
@@ -109,19 +110,23 @@ impl<R> Ahead<R> {
             return None;
         }
         // A loader reads a tensor at a time, and something else before the next one.
-        let size = u32::try_from(end.saturating_sub(from)).unwrap_or(PART).min(PART);
+        let size = end.saturating_sub(from).min(PART.into()) as u32;
         let next = Part { offset: from, size, ..part };
         let is_known = |answer: &Answer<R>| (answer.part.handle, answer.part.offset) == (part.handle, from);
         if size == 0 || state.answers.iter().any(is_known) || !state.make_room() {
             return None;
         }
         state.answers.push(Answer { part: next, progress: Progress::UnderWay(None) });
-        let buffer = state.spare.pop().unwrap_or_else(|| Aligned::new(PART as usize));
+        let buffer = match state.spare.pop() {
+            Some(spare) => spare,
+            None => Aligned::new(PART as usize),
+        };
         Some(Task { part: next, buffer })
     }
 
     /// The answer to a task is there, `got` bytes of it, or cannot be had (`None`). Hands it out where it was asked for meanwhile, with how
     /// many bytes that is.
+    #[expect(clippy::indexing_slicing, reason = "the index was just found, and nobody else has the lock")]
     pub(super) fn finish(&self, task: Task, got: Option<usize>) -> Option<(Aligned, usize, R)> {
         let mut state = self.state.lock();
         let Some(index) = state.answers.iter().position(|answer| answer.part == task.part) else {
@@ -138,7 +143,14 @@ impl<R> Ahead<R> {
                 let waiting = waiting.take();
                 state.answers.remove(index);
                 match waiting {
-                    Some((size, reply)) => Some((task.buffer, got.unwrap_or(0).min(size as usize), reply)),
+                    Some((size, reply)) => {
+                        #[expect(
+                            clippy::disallowed_methods,
+                            reason = "of what cannot be had there is nothing"
+                        )]
+                        let got = got.unwrap_or(0).min(size as usize);
+                        Some((task.buffer, got, reply))
+                    }
                     None => {
                         state.give_back(task.buffer);
                         None

@@ -12,6 +12,7 @@ thread_local! {
 }
 
 /// Calls `use_it` with `size` bytes of this thread's buffer; they hold whatever was there before.
+#[expect(clippy::indexing_slicing, reason = "the buffer was made as long as that just now")]
 pub(super) fn with_buffer<T>(size: usize, use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     BUFFER.with_borrow_mut(|buffer| {
         if buffer.len() < size {

@@ -61,8 +61,8 @@ fn ask<T: DeserializeOwned>(path: &Path, name: &str) -> Result<T, ControlError> 
         rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP => ControlError::NotOurs(path.to_owned()),
         error => ControlError::Io { path: path.to_owned(), source: error.into() },
     })?;
-    let answer = room.get(..len).unwrap_or_default();
-    serde_json::from_slice(answer).map_err(|_| ControlError::Answer(path.to_owned()))
+    let answer = room.get(..len).and_then(|answer| serde_json::from_slice(answer).ok());
+    answer.ok_or_else(|| ControlError::Answer(path.to_owned()))
 }
 
 /// A question to the mount.

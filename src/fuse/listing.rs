@@ -35,8 +35,10 @@ impl Listing {
 
     /// The entries from `offset` on, each with the offset that follows it.
     pub(super) fn entries_from(&self, offset: u64) -> impl Iterator<Item = (u64, &DirEntry)> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        self.entries.iter().enumerate().skip(start).map(|(at, entry)| (at as u64 + 1, entry))
+        // An offset that no listing has is behind its end.
+        let rest =
+            usize::try_from(offset).into_iter().flat_map(|start| self.entries.iter().enumerate().skip(start));
+        rest.map(|(at, entry)| (at as u64 + 1, entry))
     }
 }
 

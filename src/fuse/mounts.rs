@@ -165,14 +165,14 @@ fn unescape(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {
-        let escaped = match rest {
-            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
-                Some((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'))
+        let byte;
+        (byte, rest) = match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', behind @ ..] => {
+                ((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'), behind)
             }
-            _ => None,
+            _ => (*first, tail),
         };
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &rest[4..] } else { tail };
+        bytes.push(byte);
     }
     OsString::from_vec(bytes)
 }

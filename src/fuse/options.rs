@@ -2,6 +2,11 @@
 //!
 //! Not here: the command line (`cli`).
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "nothing here is on the way of a read; what is not said has a default"
+)]
+
 use rustix::mount::MountFlags;
 
 use super::errno::Warn;

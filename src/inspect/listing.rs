@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::plan::{FilePlan, Segment};
+use crate::plan::{FilePlan, Read, Segment, SegmentPart, Stripe};
 use crate::store::Store;
 use crate::view::{PlacedTensor, View, ViewError};
 
@@ -44,23 +44,38 @@ pub struct TensorListing {
     pub offset: u64,
     /// Size in bytes.
     pub bytes: u64,
-    /// Where its bytes come from, in order.
+    /// Where its bytes come from.
     pub from: Vec<Piece>,
 }
 
-/// Source bytes of a tensor: `runs` runs of `run` bytes, the first at `offset` and each `step` bytes after the one before.
-#[derive(Debug, Clone, Serialize)]
+/// Some bytes of a tensor: runs of `run` bytes, in loops of any depth. The run at the indices `i` of the loops is read at `offset` plus each
+/// `i * step`, and stands in the tensor at `at` plus each `i * to`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Piece {
-    /// The source file; `None` for new vocabulary rows of zeros.
+    /// The source file; `None` for bytes that are in none.
     pub file: Option<String>,
     /// First byte in the source file.
     pub offset: u64,
+    /// First byte in the tensor.
+    pub at: u64,
     /// Bytes of each run.
     pub run: u64,
-    /// Number of runs.
-    pub runs: u64,
-    /// Bytes from one run to the next, where there are several.
+    /// Loops over runs, outermost first; none for one run.
+    pub loops: Vec<Loop>,
+    /// The bytes that are in no file, hexadecimal; without these they are zeros.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub literal: Option<String>,
+}
+
+/// A loop over runs of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Loop {
+    /// How often.
+    pub count: u64,
+    /// Bytes from one to the next in the source file.
     pub step: u64,
+    /// Bytes from one to the next in the tensor.
+    pub to: u64,
 }
 
 impl Listing {
@@ -88,23 +103,52 @@ fn listed(tensor: &PlacedTensor, plan: &FilePlan, store: &dyn Store) -> TensorLi
         shape: tensor.shape.0.clone(),
         offset: tensor.bytes.start,
         bytes: tensor.bytes.end - tensor.bytes.start,
-        from: plan.within(tensor.bytes.clone()).flat_map(|segment| pieces(segment, store)).collect(),
+        from: plan.parts(tensor.bytes.clone()).flat_map(|part| pieces(part, store)).collect(),
     }
 }
 
-fn pieces(segment: &Segment, store: &dyn Store) -> Vec<Piece> {
-    match segment {
-        Segment::Stripe(stripe) => {
-            let piece = |piece: &crate::plan::Piece| Piece {
-                file: Some(store.name(piece.object)),
-                offset: piece.start,
-                run: piece.run,
-                runs: stripe.repeat() * (piece.bytes() / piece.run.max(1)),
-                step: if stripe.repeat() > 1 { piece.step } else { 0 },
-            };
-            stripe.pieces().iter().map(piece).collect()
+/// What a part of a segment is made of. Zeros may go on beyond the tensor; source bytes never do, and are told as the loops that they are.
+fn pieces(part: SegmentPart<'_>, store: &dyn Store) -> Vec<Piece> {
+    match part.segment {
+        Segment::Stripe(stripe) if part.within == (0..stripe.bytes()) => looped(stripe, part.to, store),
+        _ => {
+            let mut pieces = Vec::new();
+            part.resolve(&mut |read| pieces.extend(single(&read, store)));
+            pieces
         }
-        Segment::Zero(len) => vec![Piece { file: None, offset: 0, run: *len, runs: 1, step: 0 }],
-        Segment::Literal(_) | Segment::Crc32(_) => Vec::new(),
+    }
+}
+
+/// The pieces of a stripe that stands at byte `at` of the tensor.
+fn looped(stripe: &Stripe, mut at: u64, store: &dyn Store) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for piece in stripe.pieces() {
+        let mut to = piece.bytes();
+        let rows = Loop { count: stripe.repeat(), step: piece.step, to: stripe.row_bytes() };
+        let inner = piece.dims.iter().map(|dim| {
+            // Within a piece, runs follow each other in the tensor.
+            to /= dim.count.max(1);
+            Loop { count: dim.count, step: dim.step, to }
+        });
+        let loops = std::iter::once(rows).chain(inner).filter(|of| of.count != 1).collect();
+        let (file, offset, run) = (Some(store.name(piece.object)), piece.start, piece.run);
+        pieces.push(Piece { file, offset, at, run, loops, literal: None });
+        at += piece.bytes();
+    }
+    pieces
+}
+
+/// One run of bytes.
+fn single(read: &Read<'_>, store: &dyn Store) -> Option<Piece> {
+    let of = |file, offset, at, run, literal| Piece { file, offset, at, run, loops: Vec::new(), literal };
+    match *read {
+        Read::Copy { object, from, to, len } => Some(of(Some(store.name(object)), from, to, len, None)),
+        Read::Zero { to, len } => Some(of(None, 0, to, len, None)),
+        Read::Literal { bytes, to } => {
+            let text = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            Some(of(None, 0, to, bytes.len() as u64, Some(text)))
+        }
+        // No tensor holds one.
+        Read::Crc32 { .. } => None,
     }
 }

@@ -79,15 +79,18 @@ impl Output {
 
     fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let (now, _) =
-                bytes.split_at(self.unit.map_or(bytes.len(), |unit| bytes.len() - bytes.len() % unit));
+            let beyond = match self.unit {
+                Some(unit) => bytes.len() % unit,
+                None => 0,
+            };
+            let (now, _) = bytes.split_at(bytes.len() - beyond);
             if now.is_empty() {
                 self.leave_direct()?;
                 continue;
             }
             match self.file.write(now) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Ok(written) => bytes = bytes.get(written..).ok_or(ErrorKind::InvalidData)?,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if self.unit.is_some() && is_refusal(&error) => self.leave_direct()?,
                 Err(error) => return Err(error),
@@ -124,8 +127,8 @@ fn holds(file: &File, offset: u64, bytes: &[u8]) -> bool {
     let mut read = vec![0; COMPARED.min(bytes.len())];
     let mut at = offset;
     bytes.chunks(COMPARED).all(|wanted| {
-        let read = read.get_mut(..wanted.len()).unwrap_or_default();
-        let is_it = file.read_exact_at(read, at).is_ok() && read == wanted;
+        let read = read.get_mut(..wanted.len());
+        let is_it = read.is_some_and(|read| file.read_exact_at(read, at).is_ok() && read == wanted);
         at += wanted.len() as u64;
         is_it
     })

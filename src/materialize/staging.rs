@@ -62,7 +62,10 @@ impl Staging {
         let prefix = format!(".{}.ckpt-fs-", name.to_string_lossy());
         let adopted = if resume { resume::adopt(parent, &prefix) } else { None };
         remove_abandoned(parent, &prefix);
-        let (path, lock) = adopted.map_or_else(|| make(parent, &prefix), Ok)?;
+        let (path, lock) = match adopted {
+            Some(adopted) => adopted,
+            None => make(parent, &prefix)?,
+        };
         Ok(Self { path, lock, destination, overwrite, made, keep: resume, published: false })
     }
 
@@ -165,7 +168,8 @@ fn resolve(destination: &Path) -> Result<PathBuf, MaterializeError> {
     for existing in absolute.ancestors() {
         match fs::canonicalize(existing) {
             Ok(found) => {
-                let rest = absolute.strip_prefix(existing).unwrap_or(Path::new(""));
+                let outside = |_| MaterializeError::NotADirectory(destination.to_owned());
+                let rest = absolute.strip_prefix(existing).map_err(outside)?;
                 let plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
                 if !plain || (!rest.as_os_str().is_empty() && !found.is_dir()) {
                     return Err(MaterializeError::NotADirectory(destination.to_owned()));
@@ -237,8 +241,10 @@ fn foreign(
 fn mount_of(path: &Path) -> Result<(u64, u64), MaterializeError> {
     let device = fs::metadata(path).map_err(failed("examine", path))?.dev();
     // Kernels before 5.8 do not number mounts; the device tells most of them apart.
-    let number = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).map_or(0, |found| found.stx_mnt_id);
-    Ok((device, number))
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID) {
+        Ok(found) => Ok((device, found.stx_mnt_id)),
+        Err(_) => Ok((device, 0)),
+    }
 }
 
 /// The source is never written: neither may hold the other.

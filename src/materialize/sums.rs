@@ -34,17 +34,20 @@ impl Sums {
     /// The next byte that must not be read together with those from `at` on.
     pub(super) fn next_stop(&self, at: u64, end: u64) -> u64 {
         let index = self.stops.partition_point(|stop| *stop <= at);
-        self.stops.get(index).copied().unwrap_or(end)
+        match self.stops.get(index) {
+            Some(stop) => *stop,
+            None => end,
+        }
     }
 
     /// Takes in the bytes from `at` on; sums that are complete are noted.
+    #[expect(clippy::indexing_slicing, reason = "`low` and `high` are cut to `at` and the end of `bytes`")]
     pub(super) fn add(&mut self, at: u64, bytes: &[u8], checksums: &Checksums) {
         let end = at + bytes.len() as u64;
         while let Some(range) = self.ranges.get(self.current) {
             let (low, high) = (range.start.max(at), range.end.min(end));
             if low < high {
-                // Both lie within `bytes`.
-                self.hasher.update(bytes.get((low - at) as usize..(high - at) as usize).unwrap_or_default());
+                self.hasher.update(&bytes[(low - at) as usize..(high - at) as usize]);
             }
             if range.end > end {
                 return;

@@ -69,7 +69,10 @@ impl Writing<'_> {
             let write = move || self.write(output, to_write, &empty);
             let writer = thread::Builder::new().spawn_scoped(scope, write).map_err(start)?;
             let filled = self.fill(plan, &to_fill, full);
-            let output = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let output = match writer.join() {
+                Ok(output) => output,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
             buffers.0.extend(to_fill.try_iter());
             // The writer's error first: where it has one, filling merely ended early.
             output.and_then(|output| filled.map(|()| output))
@@ -114,12 +117,14 @@ impl Writing<'_> {
         while filled < block.len() && from + (filled as u64) < plan.len() {
             let at = from + filled as u64;
             // Never past the start of a checksum whose range has not been summed.
-            let most = usize::try_from(sums.next_stop(at, plan.len()) - at).unwrap_or(usize::MAX);
-            let end = filled.saturating_add(most).min(block.len());
-            let slot = block.get_mut(filled..end).unwrap_or_default();
-            let read = self.reader.read(plan, checksums, at, slot)?;
-            sums.add(at, slot.get(..read).unwrap_or_default(), checksums);
-            filled += read;
+            let wanted = (sums.next_stop(at, plan.len()) - at).min((block.len() - filled) as u64);
+            let missing = || ReadError::Plan(at..at + wanted);
+            let slot = block.get_mut(filled..filled + wanted as usize).ok_or_else(missing)?;
+            if self.reader.read(plan, checksums, at, slot)? != slot.len() || slot.is_empty() {
+                return Err(missing());
+            }
+            sums.add(at, slot, checksums);
+            filled += slot.len();
         }
         Ok(filled)
     }
@@ -135,7 +140,7 @@ impl Writing<'_> {
             if (self.stop)() {
                 return Err(MaterializeError::Stopped);
             }
-            output.write(buffer.get(..len).unwrap_or_default())?;
+            output.write(buffer.get(..len).ok_or(ReadError::Plan(0..len as u64))?)?;
             (self.written)(len as u64);
             // Where filling ended early nobody takes it, and nothing is lost.
             let _ = empty.send(buffer);

@@ -2,7 +2,7 @@
 //!
 //! The bound to keep: segments per tensor <= source shards x parts of the arrangement, never rows.
 
-use super::{Builder, Dim, FilePlan, Piece, Stripe};
+use super::{Builder, Dim, FilePlan, GatherError, Piece, Stripe};
 use crate::catalog::{Chunk, Param};
 use crate::tensor::{Band, Dtype, Shape};
 
@@ -48,32 +48,6 @@ pub struct Part<'catalog> {
     pub bands: Vec<(Band, Source<'catalog>)>,
 }
 
-/// Why a tensor cannot be made of the parameters it is said to hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GatherError {
-    /// The bands are not every position exactly once.
-    #[error("positions along axis {axis} are not each described once (at {position} of {size})")]
-    Bands {
-        /// The axis.
-        axis: usize,
-        /// First position that is described twice or not at all.
-        position: u64,
-        /// Positions of the tensor.
-        size: u64,
-    },
-    /// A parameter lacks a position.
-    #[error("{param} has no position {position}")]
-    Missing {
-        /// The parameter.
-        param: String,
-        /// The position.
-        position: u64,
-    },
-    /// The source stores the tensor so scattered that a plan would be a list of single elements.
-    #[error("it is stored with strides that cannot be cut in stripes; save it contiguous")]
-    Scattered,
-}
-
 /// Outer loops beyond this many are refused as scattered; real tensors need one.
 const MAX_UNROLLED: u64 = 4096;
 
@@ -90,7 +64,11 @@ impl<'catalog> Target<'catalog> {
 /// # Errors
 /// [`GatherError`] where bands or parameters do not fit; `out` is then of no use.
 pub fn gather(target: &Target<'_>, out: &mut Builder) -> Result<(), GatherError> {
-    target.parts.iter().try_for_each(|part| gather_part(part, target.dtype, out))
+    let start = out.position();
+    target.parts.iter().try_for_each(|part| gather_part(part, target.dtype, out))?;
+    // Whatever was left out or put in twice: all that comes later in the file would be somewhere else.
+    let (planned, wanted) = (out.position() - start, target.shape.bytes(target.dtype));
+    if wanted == Some(planned) { Ok(()) } else { Err(GatherError::Length { planned, wanted }) }
 }
 
 fn gather_part(part: &Part<'_>, dtype: Dtype, out: &mut Builder) -> Result<(), GatherError> {
@@ -99,8 +77,10 @@ fn gather_part(part: &Part<'_>, dtype: Dtype, out: &mut Builder) -> Result<(), G
     if part.shape.elements() == Some(0) {
         return Ok(());
     }
-    check_bands(&bands, part)?;
-    let gatherer = Gatherer { element: dtype.size(), shape: &part.shape.0, axis: part.axis };
+    let size = part.shape.along(part.axis).ok_or(GatherError::Axis { axis: part.axis })?;
+    check_bands(&bands, part.axis, size)?;
+    check_params(&bands, part, dtype)?;
+    let gatherer = Gatherer { element: dtype.size(), shape: &part.shape.0, axis: part.axis, size };
     if gatherer.outer() == 1 { gatherer.along_rows(&bands, out) } else { gatherer.across_rows(&bands, out) }
 }
 
@@ -122,9 +102,8 @@ pub fn whole(param: &Param, positions: u64) -> Result<FilePlan, GatherError> {
 }
 
 /// Checks that bands, sorted by position, are every position exactly once. Bands that repeat alike are a cell that fills its step.
-fn check_bands(bands: &[(Band, Source<'_>)], part: &Part<'_>) -> Result<(), GatherError> {
-    let size = part.shape.0.get(part.axis).copied().unwrap_or(1);
-    let wrong = |position| Err(GatherError::Bands { axis: part.axis, position, size });
+fn check_bands(bands: &[(Band, Source<'_>)], axis: usize, size: u64) -> Result<(), GatherError> {
+    let wrong = |position| Err(GatherError::Bands { axis, position, size });
     let mut position = 0;
     for cell in cells(bands) {
         let mut within = position;
@@ -143,6 +122,27 @@ fn check_bands(bands: &[(Band, Source<'_>)], part: &Part<'_>) -> Result<(), Gath
     if position == size { Ok(()) } else { wrong(position) }
 }
 
+/// Checks that every parameter has the type, the axis and, beside it, the sizes of the part: what is counted in positions is then the same
+/// bytes in both.
+fn check_params(bands: &[(Band, Source<'_>)], part: &Part<'_>, dtype: Dtype) -> Result<(), GatherError> {
+    let sizes = |shape: &Shape| shape.with(part.axis, 0);
+    for (_, source) in bands {
+        let (Source::Param(param) | Source::Fill(Fill::Last(param))) = source else { continue };
+        if param.dtype != dtype {
+            return Err(GatherError::Dtype {
+                param: param.name.to_string(),
+                dtype: param.dtype,
+                wanted: dtype,
+            });
+        }
+        if param.axis != part.axis || sizes(&param.shape) != sizes(&part.shape) {
+            let (name, shape) = (param.name.to_string(), param.shape.clone());
+            return Err(GatherError::Unlike { param: name, shape, axis: param.axis });
+        }
+    }
+    Ok(())
+}
+
 /// Bands that repeat together, and bands of one run each alone.
 fn cells<'b, 'c>(bands: &'b [(Band, Source<'c>)]) -> impl Iterator<Item = &'b [(Band, Source<'c>)]> {
     bands.chunk_by(|(a, _), (b, _)| a.repeat > 1 && (a.repeat, a.at_step) == (b.repeat, b.at_step))
@@ -153,6 +153,8 @@ struct Gatherer<'a> {
     /// Shape of the target tensor; outside the axis it is the shape of every parameter in it too.
     shape: &'a [u64],
     axis: usize,
+    /// Positions along the axis.
+    size: u64,
 }
 
 impl Gatherer<'_> {
@@ -176,7 +178,7 @@ impl Gatherer<'_> {
 
     /// Bands that repeat together. As long as each stays inside one chunk its address moves by a fixed step: one stripe.
     fn cell(&self, cell: &[(Band, Source<'_>)], out: &mut Builder) -> Result<(), GatherError> {
-        let repeat = cell.first().map_or(0, |(band, _)| band.repeat);
+        let [(Band { repeat, .. }, _), ..] = *cell else { return Ok(()) };
         let mut k = 0;
         while k < repeat {
             let mut rounds = repeat - k;
@@ -190,11 +192,10 @@ impl Gatherer<'_> {
                         rounds = 1;
                     }
                     Source::Fill(Fill::Float(number)) => {
-                        let elements = band.len * self.inner() / self.element.max(1);
-                        let bytes = number.to_le_bytes().into_iter();
                         // Such tensors have one element.
-                        let len = usize::try_from(elements).unwrap_or(0) * bytes.len();
-                        out.literal(bytes.cycle().take(len).collect::<Vec<u8>>());
+                        let bytes = number.to_le_bytes().into_iter().cycle();
+                        let len = band.len * self.inner();
+                        out.literal(bytes.take(len as usize).collect::<Vec<u8>>());
                         rounds = 1;
                     }
                     Source::Fill(Fill::Last(param)) => {
@@ -228,8 +229,12 @@ impl Gatherer<'_> {
         if from + band.len > chunk.span.end {
             return Ok(None);
         }
-        let to_the_end = (chunk.span.end - from - band.len).checked_div(band.from_step).map_or(1, |n| n + 1);
-        let stride = chunk.strides.get(self.axis).copied().unwrap_or(0);
+        let to_the_end = match (chunk.span.end - from - band.len).checked_div(band.from_step) {
+            Some(further) => further + 1,
+            // Each round reads the same positions.
+            None => 1,
+        };
+        let stride = self.stride(chunk)?;
         let (step, rounds) = match chunk.period {
             None => (band.from_step * stride, to_the_end),
             Some(period) if (from - chunk.span.start) % period.len + band.len > period.len => {
@@ -240,7 +245,7 @@ impl Gatherer<'_> {
             }
             Some(_) => (0, 1),
         };
-        Ok(Some((self.piece(&Cut { chunk, from, len: band.len }, step), rounds)))
+        Ok(Some((self.piece(&Cut { chunk, from, len: band.len }, step)?, rounds)))
     }
 
     /// Sizes before the axis: stripes over them, each row made of the pieces of every band.
@@ -251,42 +256,44 @@ impl Gatherer<'_> {
         let mut row = Vec::new();
         for (run, source) in runs {
             let Source::Param(param) = source else {
-                return Err(GatherError::Bands { axis: self.axis, position: run.at, size: self.size() });
+                return Err(GatherError::Bands { axis: self.axis, position: run.at, size: self.size });
             };
             row.extend(cuts(param, run.from, run.len)?);
         }
         // Outer axes that one step walks in every chunk are one loop; a permuted tensor leaves some to be written out.
-        let outer = self.shape.get(..self.axis).unwrap_or_default();
+        let outer = self.shape.get(..self.axis).ok_or(GatherError::Axis { axis: self.axis })?;
         let unrolled =
             (0..outer.len()).find(|k| row.iter().all(|cut| walks_in_one_step(outer, &cut.chunk.strides, *k)));
-        let (unrolled, looped) = outer.split_at(unrolled.unwrap_or(0));
+        let (unrolled, looped) = outer.split_at(unrolled.ok_or(GatherError::Scattered)?);
         if unrolled.iter().product::<u64>() > MAX_UNROLLED {
             return Err(GatherError::Scattered);
         }
         for round in 0..unrolled.iter().product() {
             let pieces = row.iter().map(|cut| {
                 let step = innermost_step(outer, &cut.chunk.strides);
-                let piece = self.piece(cut, step);
-                Piece { start: piece.start + shift(round, unrolled, &cut.chunk.strides), ..piece }
+                let piece = self.piece(cut, step)?;
+                Ok(Piece { start: piece.start + shift(round, unrolled, &cut.chunk.strides), ..piece })
             });
-            out.stripe(Stripe::new(looped.iter().product(), pieces.collect()));
+            out.stripe(Stripe::new(looped.iter().product(), pieces.collect::<Result<_, GatherError>>()?));
         }
         Ok(())
     }
 
-    fn size(&self) -> u64 {
-        self.shape.get(self.axis).copied().unwrap_or(1)
+    /// Bytes from one position of a chunk to the next. A chunk has a stride for every axis: a loop without one would be left out.
+    fn stride(&self, chunk: &Chunk) -> Result<u64, GatherError> {
+        let stride = chunk.stride(self.axis).filter(|_| chunk.strides.len() == self.shape.len());
+        stride.ok_or(GatherError::Axis { axis: self.axis })
     }
 
     /// The pieces for these positions of a parameter, for a stripe of one row.
     fn pieces(&self, param: &Param, from: u64, len: u64) -> Result<Vec<Piece>, GatherError> {
-        Ok(cuts(param, from, len)?.iter().map(|cut| self.piece(cut, 0)).collect())
+        cuts(param, from, len)?.iter().map(|cut| self.piece(cut, 0)).collect()
     }
 
     /// The bytes of a cut, at 0 on every axis before the cut one.
-    fn piece(&self, cut: &Cut<'_>, step: u64) -> Piece {
+    fn piece(&self, cut: &Cut<'_>, step: u64) -> Result<Piece, GatherError> {
         let Cut { chunk, from, len } = *cut;
-        let stride = chunk.strides.get(self.axis).copied().unwrap_or(self.element);
+        let stride = self.stride(chunk)?;
         let mut dims = match chunk.period {
             Some(period) if len > period.len => {
                 vec![
@@ -298,7 +305,7 @@ impl Gatherer<'_> {
         };
         let inner = self.shape.iter().zip(&chunk.strides).skip(self.axis + 1);
         dims.extend(inner.map(|(count, step)| Dim { count: *count, step: *step }));
-        Piece::new(chunk.object, chunk.byte_of(from, self.axis), step, &dims, self.element)
+        Ok(Piece::new(chunk.object, chunk.byte_of(from, stride), step, &dims, self.element))
     }
 }
 
@@ -345,7 +352,11 @@ fn walks_in_one_step(outer: &[u64], strides: &[u64], from: usize) -> bool {
 
 /// Bytes from one row to the next along the innermost outer axis that has rows.
 fn innermost_step(outer: &[u64], strides: &[u64]) -> u64 {
-    outer.iter().zip(strides).rev().find(|(size, _)| **size != 1).map_or(0, |(_, stride)| *stride)
+    match outer.iter().zip(strides).rev().find(|(size, _)| **size != 1) {
+        Some((_, stride)) => *stride,
+        // There is one row.
+        None => 0,
+    }
 }
 
 /// Bytes from index 0 to index `round` of the axes `sizes`, counted row-major.
@@ -357,3 +368,6 @@ fn shift(mut round: u64, sizes: &[u64], strides: &[u64]) -> u64 {
     }
     shift
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,17 +48,16 @@ impl Checksums {
         }
         // Two readers may sum the same range at once; the lock is not held meanwhile, and both find the same.
         let mut hasher = crc32fast::Hasher::new();
-        let mut buffer = vec![0; BLOCK.min(usize::try_from(of.end - of.start).unwrap_or(BLOCK))];
+        let mut buffer = vec![0; (of.end - of.start).min(BLOCK as u64) as usize];
         let mut at = of.start;
         while at < of.end {
             let len = (of.end - at).min(buffer.len() as u64) as usize;
-            let slot = buffer.get_mut(..len).unwrap_or_default();
-            let read = reader.read(plan, self, at, slot)?;
-            if read == 0 {
+            let slot = buffer.get_mut(..len).ok_or_else(|| ReadError::Plan(of.clone()))?;
+            if reader.read(plan, self, at, slot)? != len {
                 return Err(ReadError::Plan(of));
             }
-            hasher.update(slot.get(..read).unwrap_or_default());
-            at += read as u64;
+            hasher.update(slot);
+            at += len as u64;
         }
         let crc = hasher.finalize();
         self.note(of, crc);

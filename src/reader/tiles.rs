@@ -6,7 +6,7 @@ use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{ReadError, Reader, Runs, add_run, put};
+use super::{Filled, ReadError, Reader, Runs, add_run, put_part};
 use crate::cache::{Cache, Found, TILE, TileKey};
 use crate::plan::{SegmentPart, Stripe};
 use crate::store::Run;
@@ -50,10 +50,9 @@ pub(super) fn read(
         };
         match kept {
             Some(bytes) => {
-                let within = (wanted.start - tile.start) as usize..(wanted.end - tile.start) as usize;
-                put(out, to, bytes.get(within).unwrap_or_default())?;
+                put_part(out, to, &bytes, wanted.start - tile.start..wanted.end - tile.start)?;
             }
-            None => note(stripe, wanted.clone(), to, runs),
+            None => note(stripe, wanted.clone(), to, runs)?,
         }
         at = wanted.end;
     }
@@ -91,15 +90,19 @@ fn assemble(reader: &Reader, stripe: &Stripe, tile: Range<u64>) -> Result<Arc<[u
     // Collected and then filled, so that the bytes are where they stay.
     let mut bytes: Arc<[u8]> = iter::repeat_n(0, (tile.end - tile.start) as usize).collect();
     let mut runs = Runs::new();
-    note(stripe, tile, 0, &mut runs);
-    reader.gather(&runs, Arc::get_mut(&mut bytes).unwrap_or_default())?;
+    note(stripe, tile.clone(), 0, &mut runs)?;
+    reader.gather(&runs, Arc::get_mut(&mut bytes).ok_or(ReadError::Plan(tile))?)?;
     Ok(bytes)
 }
 
-fn note(stripe: &Stripe, wanted: Range<u64>, to: u64, runs: &mut Runs) {
+fn note(stripe: &Stripe, wanted: Range<u64>, to: u64, runs: &mut Runs) -> Result<(), ReadError> {
+    let mut filled = Filled::from(0);
+    let len = wanted.end - wanted.start;
     stripe.resolve(wanted, |object, from, at, len| {
+        filled.add(at, len);
         add_run(runs, object, Run { from, to: (to + at) as usize, len: len as usize });
     });
+    filled.check(0..len)
 }
 
 /// Fails where the bytes would no longer be read from the source: what is kept is no reason to go on after a change.

@@ -1,13 +1,13 @@
 //! Work on many files at the same time, so that slow storage is waited for once and not once per file.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::SourceError;
 use crate::extent::ObjectId;
+use crate::parallel::{Failed, Pool};
 use crate::store::{FileStore, OpenFile};
 
 /// Files worked on at a time, so that a thousand take a few rounds. The work is waiting: with four times as many, opening a thousand files
@@ -23,38 +23,14 @@ pub(super) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, SourceError> + Sync,
 ) -> Result<Vec<R>, SourceError> {
-    let next = AtomicUsize::new(0);
-    let failed = AtomicBool::new(false);
-    let run = || {
-        let mut done = Vec::new();
-        // Items are taken in order: what is left alone after a failure comes after it.
-        while !failed.load(Ordering::Relaxed) {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(index) else { break };
-            let result = work(item);
-            if result.is_err() {
-                failed.store(true, Ordering::Relaxed);
-            }
-            done.push((index, result));
-        }
-        done
-    };
-    let mut results: Vec<_> = thread::scope(|scope| {
-        // Where the system gives no more threads, those that there are do all of it.
-        let start = |_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run).ok();
-        let threads: Vec<_> = (0..WORKERS.min(items.len())).map_while(start).collect();
-        let own = if threads.is_empty() { run() } else { Vec::new() };
-        let done = threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default());
-        done.chain(own).collect()
-    });
-    results.sort_by_key(|(index, _)| *index);
-    if results.len() != items.len() && results.iter().all(|(_, result)| result.is_ok()) {
-        return Err(SourceError::Contents {
+    Pool::new(WORKERS).with_stack(STACK).map(items, work).map_err(|failed| match failed {
+        Failed::Work(error) => error,
+        // Nobody stops it.
+        Failed::Stopped | Failed::Panicked => SourceError::Contents {
             file: "source".into(),
             what: "reading its files failed by a bug in ckpt-fs; the lines before say where".into(),
-        });
-    }
-    results.into_iter().map(|(_, result)| result).collect()
+        },
+    })
 }
 
 /// Leave to take apart a large piece of metadata, which takes a hundred times its size in memory: as many at a time as there are processors,

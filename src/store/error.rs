@@ -74,14 +74,14 @@ pub enum StoreError {
     #[error("{0} is not in this store; this is a bug")]
     Unknown(ObjectId),
     /// The system could not read the file.
-    #[error("{path}: cannot {action}: {source}; check the storage and its kernel messages")]
+    #[error("{path}: cannot {action}: {why}; check the storage and its kernel messages")]
     Io {
         /// The file.
         path: String,
         /// What was tried.
         action: &'static str,
         /// What the system answered.
-        source: io::Error,
+        why: io::Error,
     },
 }
 
@@ -97,13 +97,16 @@ impl StoreError {
             },
             Some(libc::EACCES | libc::EPERM) => Self::Permission { path },
             Some(libc::EMFILE) => {
-                let limit = limits::open_files().map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+                let limit = match limits::open_files() {
+                    Some(limit) => limit.to_string(),
+                    None => "none".to_owned(),
+                };
                 Self::TooManyFiles { path, limit }
             }
             Some(libc::ENFILE) => {
                 Self::TooManyFiles { path, limit: "of the whole system, fs.file-max".to_owned() }
             }
-            _ => Self::Io { path, action: "open", source },
+            _ => Self::Io { path, action: "open", why: source },
         }
     }
 }

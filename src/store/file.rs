@@ -65,7 +65,10 @@ impl FileStore {
 
 impl Store for FileStore {
     fn name(&self, object: ObjectId) -> String {
-        self.source(object).map_or_else(|_| object.to_string(), |source| source.name())
+        match self.source(object) {
+            Ok(source) => source.name(),
+            Err(_) => object.to_string(),
+        }
     }
 
     fn len(&self, object: ObjectId) -> Result<u64, StoreError> {
@@ -220,7 +223,10 @@ impl Source {
     }
 
     fn pread(&self, run: &Run, out: &mut [u8]) -> Result<(), StoreError> {
-        let target = out.get_mut(run.to..run.to + run.len).unwrap_or_default();
+        let Some(target) = out.get_mut(run.to..run.to + run.len) else {
+            let (path, size) = (self.name(), self.identity.size);
+            return Err(StoreError::OutOfRange { path, from: run.from, len: run.len, size });
+        };
         self.file.read_exact_at(target, run.from).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => {
                 self.changed(format!("it had {} bytes, now fewer", self.identity.size))
@@ -233,8 +239,8 @@ impl Source {
         StoreError::Changed { path: self.name(), what }
     }
 
-    fn failed(&self, action: &'static str, source: std::io::Error) -> StoreError {
-        StoreError::Io { path: self.name(), action, source }
+    fn failed(&self, action: &'static str, why: std::io::Error) -> StoreError {
+        StoreError::Io { path: self.name(), action, why }
     }
 }
 

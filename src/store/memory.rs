@@ -51,7 +51,10 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn name(&self, object: ObjectId) -> String {
-        self.object(object).map_or_else(|_| object.to_string(), |object| object.name.clone())
+        match self.object(object) {
+            Ok(object) => object.name.clone(),
+            Err(_) => object.to_string(),
+        }
     }
 
     fn len(&self, object: ObjectId) -> Result<u64, StoreError> {
@@ -63,6 +66,7 @@ impl Store for MemoryStore {
         self.object(object).map(|_| SystemTime::UNIX_EPOCH)
     }
 
+    #[expect(clippy::indexing_slicing, reason = "every run was checked against both")]
     fn gather(&self, object: ObjectId, runs: &[Run], out: &mut [u8]) -> Result<(), StoreError> {
         let object = self.object(object)?;
         check_runs(runs, object.bytes.len() as u64, out.len(), || object.name.clone())?;

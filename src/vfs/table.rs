@@ -65,10 +65,9 @@ impl Table {
 
     /// Two, and one for every directory in it.
     pub(super) fn links(&self, node: &Node) -> u32 {
-        let children = self.children.get(&node.ino);
-        let directories =
-            children.map_or(0, |c| c.values().filter(|ino| self.children.contains_key(ino)).count());
-        u32::try_from(directories).unwrap_or(u32::MAX).saturating_add(2)
+        let children = self.children.get(&node.ino).into_iter().flat_map(BTreeMap::values);
+        // There are no more than nodes, and of those not too many.
+        children.filter(|ino| self.children.contains_key(ino)).count() as u32 + 2
     }
 
     /// The directory `name` in `parent`, made if it is not there. `identity` is what its number is made of.
@@ -111,10 +110,8 @@ impl Table {
 
 /// A number for a name: 63 bits, so that no tool takes it for a negative one.
 fn number(identity: &str) -> Ino {
-    let hash = blake3::hash(identity.as_bytes());
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(hash.as_bytes().first_chunk::<8>().unwrap_or(&[2; 8]));
-    Ino((u64::from_le_bytes(bytes) >> 1).max(2))
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(identity.as_bytes()).as_bytes();
+    Ino((u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> 1).max(2))
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //!
 //! Files are laid out when their size is first asked for. Plans are kept in a bounded number and made again when needed.
 
-use std::collections::BTreeMap;
 mod opening;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,8 +23,7 @@ use super::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, 
 use crate::cache::Cache;
 use crate::layout::{Format, Layout, LayoutSpec};
 use crate::plan::FilePlan;
-use crate::reader::{Checksums, CrcMode, ReadError, Reader};
-use crate::store::StoreError;
+use crate::reader::{Checksums, CrcMode, Reader};
 use crate::view::{Conversions, ViewError};
 
 /// What a mount shows.
@@ -144,7 +143,7 @@ impl Views {
         }
         self.add_first(*format, &[format.name()]).map_err(|error| {
             (self.settings.log)(&format!("{format}: {error}"));
-            TreeError::Io(error.to_string())
+            TreeError::from(error)
         })
     }
 
@@ -200,7 +199,7 @@ impl Views {
         let names: &[&str] = if parent == Ino::ROOT { &[name] } else { &[format.name(), name] };
         self.add(format, &layout, names).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
-            TreeError::Io(error.to_string())
+            TreeError::from(error)
         })
     }
 
@@ -208,7 +207,7 @@ impl Views {
         if let Some(plan) = self.plans.get(ino) {
             return Ok(plan);
         }
-        let planned = file.view.plan(file.number).map_err(|error| TreeError::Io(error.to_string()))?;
+        let planned = file.view.plan(file.number)?;
         let plan = Arc::new(planned.plan);
         self.plans.put(ino, plan.clone());
         Ok(plan)
@@ -279,13 +278,16 @@ impl Tree for Views {
         let states =
             optimizer.flat_map(|optimizer| optimizer.elements().flat_map(|(_, params)| params.all()));
         let params = catalog.params().iter().chain(states);
-        params.map(|param| param.shape.bytes(param.dtype).unwrap_or(0)).fold(0, u64::saturating_add)
+        params.filter_map(|param| param.shape.bytes(param.dtype)).fold(0, u64::saturating_add)
     }
 
     fn io_mode(&self, ino: Ino) -> Result<IoMode, TreeError> {
         match &self.node(ino)?.kind {
             NodeKind::Directory => Err(TreeError::IsDirectory),
-            NodeKind::File(file) => Ok(self.settings.io.unwrap_or_else(|| suited(file))),
+            NodeKind::File(file) => match self.settings.io {
+                Some(mode) => Ok(mode),
+                None => Ok(suited(file)),
+            },
         }
     }
 
@@ -316,31 +318,27 @@ impl Tree for Views {
     fn tensor_end(&self, ino: Ino, offset: u64) -> u64 {
         let Ok(node) = self.node(ino) else { return offset };
         let NodeKind::File(file) = &node.kind else { return offset };
-        self.plan(ino, file).map_or(offset, |plan| plan.stripes_end(offset))
+        match self.plan(ino, file) {
+            Ok(plan) => plan.stripes_end(offset),
+            Err(_) => offset,
+        }
     }
 
     fn unchanged(&self, ino: Ino, range: Range<u64>) -> Result<(), TreeError> {
         let node = self.node(ino)?;
         let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
         let plan = self.plan(ino, file)?;
-        self.reader.check(&plan, range).map_err(read_error)
+        Ok(self.reader.check(&plan, range)?)
     }
 
     fn read(&self, ino: Ino, offset: u64, buffer: &mut [u8]) -> Result<usize, TreeError> {
         let node = self.node(ino)?;
         let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
         let plan = self.plan(ino, file)?;
-        let read = self.reader.read(&plan, &file.checksums, offset, buffer).map_err(read_error)?;
+        let read = self.reader.read(&plan, &file.checksums, offset, buffer)?;
         self.reads.fetch_add(1, Relaxed);
         self.read_bytes.fetch_add(read as u64, Relaxed);
         Ok(read)
-    }
-}
-
-fn read_error(error: ReadError) -> TreeError {
-    match error {
-        ReadError::Store(error @ StoreError::Changed { .. }) => TreeError::Stale(error.to_string()),
-        error => TreeError::Io(error.to_string()),
     }
 }
 

@@ -7,13 +7,13 @@
 //! Not here: which files there are (`views`), who has them open (`opens`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
 use parking_lot::Mutex;
 
 use super::work::Progress;
 use crate::cache::{Cache, FileKey};
+use crate::parallel::{Pool, Signal};
 use crate::plan::{FilePlan, Piece, Segment, Stripe};
 use crate::reader::{Checksums, Reader};
 use crate::store::Store;
@@ -101,32 +101,22 @@ pub(super) fn assemble(
     let reader = reader.without_cache();
     // The kernel lets one thread at a time write to a file, and has the others spin. Here they sleep, and gather meanwhile.
     let writing = Mutex::new(());
-    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
-    let work = || {
-        let mut block = vec![0; HUGE_PAGE];
-        while !failed.load(Relaxed) {
-            let at = next.fetch_add(HUGE_PAGE as u64, Relaxed);
-            if at >= plan.len() {
-                return;
-            }
-            let read = reader.read(plan, checksums, at, &mut block).ok();
-            let written = read.and_then(|read| {
-                let _turn = writing.lock();
-                file.write_at(at, block.get(..read)?).ok()
-            });
-            failed.fetch_or(written.is_none(), Relaxed);
-            progress.add(HUGE_PAGE as u64);
-        }
+    let blocks: Vec<u64> = (0..plan.len()).step_by(HUGE_PAGE).collect();
+    let work = |block: &mut Vec<u8>, at: &u64, _: &Signal<'_>| {
+        let read = reader.read(plan, checksums, *at, block).map_err(drop)?;
+        let read = block.get(..read).ok_or(())?;
+        let turn = writing.lock();
+        file.write_at(*at, read).map_err(drop)?;
+        drop(turn);
+        progress.add(HUGE_PAGE as u64);
+        Ok::<_, ()>(())
     };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            // Where there can be no more threads, fewer do the work.
-            let _ = thread::Builder::new().spawn_scoped(scope, work);
-        }
-        work();
-    });
-    if failed.into_inner() { None } else { reserved.keep(key) }
+    let threads = match thread::available_parallelism() {
+        Ok(processors) => MOST_THREADS.min(processors.into()),
+        Err(_) => 1,
+    };
+    let done = Pool::new(threads).map_with(&blocks, || vec![0; HUGE_PAGE], work);
+    done.is_ok().then(|| reserved.keep(key)).flatten()
 }
 
 #[cfg(test)]

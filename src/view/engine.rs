@@ -2,6 +2,8 @@
 //!
 //! Source: the loaders of vLLM 0.33 and SGLang 0.5, and files that vLLM's own saver wrote.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -75,7 +77,7 @@ impl View for EngineView {
         match (self.contents.get(number), self.files.get(number).and_then(|file| file.rank)) {
             (Some(Content::Weights(_)), Some(rank)) => self.rank_file(rank),
             (Some(content), _) => Ok(plain(content)),
-            (None, _) => Ok(PlannedFile::of_bytes(Vec::new())),
+            (None, _) => Err(ViewError::NoFile(number)),
         }
     }
 

@@ -279,6 +279,17 @@ pub enum ViewError {
         /// What is wrong with it.
         source: Box<ConfigError>,
     },
+    /// A number that no file of the view has: a mistake in what asked.
+    #[error("the view has no file number {0}; this is a bug")]
+    NoFile(usize),
+    /// Something that the source had to have when it was opened.
+    #[error("{file}: {what} is not there; this is a bug")]
+    Lost {
+        /// The source file.
+        file: String,
+        /// What it should have.
+        what: String,
+    },
     /// The source has no file to take `args` from.
     #[error("the source has no rank file")]
     NoRank,

@@ -1,5 +1,7 @@
 //! A Hugging Face model directory: config, weights in one safetensors file or in several with an index, and what lies beside them.
 
+#![deny(clippy::disallowed_methods)]
+
 mod shards;
 
 use std::collections::BTreeMap;
@@ -62,7 +64,7 @@ impl HfView {
 
     fn weights(&self, number: usize) -> Result<PlannedFile, ViewError> {
         let mut all = Vec::new();
-        for key in self.shards.keys(number) {
+        for key in self.shards.keys(number).ok_or(ViewError::NoFile(number))? {
             let tensor = tensor_of(&self.stock, &self.layout, WHOLE, *key)?;
             all.extend(tensor.map(|tensor| (tensor.name.clone(), tensor)));
         }
@@ -119,7 +121,7 @@ impl View for HfView {
         match self.contents.get(number) {
             Some(Content::Weights(shard)) => self.weights(*shard),
             Some(content) => Ok(plain(content)),
-            None => Ok(PlannedFile::of_bytes(Vec::new())),
+            None => Err(ViewError::NoFile(number)),
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! One rank file is: the source's own tree with `args` rewritten and the model's tensors replaced, pickled, in torch's zip layout.
 
+#![deny(clippy::disallowed_methods)]
+
 mod args;
 mod carried;
 mod containers;
@@ -65,7 +67,7 @@ impl View for MegatronView {
     }
 
     fn plan(&self, number: usize) -> Result<PlannedFile, ViewError> {
-        match self.kinds.get(number).copied().unwrap_or(FileKind::Tracker) {
+        match *self.kinds.get(number).ok_or(ViewError::NoFile(number))? {
             FileKind::Tracker => {
                 Ok(PlannedFile::of_bytes(self.stock.catalog.iteration.to_string().into_bytes()))
             }
@@ -153,13 +155,15 @@ impl MegatronView {
         let mut contents = Contents::default();
         let mut models = Vec::with_capacity(places.len());
         for (place, tensors) in places.iter().zip(&tensors) {
-            let leaves =
-                tensors.iter().map(|tensor| (tensor.name.clone(), self.leaf(*place, tensor, &mut contents)));
-            let leaves = leaves.collect();
+            let mut leaves = Vec::with_capacity(tensors.len());
+            for tensor in tensors {
+                leaves.push((tensor.name.clone(), self.leaf(*place, tensor, &mut contents)?));
+            }
             models.push(containers::Containers::new(&self.stock, &self.layout, *place, tensors).fill(leaves));
         }
         let mut entries = Vec::new();
-        for (key, value) in source.tree.items().unwrap_or_default() {
+        let lost = || ViewError::Lost { file: source.name.clone(), what: "the dict that it saved".into() };
+        for (key, value) in source.tree.items().ok_or_else(lost)? {
             match key.as_str() {
                 Some("args") => {
                     let args = args::rewrite(value, &self.stock, &self.layout, rank)?;
@@ -189,7 +193,7 @@ impl MegatronView {
         let source = self.stock.nearest(rank, &self.layout)?;
         let optimizer = RankOptimizer::new(&self.stock, &self.layout, rank)?.ok_or(ViewError::NoOptimizer)?;
         let mut contents = Contents::default();
-        let tree = optimizer.buffers(&mut contents);
+        let tree = optimizer.buffers(&mut contents)?;
         contents.lay_out(tree, DISTRIBUTED_FILE, &source.name)
     }
 
@@ -201,21 +205,27 @@ impl MegatronView {
 
     /// The value that stands for a tensor, or for an extra state, in the tree. Extra state is that of the same module in the source, or
     /// `None` or an empty tensor of bytes where the source has such.
-    fn leaf<'a>(&self, place: Place, tensor: &'a TargetTensor<'_>, contents: &mut Contents<'a>) -> Value {
+    fn leaf<'a>(
+        &self,
+        place: Place,
+        tensor: &'a TargetTensor<'_>,
+        contents: &mut Contents<'a>,
+    ) -> Result<Value, ViewError> {
         let part =
             if self.layout.vpp > 1 { format!("{}/", model_entry(place.chunk, 2)) } else { String::new() };
         let name = format!("{part}{}", tensor.name);
         let saved_by =
             |state: &ExtraState| self.stock.catalog.ranks.iter().find(|file| file.rank == state.rank);
-        match (&tensor.target, tensor.extra_state) {
+        Ok(match (&tensor.target, tensor.extra_state) {
             (Some(target), _) => contents.tensor(&name, target),
             (None, Some(state)) => {
-                saved_by(state).map_or(Value::None, |file| Carried::new(file, contents).value(&state.value))
+                let lost = || ViewError::Lost { file: name.clone(), what: "the rank that saved it".into() };
+                Carried::new(saved_by(state).ok_or_else(lost)?, contents).value(&state.value)
             }
             (None, None) if tensor.is_empty_tensor => {
                 contents.bytes(&name, Dtype::Uint8, Shape(vec![0]), Vec::new())
             }
             (None, None) => Value::None,
-        }
+        })
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! What else a rank needs to be a source again stands in the header's metadata: family, layout, rank and the args of training.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -53,6 +55,7 @@ impl RanksView {
 
     fn metadata(&self, rank: Rank) -> Result<BTreeMap<String, String>, ViewError> {
         let source = self.stock.nearest(rank, &self.layout)?;
+        #[expect(clippy::disallowed_methods, reason = "a source without args has none to hand on")]
         let args = source.tree.get("args").unwrap_or(&Value::None);
         let header = RankHeader {
             family: self.stock.model.family().name.clone(),
@@ -81,7 +84,7 @@ impl View for RanksView {
 
     fn plan(&self, number: usize) -> Result<PlannedFile, ViewError> {
         let rank = self.files.get(number).and_then(|file| file.rank);
-        self.rank_file(rank.unwrap_or(Rank { pp: 0, tp: 0, ep: 0 }))
+        self.rank_file(rank.ok_or(ViewError::NoFile(number))?)
     }
 
     fn may_replace(&self, path: &str) -> bool {

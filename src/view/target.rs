@@ -1,5 +1,7 @@
 //! The tensors of one part of the model on one rank of a view, in the order in which training would save them.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use super::{Stock, ViewError, VocabularyFill};
 use crate::catalog::{ExtraState, Param, Params};
 use crate::family::{DEPTH, EXPERT, Entry, Numbers, Stage};
 use crate::layout::{Layout, Place};
-use crate::plan::{Fill, Part, Source, Target};
+use crate::plan::{Fill, GatherError, Part, Source, Target};
 use crate::tensor::{Band, Dtype, Shape};
 
 /// One entry of a rank's model: a tensor, or an extra state.
@@ -26,6 +28,14 @@ pub struct TargetTensor<'stock> {
     pub is_empty_tensor: bool,
     /// Extra state only: that of the same module in the source.
     pub extra_state: Option<&'stock ExtraState>,
+}
+
+impl TargetTensor<'_> {
+    /// The error for one whose size does not fit 64 bits: no source has so much.
+    pub(super) fn too_large(&self) -> ViewError {
+        let source = GatherError::Length { planned: 0, wanted: None };
+        ViewError::Gather { tensor: self.name.to_string(), source }
+    }
 }
 
 /// Which values tensors are made of: the weights, or a state of the optimizer that is cut like them.
@@ -81,6 +91,7 @@ pub(super) struct Key {
 
 /// Everything that the rank at `place` may save of the part of the model there, in order.
 #[must_use]
+#[expect(clippy::disallowed_methods, reason = "without layers, all entries stand before where they would be")]
 pub(super) fn keys(stock: &Stock, layout: &Layout, place: Place) -> Vec<Key> {
     let entries = stock.model.entries();
     let is_layered = |entry: &Entry| entry.stage == Stage::Layer;
@@ -123,15 +134,13 @@ struct Lister<'a> {
 impl Lister<'_> {
     /// Entries that stand together, all of one layer or of none. Those of the same modules of experts: each expert has all of them before the
     /// next one.
+    #[expect(clippy::indexing_slicing, reason = "ranges are of entries")]
     fn block(&mut self, range: Range<usize>, at: At) {
         let entries = self.stock.model.entries();
         let kind = self.stock.model.kind_of_layer(at.global.layer);
         let first = self.per_rank.saturating_mul(self.ep);
         let mut start = range.start;
-        for block in entries
-            .get(range)
-            .unwrap_or_default()
-            .chunk_by(|a, b| experts_of(a).is_some() && experts_of(a) == experts_of(b))
+        for block in entries[range].chunk_by(|a, b| experts_of(a).is_some() && experts_of(a) == experts_of(b))
         {
             let of_experts = block.first().is_some_and(|entry| experts_of(entry).is_some());
             for expert in 0..if of_experts { self.per_rank } else { 1 } {
@@ -147,9 +156,10 @@ impl Lister<'_> {
     }
 
     /// What stands behind the layers, from this entry on: single tensors, or the layers that predict tokens beyond the next one.
+    #[expect(clippy::indexing_slicing, reason = "it starts at an entry or behind the last one")]
     fn after(&mut self, mut start: usize) {
         let entries = self.stock.model.entries();
-        let rest = entries.get(start..).unwrap_or_default();
+        let rest = &entries[start..];
         for block in rest.chunk_by(|a, b| a.name.contains(DEPTH) && b.name.contains(DEPTH)) {
             let range = start..start + block.len();
             start = range.end;
@@ -183,9 +193,9 @@ struct At {
 }
 
 impl<'stock> Maker<'stock, '_> {
+    #[expect(clippy::indexing_slicing, reason = "keys have numbers of entries")]
     fn make_key(&self, key: Key) -> Result<Option<TargetTensor<'stock>>, ViewError> {
-        let entry = self.stock.model.entries().get(key.entry);
-        entry.map_or(Ok(None), |entry| self.make(entry, key.at))
+        self.make(&self.stock.model.entries()[key.entry], key.at)
     }
 
     /// The tensor of this entry, if the rank has it.
@@ -232,9 +242,10 @@ impl<'stock> Maker<'stock, '_> {
         };
         // A source without biases has none of the parameters that a bias would hold.
         let Some(params): Option<Vec<Vec<&Param>>> = params else { return Ok(None) };
-        let target = self.target(entry, &params, &name)?;
-        let first = params.first().and_then(|params| params.first().copied());
-        Ok(made(target, first))
+        // One list for each expert: without experts there is no tensor of them.
+        let Some(first) = params.first().and_then(|params| params.first().copied()) else { return Ok(None) };
+        let target = self.target(entry, &params, first.dtype, &name)?;
+        Ok(made(target, Some(first)))
     }
 
     /// The extra state of this entry: that of the same module in the source, or one that holds nothing where the source's do.
@@ -276,24 +287,29 @@ impl<'stock> Maker<'stock, '_> {
     }
 
     /// The tensor of this entry, of these parameters: of one list, or of one for each expert.
+    #[expect(clippy::indexing_slicing, reason = "there is a list, and a part for each")]
     fn target(
         &self,
         entry: &Entry,
         params: &[Vec<&'stock Param>],
+        dtype: Dtype,
         name: &str,
     ) -> Result<Target<'stock>, ViewError> {
         let mut parts: Vec<Part<'stock>> = Vec::with_capacity(params.len());
         for params in params {
             parts.push(self.part(entry, params, name)?);
         }
-        let dtype = params.iter().flatten().next().map_or(Dtype::Uint8, |param| param.dtype);
-        let mut shape = parts.first().map(|part| part.shape.clone()).unwrap_or_default();
+        let mut shape = parts[0].shape.clone();
         if entry.stacked {
             shape.0.insert(0, parts.len() as u64);
         }
         Ok(Target { dtype, shape, parts })
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "there is a parameter for each that the entry holds, and bands are of these"
+    )]
     fn part(&self, entry: &Entry, params: &[&'stock Param], name: &str) -> Result<Part<'stock>, ViewError> {
         let mut sizes = Vec::with_capacity(params.len());
         let mut stored = Vec::with_capacity(params.len());
@@ -303,9 +319,13 @@ impl<'stock> Maker<'stock, '_> {
             } else {
                 None
             };
-            sizes.push(padded.unwrap_or_else(|| param.size()));
-            let real = padded.and_then(|_| self.stock.real_rows());
-            stored.push(real.map_or_else(|| param.size(), |rows| rows.min(param.size())));
+            let (size, rows) = match (padded, self.stock.real_rows()) {
+                (Some(padded), Some(real)) => (padded, real.min(param.size())),
+                (Some(padded), None) => (padded, param.size()),
+                (None, _) => (param.size(), param.size()),
+            };
+            sizes.push(size);
+            stored.push(rows);
         }
         let (ways, part) = entry.part(self.layout, self.place.rank);
         let most: Vec<Option<u64>> = entry.holds.iter().map(|holding| holding.most_parts).collect();
@@ -314,20 +334,12 @@ impl<'stock> Maker<'stock, '_> {
             .bands_with_copies(&sizes, &most, ways, part)
             .map_err(|source| ViewError::Arrange { tensor: name.to_owned(), source })?;
         let positions: u64 = bands.iter().map(Band::positions).sum();
-        let first = params.first();
         // There are as many of these as tensors, and most have one band: room for no more than that.
         let mut filled = Vec::with_capacity(bands.len());
         for band in bands {
-            let rows = stored.get(band.part).copied().unwrap_or(u64::MAX);
-            filled.extend(
-                params.get(band.part).into_iter().flat_map(|param| fill(band, param, rows, self.of.fill)),
-            );
+            filled.extend(fill(band, params[band.part], stored[band.part], self.of.fill));
         }
-        Ok(Part {
-            shape: first.map_or_else(Shape::default, |param| param.shape.with(entry.axis, positions)),
-            axis: entry.axis,
-            bands: filled,
-        })
+        Ok(Part { shape: params[0].shape.with(entry.axis, positions), axis: entry.axis, bands: filled })
     }
 }
 
@@ -340,5 +352,8 @@ fn constant<'stock>(number: f32) -> Target<'stock> {
 /// The modules that stand once for each expert, if the entry is in them: what its name says before the part with the number.
 fn experts_of(entry: &Entry) -> Option<&str> {
     let (before, _) = entry.name.split_once(EXPERT)?;
-    Some(before.rsplit_once('.').map_or("", |(modules, _)| modules))
+    match before.rsplit_once('.') {
+        Some((modules, _)) => Some(modules),
+        None => Some(""),
+    }
 }

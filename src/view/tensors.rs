@@ -1,5 +1,7 @@
 //! Tensors as a safetensors file.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,14 +25,16 @@ pub(super) fn lay_out(
     let mut builder = Builder::new();
     builder.literal(header);
     let mut placed = Vec::with_capacity(order.len());
-    for (name, target) in order.into_iter().filter_map(|index| targets.get(index)) {
+    for index in order {
+        #[expect(clippy::indexing_slicing, reason = "the order is one of these tensors")]
+        let (name, target) = targets[index];
         let start = builder.position();
         builder.cut();
         gather(target, &mut builder)
             .map_err(|source| ViewError::Gather { tensor: name.to_string(), source })?;
         let (dtype, shape) = (target.dtype, target.shape.clone());
         let bytes = start..builder.position();
-        placed.push(PlacedTensor { name: (*name).clone(), dtype, shape, bytes });
+        placed.push(PlacedTensor { name: name.clone(), dtype, shape, bytes });
     }
     Ok(PlannedFile { plan: builder.finish(), tensors: placed })
 }

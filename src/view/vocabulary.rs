@@ -1,5 +1,7 @@
 //! Rows of the vocabulary in a view: those of the source, and new padding rows where the target has more.
 
+#![deny(clippy::disallowed_methods)]
+
 use crate::catalog::Param;
 use crate::plan::{Fill, Source};
 use crate::tensor::Band;

@@ -33,15 +33,15 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("fuse", &["vfs", "sys", "aligned"]),
-    ("vfs", &["cache", "reader", "view", "catalog", "plan", "store", "sys"]),
-    ("materialize", &["reader", "view", "plan", "store", "aligned"]),
+    ("vfs", &["cache", "reader", "view", "catalog", "plan", "store", "sys", "parallel"]),
+    ("materialize", &["reader", "view", "plan", "store", "aligned", "parallel"]),
     ("inspect", &["source", "view", "store", "catalog", "plan", "family"]),
     ("verify", &["weights", "reader", "catalog", "plan", "family"]),
     ("digest", &["weights", "reader", "catalog", "plan", "family"]),
-    ("weights", &["reader", "catalog", "plan", "family"]),
+    ("weights", &["reader", "catalog", "plan", "family", "parallel"]),
     ("reader", &["cache", "plan", "store"]),
     ("cache", &["sys"]),
-    ("source", &["store", "format", "family", "catalog"]),
+    ("source", &["store", "format", "family", "catalog", "parallel"]),
     ("view", &["plan", "format", "family", "catalog"]),
     ("plan", &["catalog"]),
     ("store", &["sys"]),
@@ -50,6 +50,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("format", &[]),
     ("sys", &[]),
     ("aligned", &[]),
+    ("parallel", &[]),
     ("value", &[]),
     ("layout", &[]),
     ("extent", &[]),
@@ -74,6 +75,47 @@ const IMPURE: &[&str] = &[
     "std::io",
     "rustix",
     "libc",
+];
+
+/// Modules on the way of a read, with all below them: where a value that must be there is not, a read fails. They deny the defaults that
+/// `clippy.toml` lists, and so does the whole crate indexing that does not say why it is right.
+const LOUD: &[&str] = &[
+    "aligned",
+    "cache",
+    "catalog",
+    "digest",
+    "extent",
+    "fuse",
+    "materialize",
+    "parallel",
+    "plan",
+    "reader",
+    "store",
+    "tensor",
+    "verify",
+    "vfs",
+    "view/engine",
+    "view/hf",
+    "view/megatron",
+    "view/ranks",
+    "view/target",
+    "view/tensors",
+    "view/vocabulary",
+    "weights",
+];
+
+/// Files of these that may have defaults throughout; each says why in its `#![expect]`. None of them decides where a byte of a tensor comes
+/// from: how a mount is made, and the values of Python objects beside the tensors.
+const WITH_DEFAULTS: &[&str] = &[
+    "fuse/device.rs",
+    "fuse/error.rs",
+    "fuse/mount.rs",
+    "fuse/options.rs",
+    "fuse/passthrough.rs",
+    "view/megatron/args.rs",
+    "view/megatron/modules.rs",
+    "view/megatron/optimizer/elementwise.rs",
+    "view/megatron/optimizer/groups.rs",
 ];
 
 /// Lines without tests; more than this holds two concepts.
@@ -121,7 +163,9 @@ fn modules_use_only_what_is_to_their_right() {
             continue;
         }
         let right = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module} has no row in EDGES"));
-        for (path, text) in files {
+        // Tests of a module may make what it is handed.
+        let is_test = |path: &Path| path.iter().any(|part| part == "tests" || part == "tests.rs");
+        for (path, text) in files.into_iter().filter(|(path, _)| !is_test(path)) {
             let fine = |used: &String| {
                 *used == module || right.contains(&used.as_str()) || BOTTOM.contains(&used.as_str())
             };
@@ -174,5 +218,63 @@ fn every_file_says_what_it_is_and_holds_one_concept() {
         assert!(text.starts_with("//!"), "{} does not open with what it is", path.display());
         let lines = text.split("#[cfg(test)]\nmod tests {").next().unwrap().lines().count();
         assert!(lines <= LONGEST_FILE, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn what_cannot_happen_fails_loudly() {
+    const DEFAULTS: &str = "clippy::disallowed_methods";
+    const INDEXING: &str = "clippy::indexing_slicing";
+    let files: BTreeMap<PathBuf, String> = sources().into_values().flatten().collect();
+    let has = |path: &str, line: &str| files[Path::new(path)].lines().any(|other| other == line);
+    for module in LOUD {
+        let path = format!("{module}.rs");
+        assert!(has(&path, &format!("#![deny({DEFAULTS})]")), "{path} does not deny defaults");
+    }
+    assert!(has("lib.rs", &format!("#![deny({INDEXING})]")), "indexing without a reason is not denied");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let denied = fs::read_to_string(root.join("clippy.toml")).unwrap();
+    for method in ["unwrap_or", "unwrap_or_default", "unwrap_or_else", "map_or", "map_or_else"] {
+        for of in ["option::Option", "result::Result"] {
+            assert!(denied.contains(&format!("\"core::{of}::{method}\"")), "{of}::{method} is not denied");
+        }
+    }
+    for (path, text) in &files {
+        let throughout = format!("#![expect({DEFAULTS}, reason = \"");
+        assert!(
+            !text.contains(&throughout) || WITH_DEFAULTS.contains(&path.to_str().unwrap()),
+            "{} has defaults throughout",
+            path.display()
+        );
+        // An exception is one that is needed, says why, and is for one function or statement.
+        for lint in [DEFAULTS, INDEXING] {
+            let allowed =
+                |line: &str| line.contains(&format!("allow({lint}")) && !line.contains("a test may panic");
+            assert!(!text.lines().any(allowed), "{} allows {lint}", path.display());
+            for rest in text.split(&format!("expect({lint}")).skip(1) {
+                let reason = rest.trim_start_matches(',').trim_start().strip_prefix("reason = \"");
+                assert!(
+                    reason.is_some_and(|reason| !reason.starts_with('"')),
+                    "{}: no reason",
+                    path.display()
+                );
+            }
+        }
+        assert!(!text.contains(&format!("#![expect({INDEXING}")), "{} indexes throughout", path.display());
+    }
+}
+
+#[test]
+fn threads_that_share_work_are_those_of_the_pool() {
+    // One beside another that hands it what to write, or asks a mount, is no pool.
+    const SCOPES: &[&str] = &["parallel.rs", "materialize/write.rs", "cli/warmup.rs"];
+    let tests = |path: &Path| path.iter().any(|part| part == "tests" || part == "tests.rs");
+    for (path, text) in sources().into_values().flatten().filter(|(path, _)| !tests(path)) {
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        assert!(
+            !text.contains("thread::scope") || SCOPES.contains(&path.to_str().unwrap()),
+            "{}",
+            path.display()
+        );
     }
 }

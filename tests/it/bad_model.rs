@@ -9,6 +9,7 @@ use crate::common::Array;
 use crate::common::hf::{self, Arch};
 use crate::common::naive::{Config, Cut, Kind, Moe};
 use crate::common::source::Checkpoint;
+use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
 use serde_json::{Map, Value as Json, json};
 use tempfile::TempDir;
@@ -572,6 +573,37 @@ fn a_config_that_args_cannot_say_stays_as_it_is() {
 }
 
 /// Files of this tool say which rank they are, whatever they are called.
+/// Each alone is right, so the model's own format has them as they are; in one tensor they would be read as one type.
+#[test]
+fn parameters_of_different_types_do_not_share_a_tensor() {
+    let full = |tensor: &mut (String, Array)| {
+        let bytes = tensor.1.bytes.chunks(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
+        tensor.1 = Array { dtype: Dtype::Float32, bytes, ..tensor.1.clone() };
+    };
+    let half = |arch| Config { dtype: Dtype::Bfloat16, ..small(arch) };
+    let model = |arch, name: &str| {
+        let config = half(arch);
+        let (dir, tensors) = (tempfile::tempdir().unwrap(), hf::tensors(arch, &config));
+        Model { dir, arch, config: hf::config(arch, &config), tensors, shards: 1 }.tensor(name, full).write()
+    };
+    let llama = model(Arch::Llama, "model.layers.1.self_attn.k_proj.weight");
+    let words = ["layers.1.attention.k.weight is float32", "what is bfloat16", "save both in one type"];
+    for format in ["megatron", "vllm"] {
+        let out = llama.path.with_file_name("out");
+        ckpt!("materialize", llama.path, out, "--as", format).refused(UNSUPPORTED, &words);
+        assert!(!out.exists());
+    }
+    let name = "model.layers.1.block_sparse_moe.experts.2.w1.weight";
+    let mixtral = model(Arch::Mixtral, name);
+    let words = ["experts.2.", "is float32", "what is bfloat16"];
+    ckpt!("ls", mixtral.path, "--as", "vllm").refused(UNSUPPORTED, &words);
+    for whole in [llama, mixtral] {
+        let out = whole.path.with_file_name("same");
+        ckpt!("materialize", whole.path, out, "--as", "hf").ok();
+        ckpt!("verify", whole.path, out).ok();
+    }
+}
+
 #[test]
 fn rank_files_that_were_moved_or_mixed() {
     let model = Model::of(Arch::Llama).write();

@@ -5,12 +5,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::naive::{Config, Cut, Kind, Written};
+use crate::common::hf::{self, Arch};
+use crate::common::naive::{Config, Cut, Kind, Moe, Written};
+use crate::common::optimizer::Trained;
 use crate::common::run::program;
 use crate::common::source::{Checkpoint, ITERATION, rank_file};
 use crate::common::{Keep, read_pt_file};
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::Value;
+use serde_json::Value as Json;
 use tempfile::TempDir;
 
 /// The model that most of these look at: 8 heads, 4 layers.
@@ -75,30 +78,17 @@ fn inspect_says_what_a_checkpoint_is() {
 #[test]
 fn ls_lists_files_and_where_their_bytes_are() {
     let here = tp2pp2();
-    let target = Cut::new(4, &[4]);
-    let json = ckpt!("ls", here.path("src"), "--tp", "4", "--pp", "1", "--tensors", "--json").ok().json();
-    assert_eq!(json["layout"], "tp4pp1");
-    ckpt!("materialize", here.path("src"), here.path("dst"), "--tp", "4", "--pp", "1").ok();
-    let files = json["files"].as_array().unwrap();
-    assert_eq!(files.len(), 5);
-    for file in files {
+    let (files, pieces) = checked_listing(&here, &["--tp", "4", "--pp", "1"]);
+    assert_eq!(files, 5);
+    // A tensor cut along its rows in both: of each row so many bytes.
+    assert!(pieces.iter().any(|piece| depth(piece) == 1));
+    for file in listing(&here, &["--tp", "4", "--pp", "1"])["files"].as_array().unwrap() {
         let path = here.path("dst").join(file["path"].as_str().unwrap());
-        assert_eq!(fs::metadata(&path).unwrap().len(), file["bytes"].as_u64().unwrap(), "{path:?}");
-        // Every tensor is where the listing says, made of the source bytes that it says.
-        let written = fs::read(&path).unwrap();
         for tensor in file["tensors"].as_array().unwrap() {
-            let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
-            let from: usize = tensor["from"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|p| number(&p["run"]) * number(&p["runs"]))
-                .sum();
-            assert_eq!(from, number(&tensor["bytes"]), "{tensor}");
-            let at = number(&tensor["offset"]);
-            let bytes = &written[at..at + number(&tensor["bytes"])];
             let found = read_pt_file(&path).tensors.into_iter().find(|(name, _)| *name == tensor["name"]);
-            assert_eq!(bytes, found.unwrap().1.bytes, "{}", tensor["name"]);
+            let at = number(&tensor["offset"]);
+            let written = &fs::read(&path).unwrap()[at..at + number(&tensor["bytes"])];
+            assert_eq!(written, found.unwrap().1.bytes, "{}", tensor["name"]);
         }
     }
     let table = ckpt!("ls", here.path("src"), "--tp", "4", "--pp", "1").ok().out;
@@ -106,7 +96,138 @@ fn ls_lists_files_and_where_their_bytes_are() {
     assert!(table.lines().last().unwrap().contains("as megatron tp4pp1"), "{table}");
     let detail = ckpt!("ls", here.path("src"), "--tp", "8", "--tensors").ok().out;
     assert!(detail.contains("model_optim_rng.pt @ "), "{detail}");
-    assert_eq!(target.ranks().len(), 4);
+}
+
+#[test]
+fn ls_lists_loops_within_loops() {
+    let here = Here::new();
+    // Each group of queries has two heads of q, then one of k and one of v; each rank has two groups.
+    let config = Config { groups: 4, ..config() };
+    let mut checkpoint = Checkpoint::new(&config, &Cut::new(2, &[4]));
+    for (field, value) in hf::args(Arch::Llama, &config) {
+        checkpoint = checkpoint.arg(field, &value);
+    }
+    checkpoint.write(&here.path("src"));
+    checked_listing(&here, &["--as", "hf"]);
+    let listed = listing(&here, &["--as", "hf"]);
+    let mut tensors =
+        listed["files"].as_array().unwrap().iter().filter_map(|file| file["tensors"].as_array()).flatten();
+    let q = tensors.find(|tensor| tensor["name"] == "model.layers.0.self_attn.q_proj.weight").unwrap();
+    let of_ranks = q["from"].as_array().unwrap();
+    let (run, step) = (2 * config.head * config.hidden * 4, 4 * config.head * config.hidden * 4);
+    let loops = serde_json::json!([{ "count": 2, "step": step, "to": run }]);
+    assert!(of_ranks.iter().all(|piece| piece["loops"] == loops && piece["run"] == run), "{q:#}");
+    assert_eq!(of_ranks.iter().map(|piece| number(&piece["at"]) as u64).collect::<Vec<_>>(), [0, 2 * run]);
+    let text = ckpt!("ls", here.path("src"), "--as", "hf", "--tensors").ok().out;
+    let line =
+        text.lines().skip_while(|line| !line.contains("layers.0.self_attn.q_proj.weight")).nth(1).unwrap();
+    assert!(line.ends_with(&format!(": 2 x {run} bytes, {step} apart")), "{line}");
+}
+
+#[test]
+fn ls_lists_new_rows_of_either_kind() {
+    let here = Here::with(&Cut::new(1, &[2, 2]));
+    let zeros = |pieces: &[Json]| pieces.iter().filter(|piece| piece["file"].is_null()).count();
+    let still = |pieces: &[Json]| pieces.iter().filter(|piece| piece["loops"][0]["step"] == 0).count();
+    let (_, pieces) = checked_listing(&here, &["--tp", "8"]);
+    assert!(zeros(&pieces) > 0 && still(&pieces) == 0);
+    fs::remove_dir_all(here.path("dst")).unwrap();
+    let (_, pieces) = checked_listing(&here, &["--tp", "8", "--vocab-fill", "last-row"]);
+    assert!(zeros(&pieces) == 0 && still(&pieces) > 0);
+}
+
+#[test]
+fn ls_lists_stacked_experts_and_constants() {
+    let here = Here::new();
+    let config = Config { moe: Some(Moe { expert_bias: false, ..Moe::default() }), groups: 4, ..config() };
+    hf::write(
+        &here.path("src"),
+        &hf::config(Arch::Mixtral, &config),
+        &hf::tensors(Arch::Mixtral, &config),
+        2,
+    );
+    let (_, pieces) = checked_listing(&here, &["--as", "vllm", "--tp", "2"]);
+    assert!(pieces.iter().any(|piece| depth(piece) == 1), "a column of each expert");
+    let text = ckpt!("ls", here.path("src"), "--as", "vllm", "--tp", "2", "--tensors").ok().out;
+    assert!(text.contains("constant: 4 bytes, 0000803f"), "{text}");
+}
+
+#[test]
+fn ls_lists_what_flat_buffers_are_made_of() {
+    let here = Here::new();
+    Trained { cut: Cut::new(1, &[4]), ..Trained::default() }.write(&here.path("src"));
+    // New rows at the end of a tensor read on into what lies between parameters.
+    for tp in ["1", "2", "4"] {
+        let flags = ["--tp", tp, "--optimizer", "distributed"];
+        let (files, _) = checked_listing(&here, &flags);
+        assert!(files > 2);
+        fs::remove_dir_all(here.path("dst")).unwrap();
+    }
+}
+
+fn listing(here: &Here, flags: &[&str]) -> Json {
+    let source = here.path("src");
+    let fixed = ["ls", source.to_str().unwrap(), "--tensors", "--json"];
+    program(&[&fixed, flags].concat()).ok().json()
+}
+
+/// Writes the view that these flags are of to `dst`, and compares every tensor with the source bytes that its listing tells. Returns the number
+/// of files, and all pieces.
+fn checked_listing(here: &Here, flags: &[&str]) -> (usize, Vec<Json>) {
+    let (source, written) = (here.path("src"), here.path("dst"));
+    let fixed = ["materialize", source.to_str().unwrap(), written.to_str().unwrap()];
+    program(&[&fixed, flags].concat()).ok();
+    let listed = listing(here, flags);
+    let files = listed["files"].as_array().unwrap();
+    let mut pieces = Vec::new();
+    for file in files {
+        let path = written.join(file["path"].as_str().unwrap());
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), number(&file["bytes"]), "{path:?}");
+        for tensor in file["tensors"].as_array().unwrap() {
+            let at = number(&tensor["offset"]);
+            let made = made_of(&tensor["from"], number(&tensor["bytes"]));
+            assert!(made == bytes[at..at + made.len()], "{path:?}: {tensor:#}");
+            pieces.extend(tensor["from"].as_array().unwrap().iter().cloned());
+        }
+    }
+    (files.len(), pieces)
+}
+
+fn number(value: &Json) -> usize {
+    value.as_u64().unwrap() as usize
+}
+
+fn depth(piece: &Json) -> usize {
+    piece["loops"].as_array().unwrap().len()
+}
+
+/// The tensor of so many bytes that these pieces say, each byte by one of them.
+fn made_of(pieces: &Json, len: usize) -> Vec<u8> {
+    let mut made: Vec<Option<u8>> = vec![None; len];
+    for piece in pieces.as_array().unwrap() {
+        let run = number(&piece["run"]);
+        let bytes = match (&piece["file"], &piece["literal"]) {
+            (Json::String(file), _) => fs::read(file).unwrap(),
+            (_, Json::String(hex)) => {
+                (0..run).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect()
+            }
+            _ => vec![0; run],
+        };
+        let mut places = vec![(number(&piece["offset"]), number(&piece["at"]))];
+        for of in piece["loops"].as_array().unwrap() {
+            let (step, to) = (number(&of["step"]), number(&of["to"]));
+            let around = std::mem::take(&mut places);
+            let each = |k: usize| around.iter().map(move |(from, at)| (from + k * step, at + k * to));
+            places = (0..number(&of["count"])).flat_map(each).collect();
+        }
+        for (from, at) in places {
+            for (slot, byte) in made[at..at + run].iter_mut().zip(&bytes[from..from + run]) {
+                assert!(slot.replace(*byte).is_none(), "told twice: {pieces:#}");
+            }
+        }
+    }
+    made.into_iter().map(|byte| byte.expect("every byte is told")).collect()
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn checked_chunk(stored: &Stored<'_>, band: &Band, axis: usize) -> Option<Chunk>
         if *size <= 1 { Some(0) } else { stride.checked_mul(element) }
     });
     let strides: Vec<u64> = strides.collect::<Option<_>>()?;
-    let stride = strides.get(axis).copied().unwrap_or(element);
+    let stride = if strides.is_empty() { element } else { *strides.get(axis)? };
     let offset = stored.tensor.offset.checked_mul(element)?.checked_add(band.at.checked_mul(stride)?)?;
     let period = match band.repeat {
         1 => None,

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{IoMode, NodeKind, Opened, Tree, TreeError, ViewFile, Views, Warmed, read_error};
+use super::{IoMode, NodeKind, Opened, Tree, TreeError, ViewFile, Views, Warmed};
 use crate::cache::FileKey;
 use crate::plan::FilePlan;
 use crate::sys::memory_file::MemoryFile;
@@ -27,7 +27,7 @@ impl Views {
         Ok(self.opens.open(ino, || {
             let worth_it = || whole::is_in_memory(&plan, &**self.reader.store());
             let whole = passes.then(|| self.whole(ino, file, &plan, worth_it)).flatten();
-            whole.map_or(Opened::Cached, Opened::Whole)
+            opened(whole)
         }))
     }
 
@@ -39,7 +39,7 @@ impl Views {
         if self.io_mode(ino)? == IoMode::Direct {
             return self.work.run(ino, plan.len(), |progress| {
                 for at in (0..plan.len()).step_by(WARM_STEP) {
-                    self.reader.warm(&plan, at..at + WARM_STEP as u64).map_err(read_error)?;
+                    self.reader.warm(&plan, at..at + WARM_STEP as u64)?;
                     progress.add(WARM_STEP as u64);
                 }
                 Ok(Warmed::Source)
@@ -49,7 +49,7 @@ impl Views {
         let has_room = || self.settings.cache.has_room(plan.len());
         let opened = self.opens.open(ino, || {
             let whole = passes.then(|| self.whole(ino, file, &plan, has_room)).flatten();
-            whole.map_or(Opened::Cached, Opened::Whole)
+            opened(whole)
         });
         self.opens.close(ino);
         Ok(if matches!(opened, Opened::Whole(_)) { Warmed::Whole } else { Warmed::Nothing })
@@ -75,5 +75,13 @@ impl Views {
             let promise = if worth_it() { self.promised.memory_for(plan.len()) } else { None };
             promise.and_then(|_promise| self.work.run(ino, plan.len(), assemble))
         })
+    }
+}
+
+/// How a file is opened that may be there whole.
+fn opened(whole: Option<Arc<MemoryFile>>) -> Opened {
+    match whole {
+        Some(file) => Opened::Whole(file),
+        None => Opened::Cached,
     }
 }

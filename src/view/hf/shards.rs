@@ -31,10 +31,10 @@ impl Shards {
         for key in keys(stock, layout, WHOLE) {
             let Some(tensor) = tensor_of(stock, layout, WHOLE, key)? else { continue };
             let Some(target) = &tensor.target else { continue };
-            // Every tensor is made of files, so its size fits.
-            let bytes = target.shape.bytes(target.dtype).unwrap_or(u64::MAX);
+            let sizes = target.shape.elements().zip(target.shape.bytes(target.dtype));
+            let (elements, bytes) = sizes.ok_or_else(|| tensor.too_large())?;
             all.bytes = all.bytes.saturating_add(bytes);
-            all.elements = all.elements.saturating_add(target.shape.elements().unwrap_or(0));
+            all.elements = all.elements.saturating_add(elements);
             if bytes > most {
                 let (keys, names) = (vec![key], vec![tensor.name.to_string()]);
                 all.shards.push(Shard { keys, names, bytes });
@@ -57,8 +57,8 @@ impl Shards {
         self.shards.len()
     }
 
-    pub(super) fn keys(&self, number: usize) -> &[Key] {
-        self.shards.get(number).map_or(&[], |shard| &shard.keys)
+    pub(super) fn keys(&self, number: usize) -> Option<&[Key]> {
+        self.shards.get(number).map(|shard| shard.keys.as_slice())
     }
 
     /// The file of each tensor.

@@ -1,5 +1,7 @@
 //! `args` of a view: the source's, with every field that encodes the layout rewritten. No field is added or removed.
 
+#![expect(clippy::disallowed_methods, reason = "what args do not say is None or as it was, as in Python")]
+
 use super::pipeline::{Cut, layers_per_rank, layers_per_virtual_stage, layout_text};
 use crate::catalog::Encoding;
 use crate::family::ArgRole;

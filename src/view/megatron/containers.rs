@@ -50,11 +50,9 @@ impl<'a> Containers<'a> {
             };
             // Leaves of one dict stand together, because the family lists them so.
             let mut within = vec![(inner, value)];
-            while let Some((_, next)) =
-                rest.peek().and_then(|(next, _)| next.split_once('/')).filter(|(d, _)| *d == dict)
-            {
-                let value = rest.next().map_or(Value::None, |(_, value)| value);
-                within.push((next, value));
+            let is_inner = |name: &str| name.split_once('/').is_some_and(|(other, _)| other == dict);
+            while let Some((next, value)) = rest.next_if(|(next, _)| is_inner(next)) {
+                within.extend(next.split_once('/').map(|(_, next)| (next, value)));
             }
             let inner_path = if path.is_empty() { dict.to_owned() } else { format!("{path}/{dict}") };
             items.push((Value::str(dict), self.container(&inner_path, within)));

@@ -71,6 +71,7 @@ impl<'a> Contents<'a> {
 
     /// The file: pickle and storages as records of a zip archive named as `file` is: torch begins their names with its stem.
     /// `source` is the name of the file that it takes values from.
+    #[expect(clippy::indexing_slicing, reason = "pieces are of these records, and there is a place for each")]
     pub(super) fn lay_out(
         &self,
         tree: Value,
@@ -89,9 +90,9 @@ impl<'a> Contents<'a> {
         for piece in zip::Layout::new(file_name.trim_end_matches(".pt"), specs)?.pieces {
             match piece {
                 zip::Piece::Bytes(bytes) => file.builder.literal(bytes),
-                zip::Piece::Crc(index) => file.builder.crc32(file.at.get(index).cloned().unwrap_or(0..0)),
+                zip::Piece::Crc(index) => file.builder.crc32(file.at[index].clone()),
                 zip::Piece::Record(index) => {
-                    let Some(record) = records.get(index) else { continue };
+                    let record = &records[index];
                     let start = file.builder.position();
                     match &record.content {
                         torch::Content::Pickle => file.builder.literal(std::mem::take(&mut encoded.pickle)),
@@ -110,9 +111,7 @@ impl<'a> Contents<'a> {
                             planned,
                         });
                     }
-                    if let Some(range) = file.at.get_mut(index) {
-                        *range = start..end;
-                    }
+                    file.at[index] = start..end;
                 }
             }
         }
@@ -126,7 +125,10 @@ impl<'a> Contents<'a> {
         file: &mut FileBuilder,
     ) -> Result<(), ViewError> {
         let Some(content) = storage.and_then(|storage| self.by_key.get(&storage.key)) else {
-            let key = storage.map_or_else(String::new, |storage| storage.key.to_string());
+            let key = match storage {
+                Some(storage) => storage.key.to_string(),
+                None => "?".to_owned(),
+            };
             return Err(ViewError::Storage { file: source.to_owned(), key });
         };
         match content {

@@ -2,6 +2,11 @@
 //!
 //! Loading does not need it, but a list that names layers the file does not hold would be stale.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "notes of modules: of those that are not there nothing is noted"
+)]
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 

@@ -75,6 +75,10 @@ impl<'s> RankOptimizer<'s> {
         let mut entries = vec![(Value::str(INNER), inner)];
         if is_nested {
             let mut carried = Carried::new(chain.file, contents);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "an optimizer that is no dict has no other entries"
+            )]
             let others =
                 chain.template.items().unwrap_or_default().iter().filter(|(key, _)| {
                     !key.as_str().is_some_and(|key| key == INNER || MASTERS.contains(&key))
@@ -83,7 +87,8 @@ impl<'s> RankOptimizer<'s> {
         }
         if self.encoding == Encoding::Mixed {
             let masters = elementwise::masters(self, chain, contents);
-            entries.push((Value::str(MASTERS.first().unwrap_or(&"")), masters));
+            let [name, ..] = MASTERS;
+            entries.push((Value::str(name), masters));
         }
         Value::Dict(entries.into())
     }
@@ -97,7 +102,9 @@ impl<'s> RankOptimizer<'s> {
             let state = elementwise::state(self, chain, &steps, contents);
             entries.push((Value::str(STATE), state));
         }
-        for (key, value) in source.items().unwrap_or_default() {
+        #[expect(clippy::disallowed_methods, reason = "an optimizer that is no dict has no other entries")]
+        let others = source.items().unwrap_or_default();
+        for (key, value) in others {
             match key.as_str() {
                 Some(STATE) => {}
                 Some(GROUPS) => {
@@ -110,17 +117,18 @@ impl<'s> RankOptimizer<'s> {
     }
 
     /// The tree of the file with the buffers.
-    pub(super) fn buffers<'a>(&'a self, contents: &mut Contents<'a>) -> Value {
-        let Encoding::Distributed(kept) = self.encoding else { return Value::None };
+    pub(super) fn buffers<'a>(&'a self, contents: &mut Contents<'a>) -> Result<Value, ViewError> {
+        let Encoding::Distributed(kept) = self.encoding else { return Err(ViewError::NoOptimizer) };
         // Of several optimizers, a rank saves those whose first replica it is.
+        #[expect(clippy::disallowed_methods, reason = "a run without args says nothing of its processes")]
         let args = self.stock.args().unwrap_or(&Value::None);
         let processes = self.stock.model.processes(args, self.layout).enlarged();
         let (dense, experts) = processes.is_first_replica(self.rank);
         let parts = self.chains.iter().enumerate().map(|(index, chain)| {
             let is_saved = self.chains.len() == 1 || if index == 0 { dense } else { experts };
-            if is_saved { buffers::part(self, chain, kept, contents) } else { Value::None }
+            if is_saved { buffers::part(self, chain, kept, contents) } else { Ok(Value::None) }
         });
-        one_or_list(parts.collect())
+        Ok(one_or_list(parts.collect::<Result<_, _>>()?))
     }
 
     /// The parameters in a group, in their order.
@@ -135,8 +143,11 @@ impl<'s> RankOptimizer<'s> {
 }
 
 const STATE: &str = "state";
-const MASTERS: &[&str] = &["fp32_from_fp16_params", "fp32_from_fp16"];
+const MASTERS: [&str; 2] = ["fp32_from_fp16_params", "fp32_from_fp16"];
 
-fn one_or_list(mut values: Vec<Value>) -> Value {
-    if values.len() == 1 { values.pop().unwrap_or(Value::None) } else { Value::List(values.into()) }
+fn one_or_list(values: Vec<Value>) -> Value {
+    match <[Value; 1]>::try_from(values) {
+        Ok([only]) => only,
+        Err(values) => Value::List(values.into()),
+    }
 }

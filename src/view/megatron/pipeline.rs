@@ -31,6 +31,7 @@ impl Cut {
         let stages = layout.stages.layers();
         // Numbers of layers alone say neither stages without layers nor virtual stages of one rank that differ.
         let pp = layout.pp() as usize;
+        #[expect(clippy::disallowed_methods, reason = "fewer stages than ranks are one turn")]
         let first_turn = stages.get(..pp).unwrap_or(stages);
         if stages.contains(&0) || stages.chunks(pp.max(1)).any(|turn| turn != first_turn) {
             return Self::Custom;
@@ -63,7 +64,7 @@ pub(super) fn layers_per_rank(layout: &Layout) -> Vec<u32> {
         let places = layout.places(Rank { pp, tp: 0, ep: 0 });
         places.map(|place: Place| layout.layers_at(place).len()).sum::<usize>()
     };
-    (0..layout.pp()).map(|pp| u32::try_from(of_rank(pp)).unwrap_or(u32::MAX)).collect()
+    (0..layout.pp()).map(|pp| of_rank(pp) as u32).collect()
 }
 
 /// `Et*2|t*3|tL`: embedding, layers, loss, with `|` between stages.

@@ -89,6 +89,19 @@ fn missing_names_and_wrong_kinds() {
 }
 
 #[test]
+fn what_the_storage_of_the_source_answers_reaches_the_reader() {
+    let Some(fixture) = mounted() else { return };
+    for (path, expected) in
+        [("bad/denied", Errno::ACCESS), ("bad/full", Errno::NOSPC), ("bad/crowded", Errno::MFILE)]
+    {
+        let file = File::open(fixture.path(path)).unwrap();
+        assert_eq!(errno(file.read_at(&mut [0; 100], 0)), Some(expected), "{path}");
+    }
+    let warnings = fixture.warnings.lock().unwrap().clone();
+    assert!(warnings[0].starts_with("source/mp_rank_00: cannot read: Permission denied"), "{warnings:?}");
+}
+
+#[test]
 fn a_changed_source_is_stale_and_a_broken_one_an_io_error() {
     let Some(fixture) = mounted() else { return };
     let read =
@@ -100,7 +113,13 @@ fn a_changed_source_is_stale_and_a_broken_one_an_io_error() {
     assert_eq!(read("bad/panics"), Some(Errno::IO));
     assert_eq!(read("bad/panics"), Some(Errno::IO));
     let warnings = fixture.warnings.lock().unwrap().clone();
-    assert_eq!(warnings[..2], ["source/mp_rank_00: changed", "source/mp_rank_00: broken disk"]);
+    assert_eq!(
+        warnings[..2],
+        [
+            "source/mp_rank_00: changed since it was opened (it is another file); restore it, or unmount and mount again",
+            "source/mp_rank_00: broken disk"
+        ]
+    );
     assert!(warnings[2].contains("short read") && warnings[3].contains("bug"), "{warnings:?}");
     assert_eq!(warnings.len(), 4, "said more than once: {warnings:?}");
     // The threads that answered are all still there.
@@ -113,7 +132,7 @@ fn a_file_that_cannot_be_laid_out_hides_no_other() {
     for _ in 0..2 {
         let listed: Vec<_> =
             std::fs::read_dir(fixture.path("bad")).unwrap().map(|entry| entry.unwrap()).collect();
-        assert_eq!(listed.len(), 6);
+        assert_eq!(listed.len(), 9);
         for entry in listed {
             let expected = if entry.file_name() == "broken" { Some(Errno::IO) } else { None };
             assert_eq!(errno(entry.metadata()), expected, "{entry:?}");

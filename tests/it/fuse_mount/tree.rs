@@ -4,7 +4,10 @@ use std::ffi::OsStr;
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
+use ckpt_fs::reader::ReadError;
+use ckpt_fs::store::StoreError;
 use ckpt_fs::vfs::{Attr, DirEntry, Ino, IoMode, Kind, Tree, TreeError};
+use rustix::io::Errno;
 
 /// Time of everything in the tree.
 pub(crate) const MODIFIED: Duration = Duration::new(1_700_000_000, 123_456_789);
@@ -16,6 +19,14 @@ pub(crate) const BIG: u64 = 1 << 30;
 /// Bytes of each tensor: no multiple of anything.
 const TENSOR: u64 = 5 * (1 << 20) + 777;
 
+/// What is read no longer is what it was.
+fn changed() -> TreeError {
+    TreeError::Read(ReadError::Store(StoreError::Changed {
+        path: "source/mp_rank_00".into(),
+        what: "it is another file".into(),
+    }))
+}
+
 /// How a node behaves.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Behaviour {
@@ -25,6 +36,8 @@ enum Behaviour {
     Stale,
     Fails,
     Panics,
+    /// The source's storage answers with this.
+    System(Errno),
     /// Answers with fewer bytes than it has.
     Short,
     /// Reads well, and is never what it was before.
@@ -34,7 +47,7 @@ enum Behaviour {
 }
 
 /// Number, parent, name, size, behaviour.
-const NODES: [(u64, u64, &str, u64, Behaviour); 17] = [
+const NODES: [(u64, u64, &str, u64, Behaviour); 20] = [
     (1, 1, "", 0, Behaviour::Directory),
     (2, 1, "iter_0000100", 0, Behaviour::Directory),
     (3, 2, "mp_rank_00", 0, Behaviour::Directory),
@@ -51,6 +64,9 @@ const NODES: [(u64, u64, &str, u64, Behaviour); 17] = [
     (22, 20, "fails", 10_000, Behaviour::Fails),
     (23, 20, "panics", 10_000, Behaviour::Panics),
     (24, 20, "short", 10_000, Behaviour::Short),
+    (27, 20, "denied", 10_000, Behaviour::System(Errno::ACCESS)),
+    (28, 20, "full", 10_000, Behaviour::System(Errno::NOSPC)),
+    (29, 20, "crowded", 10_000, Behaviour::System(Errno::MFILE)),
     (26, 20, "changes", 64 << 20, Behaviour::Changes),
 ];
 /// Listed in `/bad`, but without attributes.
@@ -174,7 +190,7 @@ impl Tree for FakeTree {
 
     fn unchanged(&self, ino: Ino, _: Range<u64>) -> Result<(), TreeError> {
         match Self::node(ino)?.behaviour {
-            Behaviour::Changes => Err(TreeError::Stale("source/mp_rank_00: changed since".into())),
+            Behaviour::Changes => Err(changed()),
             _ => Ok(()),
         }
     }
@@ -183,9 +199,14 @@ impl Tree for FakeTree {
         let node = Self::node(ino)?;
         match node.behaviour {
             Behaviour::Directory => return Err(TreeError::IsDirectory),
-            Behaviour::Stale => return Err(TreeError::Stale("source/mp_rank_00: changed".into())),
+            Behaviour::Stale => return Err(changed()),
             Behaviour::Fails => return Err(TreeError::Io("source/mp_rank_00: broken disk".into())),
             Behaviour::Panics => panic!("on purpose"),
+            Behaviour::System(errno) => {
+                let path = "source/mp_rank_00".into();
+                let error = StoreError::Io { path, action: "read", why: errno.into() };
+                return Err(ReadError::Store(error).into());
+            }
             _ => {}
         }
         let left = node.size.saturating_sub(offset).min(buffer.len() as u64) as usize;

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::reader::ReadError;
+use crate::store::StoreError;
 use crate::sys::memory_file::MemoryFile;
 use crate::vfs::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, Warmed};
 
@@ -104,11 +106,16 @@ impl Fake {
         match outcome {
             Some(Outcome::NotFound) => Err(TreeError::NotFound),
             Some(Outcome::Io) => Err(TreeError::Io(format!("{question}: cannot be read"))),
-            Some(Outcome::Stale) => Err(TreeError::Stale(format!("{question}: changed"))),
+            Some(Outcome::Stale) => Err(changed(question)),
             Some(Outcome::Panic) => panic!("{question}, on purpose"),
             other => Ok(other),
         }
     }
+}
+
+/// What is read no longer is what it was.
+fn changed(path: String) -> TreeError {
+    TreeError::Read(ReadError::Store(StoreError::Changed { path, what: "it is another file".into() }))
 }
 
 /// The byte at `at` of every file: no offset looks like another one nearby.

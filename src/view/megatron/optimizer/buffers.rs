@@ -9,6 +9,7 @@ use crate::format::megatron::{Flat, FlatItem, FlatRule, bucket_size};
 use crate::plan::Target;
 use crate::tensor::Dtype;
 use crate::value::{Global, Value};
+use crate::view::ViewError;
 use crate::view::megatron::contents::Contents;
 
 /// The buffers of one optimizer: one for each part of the model, and in megatron-core's way one for each element type.
@@ -17,7 +18,7 @@ pub(super) fn part<'a>(
     chain: &Chain<'_>,
     kept: Buffers,
     contents: &mut Contents<'a>,
-) -> Value {
+) -> Result<Value, ViewError> {
     let mut entries = Vec::new();
     if kept.coalesced {
         entries.push((Value::str("buckets_coalesced"), Value::Bool(true)));
@@ -25,16 +26,20 @@ pub(super) fn part<'a>(
     let in_chain = |slot: &&Slot<'_>| chain.groups.iter().any(|group| group.kind == slot.kind);
     let members_of = members(rank.slots.iter().filter(in_chain), kept.coalesced);
     for (number, members) in (0i64..).zip(&members_of) {
-        let chunk = members.first().map_or(0, |slot| slot.chunk);
-        let key = if kept.coalesced { number } else { i64::from(chunk) };
+        let Some(first) = members.first() else { continue };
+        let key = if kept.coalesced { number } else { i64::from(first.chunk) };
         let expert = chain.groups.iter().any(|group| group.kind.expert);
         let label = format!("{}{number}", if expert { "expert " } else { "" });
-        let types = types_key(rank, members, kept);
-        let buffer = buffer(rank, members, kept, &label, contents);
+        let types = types_key(rank, first, kept);
+        let flat = lay_out(rank, members, first.chunk, kept).ok_or(TOO_LARGE)?;
+        let buffer = buffer(rank, members, &flat, kept, &label, contents)?;
         entries.push((Value::Int(key), Value::Dict([(types, buffer)].into())));
     }
-    Value::Dict(entries.into())
+    Ok(Value::Dict(entries.into()))
 }
+
+/// Sizes of tensors in files of at most 2^63 bytes: their sum fits wherever the source's did.
+const TOO_LARGE: ViewError = ViewError::NoBuffers { why: "its flat buffers would be too long to be counted" };
 
 /// The parameters of each buffer, in the order of the buffers' first ones.
 fn members<'a>(slots: impl Iterator<Item = &'a Slot<'a>>, by_dtype: bool) -> Vec<Vec<&'a Slot<'a>>> {
@@ -54,11 +59,11 @@ fn members<'a>(slots: impl Iterator<Item = &'a Slot<'a>>, by_dtype: bool) -> Vec
 fn buffer<'a>(
     rank: &'a RankOptimizer<'_>,
     members: &[&'a Slot<'_>],
+    flat: &Flat,
     kept: Buffers,
     label: &str,
     contents: &mut Contents<'a>,
-) -> Value {
-    let flat = lay_out(rank, members, kept);
+) -> Result<Value, ViewError> {
     let mut entries = Vec::new();
     let states = rank.stock.catalog.optimizer.iter().flat_map(|optimizer| optimizer.elements());
     for (state, _) in states {
@@ -74,14 +79,13 @@ fn buffer<'a>(
         entries.push((Value::str(name), row));
     }
     if kept.coalesced {
-        let len = i64::try_from(flat.len).unwrap_or(i64::MAX);
+        let len = i64::try_from(flat.len).map_err(|_| TOO_LARGE)?;
         entries.push((Value::str("numel_unpadded"), Value::Int(len)));
     }
-    Value::Dict(entries.into())
+    Ok(Value::Dict(entries.into()))
 }
 
-fn lay_out(rank: &RankOptimizer<'_>, members: &[&Slot<'_>], kept: Buffers) -> Flat {
-    let chunk = members.first().map_or(0, |slot| slot.chunk);
+fn lay_out(rank: &RankOptimizer<'_>, members: &[&Slot<'_>], chunk: u32, kept: Buffers) -> Option<Flat> {
     let total = rank.slots.iter().map(|slot| slot.elements).fold(0, u64::saturating_add);
     let args = rank.stock.args();
     let bucket = args.and_then(|args| bucket_size(args, rank.place(chunk), total));
@@ -90,14 +94,13 @@ fn lay_out(rank: &RankOptimizer<'_>, members: &[&Slot<'_>], kept: Buffers) -> Fl
         .iter()
         .map(|slot| FlatItem { elements: slot.elements, shared_embedding: slot.shared_embedding })
         .collect();
-    // Sizes of tensors in files of at most 2^63 bytes: their sum fits wherever the source's did.
-    rule.lay_out(&items).unwrap_or_default()
+    rule.lay_out(&items)
 }
 
 /// The key that names a buffer's element types: those of parameters and gradients, or of gradients alone.
-fn types_key(rank: &RankOptimizer<'_>, members: &[&Slot<'_>], kept: Buffers) -> Value {
-    let dtype = members.first().map_or(Dtype::Float32, |slot| slot.dtype);
-    let own = global(dtype);
+#[expect(clippy::disallowed_methods, reason = "what is no dict has no entries")]
+fn types_key(rank: &RankOptimizer<'_>, first: &Slot<'_>, kept: Buffers) -> Value {
+    let own = global(first.dtype);
     let saved = rank.source.buffers.as_ref().and_then(|file| {
         let parts = file.tree.elements().unwrap_or(std::slice::from_ref(&file.tree)).iter();
         let buffers = parts.flat_map(|part| part.items().unwrap_or_default());

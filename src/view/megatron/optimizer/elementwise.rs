@@ -1,5 +1,10 @@
 //! State parameter by parameter: masters in a list for each group, moments by number.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "attributes of Python objects: what they do not have is left out"
+)]
+
 use std::sync::Arc;
 
 use super::groups::{STEP, Steps};

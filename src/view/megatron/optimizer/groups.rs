@@ -1,5 +1,7 @@
 //! Parameter groups of a rank of a view: the source's settings, the target's parameters.
 
+#![expect(clippy::disallowed_methods, reason = "fields of Python objects: what they do not have is left out")]
+
 use super::slots::Slot;
 use super::{Chain, RankOptimizer};
 use crate::catalog::RankFile;

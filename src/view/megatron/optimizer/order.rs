@@ -44,6 +44,7 @@ fn compare<'a>(
 
 /// Names of everything in a model's dicts, in order. The source has bounded how many there are; what is within an extra state it did not
 /// look at.
+#[expect(clippy::disallowed_methods, reason = "what is no dict has no entries")]
 fn names(container: &Value, prefix: &str, found: &mut Vec<String>) {
     for (key, value) in container.items().unwrap_or_default() {
         let Some(key) = key.as_str() else { continue };

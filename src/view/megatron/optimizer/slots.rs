@@ -70,12 +70,17 @@ pub(super) fn slots<'s>(stock: &'s Stock, layout: &Layout, rank: Rank) -> Result
     for place in layout.places(rank) {
         let first = slots.len();
         for tensor in tensors_of(Of::weights(stock), layout, place)? {
-            let Some(target) = tensor.target.filter(|_| tensor.entry.is_trained()) else { continue };
+            if !tensor.entry.is_trained() {
+                continue;
+            }
+            let elements = tensor.target.as_ref().map(|target| target.shape.elements());
+            let elements = elements.map(|elements| elements.ok_or_else(|| tensor.too_large())).transpose()?;
+            let (Some(target), Some(elements)) = (tensor.target, elements) else { continue };
             slots.push(Slot {
                 chunk: place.chunk,
                 kind: kind(stock, layout, tensor.entry, &target),
                 dtype: target.dtype,
-                elements: target.shape.elements().unwrap_or(u64::MAX),
+                elements,
                 shared_embedding: stock.model.shares_embedding(tensor.entry, layout),
                 is_copy: tensor.entry.only_if_pipelined
                     || (tensor.entry.also_last && !layout.is_first(place)),
@@ -84,7 +89,8 @@ pub(super) fn slots<'s>(stock: &'s Stock, layout: &Layout, rank: Rank) -> Result
                 states: Vec::new(),
             });
         }
-        add_states(stock, layout, place, slots.get_mut(first..).unwrap_or_default())?;
+        #[expect(clippy::indexing_slicing, reason = "there were as many before")]
+        add_states(stock, layout, place, &mut slots[first..])?;
     }
     Ok(slots)
 }
