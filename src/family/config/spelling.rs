@@ -28,6 +28,12 @@ const OLD_NAME: [&str; 2] = ["linear", "dynamic"];
 
 const DTYPES: [&str; 2] = ["dtype", "torch_dtype"];
 
+/// The name of a type, and the numbers of it.
+type Stretch = (String, Map<String, Json>);
+
+/// A block of a config under its key.
+type Block<'c> = (&'static str, &'c Map<String, Json>);
+
 /// What a config says of rotary embeddings, in whichever spelling.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rope {
@@ -50,7 +56,7 @@ impl Rope {
             agreed(std::iter::once((name.to_owned(), config.get(name))).chain(inside))
         };
         let (theta, partial) = (numbers(THETA)?, numbers(PARTIAL)?);
-        let mut found: Option<(&str, (String, Map<String, Json>))> = None;
+        let mut found: Option<(&str, Stretch)> = None;
         for (key, block) in &blocks {
             let stretch = (kind(key, block)?, plain(block));
             match &found {
@@ -69,11 +75,7 @@ impl Rope {
     }
 
     /// The length that the model was trained with, which may stand beside the block.
-    fn take_original(
-        &mut self,
-        config: &Config,
-        blocks: &[(&'static str, &Map<String, Json>)],
-    ) -> Result<(), ConfigError> {
+    fn take_original(&mut self, config: &Config, blocks: &[Block<'_>]) -> Result<(), ConfigError> {
         if !BY_ORIGINAL.contains(&self.kind.as_str()) {
             return Ok(());
         }
@@ -174,7 +176,7 @@ fn agreed<'c>(places: impl Iterator<Item = (String, Option<&'c Json>)>) -> Resul
 }
 
 /// The blocks that are there, under the names of both versions.
-fn blocks(config: &Config) -> Result<Vec<(&'static str, &Map<String, Json>)>, ConfigError> {
+fn blocks(config: &Config) -> Result<Vec<Block<'_>>, ConfigError> {
     let mut all = Vec::new();
     for key in [NEW, OLD] {
         let Some(value) = config.get(key).filter(|value| !value.is_null()) else { continue };
@@ -223,12 +225,13 @@ fn plain(block: &Map<String, Json>) -> Map<String, Json> {
     const ELSEWHERE: [&str; 4] = ["rope_type", "type", THETA, PARTIAL];
     let is_unstretched = kind("", block).is_ok_and(|kind| kind == "default");
     let stays = |(key, value): &(&String, &Json)| {
-        !value.is_null() && !ELSEWHERE.contains(&key.as_str()) && !(is_unstretched && *key == "factor")
+        let is_elsewhere = ELSEWHERE.contains(&key.as_str()) || (is_unstretched && *key == "factor");
+        !(value.is_null() || is_elsewhere)
     };
     block.iter().filter(stays).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-fn are_same(a: &(String, Map<String, Json>), b: &(String, Map<String, Json>)) -> bool {
+fn are_same(a: &Stretch, b: &Stretch) -> bool {
     let has = |(key, value): (&String, &Json)| b.1.get(key).is_some_and(|other| same(value, other));
     a.0 == b.0 && a.1.len() == b.1.len() && a.1.iter().all(has)
 }
