@@ -119,5 +119,7 @@ mod tests {
         assert_eq!(explain(&tar), ZipError::Tar);
         assert_eq!(explain(b"PK\x03\x04rest"), ZipError::CutShort);
         assert_eq!(explain(b"\x80\x02}"), ZipError::NotZip { start: b"\x80\x02}".to_vec() });
+        assert_eq!(explain(b"\x80"), ZipError::NotZip { start: b"\x80".to_vec() });
+        assert_eq!(explain(b"0123456789"), ZipError::NotZip { start: b"01234567".to_vec() });
     }
 }
