@@ -312,4 +312,55 @@ mod tests {
         assert_eq!(with(4, 3, 2).ranks().count(), 24);
         assert_eq!(with(4, 3, 2).etp_rank(Rank { pp: 0, tp: 3, ep: 0 }), 1);
     }
+
+    #[test]
+    fn a_layout_lists_its_ranks_and_no_others() {
+        let experts = Some(Experts { ep: 3, etp: 1 });
+        let layout = Layout { experts, ..Layout::dense(2, stages(&[1, 1, 1, 1])) };
+        let ranks: Vec<_> = layout.ranks().collect();
+        for (pp, tp, ep) in
+            (0..6).flat_map(|pp| (0..4).flat_map(move |tp| (0..5).map(move |ep| (pp, tp, ep))))
+        {
+            let rank = Rank { pp, tp, ep };
+            assert_eq!(ranks.contains(&rank), pp < 4 && tp < 2 && ep < 3, "{rank:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_place_has_the_embedding_and_the_last_one_the_head() {
+        let layout = Layout { vpp: 2, ..Layout::dense(1, stages(&[1, 2, 3, 4])) };
+        let of = |is: fn(&Layout, Place) -> bool| -> Vec<(u32, u32)> {
+            let places = layout.ranks().flat_map(|rank| layout.places(rank));
+            places.filter(|place| is(&layout, *place)).map(|place| (place.rank.pp, place.chunk)).collect()
+        };
+        assert_eq!((of(Layout::is_first), of(Layout::is_last)), (vec![(0, 0)], vec![(1, 1)]));
+    }
+
+    #[test]
+    fn ranks_count_through_the_parts_of_experts() {
+        let parts = |tp, etp| {
+            let layout = Layout { experts: Some(Experts { ep: 1, etp }), ..Layout::dense(tp, stages(&[1])) };
+            layout.ranks().map(|rank| layout.etp_rank(rank)).collect::<Vec<_>>()
+        };
+        assert_eq!((parts(4, 2), parts(4, 1), parts(3, 3)), (vec![0, 1, 0, 1], vec![0; 4], vec![0, 1, 2]));
+        let dense = Layout::dense(3, stages(&[1]));
+        assert_eq!(dense.ranks().map(|rank| dense.etp_rank(rank)).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn refusals_say_what_is_possible() {
+        let possible = |experts| {
+            let error = LayoutError::Experts { ep: 5, experts }.to_string();
+            error.split_once("possible: ").unwrap().1.to_owned()
+        };
+        assert_eq!((possible(12), possible(1)), ("1, 2, 3, 4, 6, 12".into(), "1".into()));
+        // A number that no model has is not worth a longer list.
+        assert!(possible(1 << 13).ends_with("2048, 4096"));
+        assert_eq!(possible(1 << 12), possible(1 << 13));
+    }
+
+    #[test]
+    fn no_stage_is_one_stage() {
+        assert_eq!((Stages::nearly_even(7, 0), Stages::nearly_even(7, 1)), (stages(&[7]), stages(&[7])));
+    }
 }

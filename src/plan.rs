@@ -256,4 +256,37 @@ mod tests {
         assert!(reads(16..20).is_empty());
         assert!(reads(5..5).is_empty());
     }
+
+    #[test]
+    fn a_range_touches_no_segment_that_it_has_nothing_of() {
+        let plan = plan();
+        let parts = |range| plan.parts(range).map(|part| (part.within, part.to)).collect::<Vec<_>>();
+        assert_eq!(parts(4..10), [(0..6, 0)]);
+        assert_eq!(parts(3..11), [(3..4, 0), (0..6, 1), (0..1, 7)]);
+        assert!([4..4, 5..5, 16..16, 16..99].into_iter().all(|range| parts(range).is_empty()));
+        let nothing = SegmentPart { segment: &plan.segments()[2], within: 1..1, to: 0 };
+        nothing.resolve(&mut |read| panic!("{read:?}"));
+    }
+
+    #[test]
+    fn a_plan_knows_how_much_it_is() {
+        let planned = |build: fn(&mut Builder)| {
+            let mut builder = Builder::new();
+            build(&mut builder);
+            builder.finish()
+        };
+        let empty = planned(|_| ());
+        assert_eq!((empty.len(), empty.memory()), (0, 0));
+        assert_eq!(planned(|builder| builder.zero(1)).len(), 1);
+        let one = planned(|builder| builder.zero(99)).memory();
+        assert_eq!(one, size_of::<Segment>() + size_of::<u64>());
+        assert_eq!(planned(|builder| builder.crc32(0..0)).memory(), one);
+        assert_eq!(planned(|builder| builder.literal([7; 99].as_slice())).memory(), one + 99);
+        let stripe = planned(|builder| {
+            let piece = |start| Piece { object: ObjectId(0), start, step: 9, dims: Vec::new(), run: 2 };
+            builder.stripe(Stripe::new(3, vec![piece(0), piece(50), piece(70)]));
+        });
+        // A piece, and where it ends in the row.
+        assert_eq!(stripe.memory(), one + 3 * (size_of::<Piece>() + size_of::<u64>()));
+    }
 }

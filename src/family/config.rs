@@ -6,6 +6,7 @@
 //! Not here: files, and which family a config is of (`source`).
 
 mod error;
+mod misfits;
 mod neutral;
 mod read;
 mod rope;
@@ -135,7 +136,7 @@ impl super::Family {
     /// # Errors
     /// [`ConfigError`]: never for the files of this repository.
     pub fn misfits(&self, config: &Config) -> Result<Vec<ConfigError>, ConfigError> {
-        self.file.config.as_ref().map_or_else(|| Ok(Vec::new()), |file| neutral::misfits(file, config))
+        self.file.config.as_ref().map_or_else(|| Ok(Vec::new()), |file| misfits::misfits(file, config))
     }
 
     /// Whether a key changes nothing that a model computes.

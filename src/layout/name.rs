@@ -369,4 +369,102 @@ mod tests {
         let virtually = LayoutSpec::parse("tp4pp2vpp2").unwrap();
         assert!(!virtually.contradicts(&cut) && !cut.contradicts(&virtually));
     }
+
+    fn with_stages(layers: &[u32]) -> LayoutSpec {
+        LayoutSpec { stages: Stages::new(layers.to_vec()), ..LayoutSpec::default() }
+    }
+
+    #[test]
+    fn virtual_stages_need_ranks_that_take_turns() {
+        let resolved_in = |layers: &[u32], spec: LayoutSpec| {
+            spec.resolve(&Layout::dense(2, Stages::new(layers.to_vec()).unwrap()))
+        };
+        let name = |text: &str| LayoutSpec::parse(text).unwrap();
+        let alone = Err(LayoutError::VirtualAlone { vpp: 2 });
+        assert_eq!(resolved_in(&[2, 4], name("tp1pp1vpp2@3,3")), alone);
+        // Also where the layers would not divide.
+        assert_eq!(resolved_in(&[3, 4], name("pp1vpp2")), alone);
+        assert_eq!(resolved_in(&[2, 4], LayoutSpec { vpp: Some(2), ..with_stages(&[3, 3]) }), alone);
+        let none = resolved_in(&[2, 4], name("pp2vpp0"));
+        assert_eq!(none, Err(LayoutError::Zero { what: "the number of virtual stages" }));
+        let uneven = resolved_in(&[2, 4], LayoutSpec { vpp: Some(3), ..with_stages(&[1, 1, 1, 1, 2]) });
+        assert_eq!(uneven, Err(LayoutError::NotVirtual { count: 5, pp: 1, vpp: 3 }));
+    }
+
+    #[test]
+    fn a_text_is_for_any_pipeline_size_that_divides_its_stages() {
+        let spec = |text: &str, pp, vpp| {
+            let cut: super::super::StageText = text.parse().unwrap();
+            let spec =
+                LayoutSpec { pp, vpp, stages: Some(cut.stages), in_text: Some(0), ..LayoutSpec::default() };
+            spec.resolve(&source()).map(|layout| layout.to_string())
+        };
+        assert_eq!(spec("Et|tt|tt|tL", Some(2), Some(2)), Ok("tp2pp2vpp2@1,2,2,1".into()));
+        assert_eq!(spec("Et|tt|tt|tL", Some(1), None), Err(LayoutError::VirtualAlone { vpp: 4 }));
+        assert_eq!(spec("Et*6L", Some(1), None), Ok("tp2pp1".into()));
+        let not = |pp| Err(LayoutError::NotVirtual { count: 4, pp, vpp: 1 });
+        assert_eq!(
+            (spec("Et|tt|tt|tL", Some(3), None), spec("Et|tt|tt|tL", Some(0), None)),
+            (not(3), not(0))
+        );
+    }
+
+    #[test]
+    fn stages_of_a_text_say_the_pipeline_size_with_the_virtual_stages_alone() {
+        let cut = with_stages(&[1, 2, 2, 1]);
+        assert_eq!(cut.to_string(), "pp4@1,2,2,1");
+        let text = LayoutSpec { in_text: Some(0), ..cut.clone() };
+        assert_eq!(text.to_string(), "@1,2,2,1");
+        assert_eq!(LayoutSpec { vpp: Some(2), ..text }.to_string(), "pp2vpp2@1,2,2,1");
+        // Refused later, but said as it was asked.
+        assert_eq!(LayoutSpec { vpp: Some(0), ..cut }.to_string(), "pp4vpp0@1,2,2,1");
+    }
+
+    #[test]
+    fn the_sources_own_cut_is_one_whatever_it_looks_like() {
+        let source = Layout::dense(2, Stages::new(vec![0, 3, 3, 0]).unwrap());
+        let cut = with_stages(&[0, 3, 3, 0]);
+        assert_eq!(cut.resolve(&source).unwrap().to_string(), "tp2pp4@0,3,3,0");
+        let said = LayoutSpec { pp: Some(4), ..cut };
+        assert_eq!(said.resolve(&source).unwrap().to_string(), "tp2pp4@0,3,3,0");
+        assert!(matches!(with_stages(&[1, 2]).resolve(&source), Err(LayoutError::WrongSum { sum: 3, .. })));
+        assert!(matches!(with_stages(&[0, 6]).resolve(&source), Err(LayoutError::Zero { .. })));
+    }
+
+    #[test]
+    fn a_model_of_few_layers_has_few_stages() {
+        let of = |layers, pp| {
+            let source = Layout::dense(1, Stages::new(vec![layers]).unwrap());
+            LayoutSpec { pp: Some(pp), ..LayoutSpec::default() }.resolve(&source).map(|l| l.to_string())
+        };
+        assert_eq!((of(0, 1), of(1, 1)), (Ok("tp1pp1".into()), Ok("tp1pp1".into())));
+        for layers in [0, 1] {
+            assert_eq!(of(layers, 2), Err(LayoutError::TooManyStages { layers, pp: 2 }));
+        }
+    }
+
+    #[test]
+    fn sizes_of_experts_are_checked_with_and_without_experts() {
+        assert_eq!(
+            (resolved("ep1"), resolved("ep0")),
+            (Ok("tp2pp2@2,4".into()), Err(LayoutError::NoExperts))
+        );
+        assert_eq!(resolved("tp4etp4"), Ok("tp4pp2@2,4".into()));
+        assert_eq!(resolved("tp4etp2"), Err(LayoutError::NoExperts));
+        let source = Layout { experts: Some(Experts { ep: 4, etp: 1 }), ..source() };
+        let name = |text: &str| LayoutSpec::parse(text).unwrap().resolve(&source).map(|l| l.to_string());
+        assert_eq!(name("tp4pp1ep1etp1"), Ok("tp4pp1ep1etp1".into()));
+        for zero in ["ep0", "etp0"] {
+            assert!(
+                matches!(name(zero), Err(LayoutError::Zero { what }) if what.contains("expert-parallel"))
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_have_no_sign() {
+        for bad in ["tp8pp2@+1,5", "tp8pp2@1,+5", "tp8pp2@1,-5", "tp8pp2@1,5 "] {
+            assert_eq!(LayoutSpec::parse(bad), Err(NameError(bad.into())));
+        }
+    }
 }

@@ -147,4 +147,29 @@ mod tests {
         let last = Processes { layout: &plain, cp: 1, dp: 3, dp_last: true };
         assert_eq!((last.first(Rank { pp: 1, tp: 1, ep: 0 }), last.count()), (Some(3), 12));
     }
+
+    #[test]
+    fn replicas_grow_no_further_than_the_experts_need() {
+        // Three ranks of experts and two of everything else: only three replicas hold both.
+        assert_eq!(run(&layout(2, 1, 3, 1), 1).enlarged().dp, 3);
+        // As many of either: any number will do.
+        assert_eq!(run(&layout(2, 1, 1, 2), 3).enlarged().dp, 3);
+        // Context parallelism holds experts too.
+        let wide = layout(2, 1, 4, 2);
+        assert_eq!(Processes { cp: 2, ..run(&wide, 1) }.enlarged().dp, 2);
+        // Where replicas count after the pipeline, more of them add nothing to a stage.
+        assert_eq!(Processes { dp_last: true, ..run(&wide, 1) }.enlarged().dp, 1);
+    }
+
+    /// Two processes cannot have four expert ranks: nobody has the last ones, and what such sizes say of files is not believed.
+    #[test]
+    fn sizes_that_are_no_runs_say_nothing() {
+        let layout = layout(1, 2, 4, 1);
+        let processes = run(&layout, 2);
+        let of = |ep| {
+            let rank = Rank { pp: 1, tp: 0, ep };
+            (processes.first(rank), processes.saves(rank))
+        };
+        assert_eq!([0, 1, 2, 3].map(of), [(Some(2), true), (Some(3), true), (None, true), (None, true)]);
+    }
 }

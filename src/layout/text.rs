@@ -186,6 +186,11 @@ mod tests {
             ("Et*2*3L", "'*'"),
             ("EtE|L", "once"),
             ("Et|LtL", "once"),
+            ("Et|EtL", "once"),
+            ("EtL|tL", "once"),
+            ("Et*L", "'*'"),
+            ("E(tt)*40000L", "than any model"),
+            ("Et*65536L", "than any model"),
             ("|Et|L", "must begin with E"),
             ("EtmtL", "before multi-token"),
             ("Et*99999999999999999999L", "than any model"),
@@ -203,5 +208,12 @@ mod tests {
                 assert_eq!(cut.to_string(), text);
             }
         }
+    }
+
+    #[test]
+    fn the_longest_text_is_read_and_a_longer_one_is_shown_in_part() {
+        assert_eq!(layers("Et*65535L"), Ok(vec![65_535]));
+        let error = layers(&"x".repeat(300)).unwrap_err();
+        assert_eq!(error.split('\'').nth(1).map(str::len), Some(200));
     }
 }

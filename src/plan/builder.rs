@@ -33,7 +33,9 @@ impl Builder {
 
     /// Appends `len` zero bytes.
     pub fn zero(&mut self, len: u64) {
-        if let Some(Segment::Zero(before)) = self.plan.segments.last_mut() {
+        if !self.is_cut
+            && let Some(Segment::Zero(before)) = self.plan.segments.last_mut()
+        {
             *before += len;
             self.plan.len += len;
             return;
@@ -80,5 +82,40 @@ impl Builder {
             self.plan.segments.push(segment);
             self.plan.len += bytes;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::ObjectId;
+
+    /// Lengths of the segments that come of these steps.
+    fn lengths(steps: &[fn(&mut Builder)]) -> Vec<u64> {
+        let mut builder = Builder::new();
+        steps.iter().for_each(|step| step(&mut builder));
+        let plan = builder.finish();
+        assert_eq!(plan.len(), plan.segments().iter().map(Segment::bytes).sum::<u64>());
+        plan.segments().iter().map(Segment::bytes).collect()
+    }
+
+    #[test]
+    fn what_reads_on_is_one_segment_unless_it_is_cut() {
+        let source = |builder: &mut Builder| {
+            let at = builder.position();
+            builder.stripe(Stripe::contiguous(ObjectId(0), at, 3));
+        };
+        let zeros = |builder: &mut Builder| builder.zero(3);
+        let cut = Builder::cut;
+        for step in [source as fn(&mut Builder), zeros] {
+            assert_eq!(lengths(&[step, step, step]), [9]);
+            assert_eq!(lengths(&[step, cut, step]), [3, 3]);
+            // Apart from what came before, but not from what comes after.
+            assert_eq!(lengths(&[cut, step, cut, step, step]), [3, 6]);
+            // What is empty is nothing, and leaves the cut to what comes.
+            assert_eq!(lengths(&[step, cut, |builder| builder.literal(Vec::new()), step]), [3, 3]);
+            assert_eq!(lengths(&[step, cut, |builder| builder.zero(0), step]), [3, 3]);
+        }
+        assert_eq!(lengths(&[source, zeros, source]), [3, 3, 3]);
     }
 }

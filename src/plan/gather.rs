@@ -114,6 +114,10 @@ fn check_bands(bands: &[(Band, Source<'_>)], axis: usize, size: u64) -> Result<(
             within += band.len;
         }
         let Some((first, _)) = cell.first() else { continue };
+        // New positions among others that repeat would come before all of them.
+        if cell.len() > 1 && cell.iter().any(|(_, source)| matches!(source, Source::Fill(_))) {
+            return wrong(first.at);
+        }
         if first.repeat > 1 && within - position != first.at_step {
             return wrong(within);
         }

@@ -155,7 +155,7 @@ fn an_index_names_files_of_its_own_directory_alone() {
     ckpt!("inspect", model.path()).refused(SOURCE, &[INDEX, "../outside.safetensors"]);
     // A file of the model that is none of its weights.
     renamed("config.json");
-    model.refused(8 * MB, &["config.json", "header"]);
+    model.refused(8 * MB, &["config.json", "this is text"]);
 }
 
 #[test]

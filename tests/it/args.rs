@@ -106,7 +106,7 @@ fn odd_text() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::common::cases::cases(24))]
 
     /// As a field, in a list, and as the key of a dict; in Megatron's views and by way of this tool's own files.
     #[test]

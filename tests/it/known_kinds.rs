@@ -51,7 +51,7 @@ fn value_heads_of_a_run() {
             let of = if rows == 1 { "a head of one row" } else { "a head of 2 rows" };
             refused(
                 &checkpoint,
-                &["output_layer.weight", of, "64 rows of the vocabulary", "value or reward model"],
+                &["tensor output_layer.", of, "64 rows of the vocabulary", "value or reward model"],
             );
         }
     }

@@ -126,5 +126,7 @@ mod tests {
         assert_eq!(explain(b"version https://git-lfs.github.com"), ZipError::Instead(Instead::Pointer));
         assert_eq!(explain(b"PK\x03\x04rest"), ZipError::CutShort);
         assert_eq!(explain(b"\x80\x02}"), ZipError::NotZip { start: b"\x80\x02}".to_vec() });
+        assert_eq!(explain(b"\x80"), ZipError::NotZip { start: b"\x80".to_vec() });
+        assert_eq!(explain(b"\x80123456789"), ZipError::NotZip { start: b"\x801234567".to_vec() });
     }
 }

@@ -1,6 +1,8 @@
 //! Archives made here, taken apart again, and spoiled. That the layout is torch's own is tested on files written by torch
 //! (`tests/it/torch_files.rs`); places at and beyond 4 GiB are pinned here as torch 2.15 wrote them.
 
+mod edges;
+
 use super::*;
 
 fn spec(name: &str, size: u64) -> RecordSpec {

@@ -174,7 +174,7 @@ fn a_mount_is_as_large_as_its_files_and_full() {
     assert_eq!([8, 16, 24, 32].map(|at| said.u64(at)), [0; 4]);
     assert_eq!([40, 44, 48].map(|at| said.u32(at)), [4096, 255, 4096]);
     tree.make("total_bytes", Outcome::Panic);
-    assert_eq!(kernel.ask(call::STATFS, 1, Body::default()).unwrap().u64(0), 0);
+    assert_eq!(kernel.ask(call::STATFS, 1, Body::default()).err(), Some(libc::EIO));
 }
 
 /// A failure of each kind, at every question that can fail, is an errno; the words go where warnings go; and the thread serves on.
