@@ -45,7 +45,7 @@ pub struct FileKey(pub u64);
 
 /// What became of a tile that was asked for.
 #[derive(Debug)]
-pub enum Found {
+pub enum Lookup {
     /// Here it is.
     Kept(Arc<[u8]>),
     /// Not kept; it was read before, so it is worth keeping now.
@@ -113,17 +113,17 @@ impl Cache {
 
     /// Looks for a tile. `is_start` says that the reader is at its first byte: only that counts as having read it.
     #[must_use]
-    pub fn tile(&self, key: TileKey, is_start: bool) -> Found {
+    pub fn tile(&self, key: TileKey, is_start: bool) -> Lookup {
         let mut state = self.state.lock();
         if let Some(tile) = state.tile(key) {
             drop(state);
             self.hits.fetch_add(1, Relaxed);
-            return Found::Kept(tile);
+            return Lookup::Kept(tile);
         }
         let was_read = is_start && state.was_read(key);
         drop(state);
         self.misses.fetch_add(u64::from(is_start), Relaxed);
-        if was_read { Found::Wanted } else { Found::Passing }
+        if was_read { Lookup::Wanted } else { Lookup::Passing }
     }
 
     /// Keeps a tile if there is room or others can give way, and memory is not short.
@@ -131,8 +131,8 @@ impl Cache {
         if self.is_memory_short() {
             return;
         }
-        let beside = self.mapped_beside();
-        self.state.lock().keep_tile(key, tile, beside);
+        let aux_files = self.mapped_beside();
+        self.state.lock().keep_tile(key, tile, aux_files);
     }
 
     fn is_memory_short(&self) -> bool {
@@ -161,16 +161,16 @@ impl Cache {
     /// Whether so many bytes fit beside what is kept.
     #[must_use]
     pub fn has_room(&self, bytes: u64) -> bool {
-        let beside = self.mapped_beside();
-        self.state.lock().has_room(bytes, beside)
+        let aux_files = self.mapped_beside();
+        self.state.lock().has_room(bytes, aux_files)
     }
 
     /// A new empty file of `bytes` bytes for which room was made; `None` where others are in use and cannot give way.
     #[must_use]
     pub fn new_file(&self, bytes: u64) -> Option<Reserved<'_>> {
         let files = self.files.as_ref()?;
-        let beside = self.mapped_beside();
-        if !self.state.lock().reserve(bytes, beside) {
+        let aux_files = self.mapped_beside();
+        if !self.state.lock().reserve(bytes, aux_files) {
             return None;
         }
         // Dropped on failure, which gives the room back.
@@ -182,9 +182,9 @@ impl Cache {
     /// Figures of this moment.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let beside = self.mapped_beside();
+        let aux_files = self.mapped_beside();
         let mut stats = self.state.lock().stats();
-        stats.file_bytes += beside;
+        stats.file_bytes += aux_files;
         Stats { hits: self.hits.load(Relaxed), misses: self.misses.load(Relaxed), ..stats }
     }
 

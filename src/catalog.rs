@@ -5,7 +5,7 @@
 
 #![deny(clippy::disallowed_methods)]
 
-mod beside;
+mod aux_file;
 mod extra;
 mod optimizer;
 mod param;
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-pub use beside::{Beside, BesideKind};
+pub use aux_file::{AuxFile, AuxKind};
 pub use extra::ExtraState;
 pub use optimizer::{Buffers, Encoding, MASTER, Optimizer, State, StateOf};
 pub use param::{Chunk, ChunkError, Param, Period};

@@ -12,7 +12,7 @@ mod ahead;
 mod attr;
 mod buffer;
 mod control;
-mod desk;
+mod dispatch;
 mod device;
 mod errno;
 mod error;

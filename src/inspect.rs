@@ -13,11 +13,11 @@ use serde::Serialize;
 pub use globals::{Globals, NamedGlobal, Unread, globals};
 pub use listing::{FileListing, Listing, Piece, TensorListing};
 
-use crate::catalog::{BesideKind, Encoding, Optimizer};
+use crate::catalog::{AuxKind, Encoding, Optimizer};
 use crate::layout::{Format, Layout};
 use crate::source::{Source, some_of};
 use crate::view::megatron::training_run;
-use crate::view::{Conversions, Stock, ViewError};
+use crate::view::{Conversions, Basis, ViewError};
 
 /// What a source is.
 #[derive(Debug, Clone, Serialize)]
@@ -156,8 +156,8 @@ pub fn summary(
     format: Format,
     target: &Layout,
 ) -> Result<Summary, ViewError> {
-    let stock = conversions.stock(format)?;
-    let run = if format == Format::Megatron { training_run(&stock, target) } else { Default::default() };
+    let basis = conversions.basis(format)?;
+    let run = if format == Format::Megatron { training_run(&basis, target) } else { Default::default() };
     let catalog = &source.catalog;
     let layout = &catalog.layout;
     let layers = layout.stages.total();
@@ -189,7 +189,7 @@ pub fn summary(
         heads: source.model.size("heads"),
         query_groups: source.model.size("groups"),
         experts: source.model.size("experts"),
-        vocabulary: stock.vocabulary().map(|vocabulary| VocabularySummary {
+        vocabulary: basis.vocabulary().map(|vocabulary| VocabularySummary {
             padded: vocabulary.stored,
             true_size: vocabulary.true_size,
         }),
@@ -199,11 +199,11 @@ pub fn summary(
         // A model directory is one rank in several files.
         rank_files: catalog.ranks.iter().map(|file| file.files.len().max(1)).sum(),
         missing: source.missing.clone(),
-        left_out: left_out(source, &stock, format, target),
+        left_out: left_out(source, &basis, format, target),
         optimizer: catalog.optimizer.as_ref().map(optimizer),
-        has_rng_state: stock.with_rng && has_rng_state(source),
-        possible_tp: stock.possible_tp(),
-        possible_ep: stock.possible_ep(),
+        has_rng_state: basis.with_rng && has_rng_state(source),
+        possible_tp: basis.possible_tp(),
+        possible_ep: basis.possible_ep(),
         even_pp: (1..=layers).filter(|pp| layers.is_multiple_of(*pp)).collect(),
         view_format: format.name(),
         view_layout: format.layout_name(target),
@@ -216,10 +216,10 @@ pub fn summary(
 /// What the source can be shown as, and why not as the rest.
 fn formats(conversions: &Conversions) -> Vec<FormatSummary> {
     let of = |format: Format| {
-        let stock = conversions.stock(format);
-        let possible_tp = stock.as_ref().map_or_else(|_| Vec::new(), |stock| stock.possible_tp());
+        let basis = conversions.basis(format);
+        let possible_tp = basis.as_ref().map_or_else(|_| Vec::new(), |basis| basis.possible_tp());
         let possible_tp = if format.is_single() { Vec::new() } else { possible_tp };
-        let refused = stock.err().map(|error| error.to_string());
+        let refused = basis.err().map(|error| error.to_string());
         FormatSummary { format: format.name(), title: format.title(), refused, possible_tp }
     };
     Format::ALL.into_iter().map(of).collect()
@@ -248,7 +248,7 @@ pub fn has_rng_state(source: &Source) -> bool {
 
 /// What the source saved and a view in this format and `layout` leaves out, in words.
 #[must_use]
-pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout) -> Vec<String> {
+pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout) -> Vec<String> {
     let words = |entry: &str| match entry {
         "optimizer" => "optimizer state".to_owned(),
         "opt_param_scheduler" => "learning-rate schedule (opt_param_scheduler)".to_owned(),
@@ -265,7 +265,7 @@ pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout)
         unused.map(|name| format!("{name} (a head that the last of several stages saves and nobody uses)"));
     let known = known.chain(unused);
     if format == Format::Megatron {
-        let extra = stock.drops_extra_state(layout);
+        let extra = basis.drops_extra_state(layout);
         let extra =
             extra.then(|| "extra state (fp8 scales) of modules that are cut in another way".to_owned());
         return known.chain(extra).chain(beside_left_out(source, format)).collect();
@@ -284,12 +284,12 @@ pub fn left_out(source: &Source, stock: &Stock, format: Format, layout: &Layout)
 #[must_use]
 pub fn added_to_weights(source: &Source) -> Vec<String> {
     let said = |kind, what: &str| {
-        let names = source.beside_of(kind);
+        let names = source.aux_files_of(kind);
         (!names.is_empty()).then(|| format!("{} ({what})", some_of(&names)))
     };
     let adapter = "an adapter, which transformers adds to the weights where peft is installed; without it, something else is computed";
     let more = "none of the model's own weights: config.json and index do not speak of it";
-    [said(BesideKind::Adapter, adapter), said(BesideKind::More, more)].into_iter().flatten().collect()
+    [said(AuxKind::Adapter, adapter), said(AuxKind::More, more)].into_iter().flatten().collect()
 }
 
 /// What lies beside the weights and a view in this format does not show.
@@ -302,7 +302,7 @@ fn beside_left_out(source: &Source, format: Format) -> Vec<String> {
         said(&source.other_weights, "weights of the model in other files than those that are read"),
         said(&source.directories, "a directory beside the model"),
         said(
-            &source.led_out,
+            &source.escaping_links,
             "links out of the model's directory, and what belongs to them: copy the files, or name the directory that has them with --template",
         ),
     ];

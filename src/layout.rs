@@ -6,7 +6,7 @@ mod format;
 mod name;
 mod processes;
 mod stages;
-mod text;
+mod pipeline_layout;
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub use format::Format;
 pub use name::{LayoutSpec, NameError};
 pub use processes::Processes;
 pub use stages::Stages;
-pub use text::{StageText, StageTextError};
+pub use pipeline_layout::{PipelineLayout, PipelineLayoutError};
 
 /// A parallel layout: how many ways tensors are cut, how many layers each pipeline stage holds, and who holds which experts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

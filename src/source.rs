@@ -3,11 +3,11 @@
 //! Reads names, headers and pickles only. A tensor's bytes are touched in one case: a tied head that stands beside the embedding is compared
 //! with it (`build/copies`). Not here: what is made of a source (`view`).
 
-mod at_hand;
+mod buffered;
 mod below;
-mod beside;
+mod aux_files;
 mod build;
-mod complete;
+mod coverage;
 mod contents;
 mod detect;
 mod error;
@@ -15,12 +15,12 @@ mod experts;
 mod hf;
 mod known;
 mod kinds;
-mod leaves;
+mod state_dict;
 mod locate;
 mod nowhere;
 mod optimizer;
 mod pickles;
-mod proportion;
+mod amplification;
 mod rank_file;
 mod ranks;
 mod stages;
@@ -41,7 +41,7 @@ pub use pickles::{PickleFile, pickles};
 
 use workers::in_parallel;
 
-use crate::catalog::{Beside, BesideKind, Catalog};
+use crate::catalog::{AuxFile, AuxKind, Catalog};
 use crate::family::config::{Config, ConfigError};
 use crate::family::{Families, Model};
 use crate::format::hf::CONFIG;
@@ -89,9 +89,9 @@ pub struct Source {
     /// What its config says and args cannot.
     pub inexpressible: Vec<ConfigError>,
     /// What lies beside its weights.
-    pub beside: Vec<Beside>,
+    pub aux_files: Vec<AuxFile>,
     /// Names of files beside its weights that are links out of its directory: views do not show them.
-    pub led_out: Vec<String>,
+    pub escaping_links: Vec<String>,
     /// Names of files beside its weights that hold weights of the model once more: views do not show them.
     pub other_weights: Vec<String>,
     /// Names of directories beside its weights, which views do not show.
@@ -107,13 +107,13 @@ pub struct Source {
 impl Source {
     /// Its files that lie beside the weights and are of this kind.
     #[must_use]
-    pub fn beside_of(&self, kind: BesideKind) -> Vec<String> {
-        self.beside.iter().filter(|file| file.kind == kind).map(|file| file.name.clone()).collect()
+    pub fn aux_files_of(&self, kind: AuxKind) -> Vec<String> {
+        self.aux_files.iter().filter(|file| file.kind == kind).map(|file| file.name.clone()).collect()
     }
 
     /// Files of a template are shown in the place of those that say how its model is used: what becomes of its own matters no more.
     pub fn give_way_to_template(&mut self) {
-        self.led_out.retain(|name| beside::kind_of(name) != BesideKind::Description);
+        self.escaping_links.retain(|name| aux_files::kind_of(name) != AuxKind::Description);
         self.directories.clear();
     }
 
@@ -136,9 +136,9 @@ pub struct Template {
     /// Its `config.json`, where it has one.
     pub config: Option<Config>,
     /// Its other files.
-    pub beside: Vec<Beside>,
+    pub aux_files: Vec<AuxFile>,
     /// Names of those that are links out of its directory, which are left out.
-    pub led_out: Vec<String>,
+    pub escaping_links: Vec<String>,
     /// Names of files of an adapter, and of directories, which are left out too.
     pub left_out: Vec<String>,
 }
@@ -154,7 +154,7 @@ pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError>
         return Err(SourceError::NotACheckpoint { path: path.into(), what });
     }
     let config = has_config.then(|| {
-        let Some(file) = beside::open_inside(path, CONFIG)? else {
+        let Some(file) = aux_files::open_inside(path, CONFIG)? else {
             // Much of it would be shown as it is, whatever it is of.
             let file = path.join(CONFIG).display().to_string();
             let what =
@@ -165,13 +165,13 @@ pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError>
     });
     let config = config.transpose()?;
     // Its weights do not matter, and neither does what is added to them.
-    let is_description = |name: &String| beside::kind_of(name) == BesideKind::Description;
-    let adapter = |name: &&String| beside::kind_of(name) == BesideKind::Adapter;
+    let is_description = |name: &String| aux_files::kind_of(name) == AuxKind::Description;
+    let adapter = |name: &&String| aux_files::kind_of(name) == AuxKind::Adapter;
     let mut left_out: Vec<String> = names.iter().filter(adapter).cloned().collect();
     let names: Vec<String> = names.into_iter().filter(is_description).collect();
-    let beside::Found { files, led_out, directories, .. } = beside::read(path, &names, &[], store)?;
+    let aux_files::AuxFiles { files, escaping_links, directories, .. } = aux_files::read(path, &names, &[], store)?;
     left_out.extend(directories);
-    Ok(Template { config, beside: files, led_out, left_out })
+    Ok(Template { config, aux_files: files, escaping_links, left_out })
 }
 
 /// Opens the checkpoint at `path`; its files are added to `store`.
@@ -180,7 +180,7 @@ pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError>
 /// [`SourceError`] naming the file, and the tensor where there is one.
 pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
     let source = open_any(path, options, store)?;
-    proportion::check(&source.catalog, store)?;
+    amplification::check(&source.catalog, store)?;
     Ok(source)
 }
 
@@ -213,8 +213,8 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
         format: Format::Megatron,
         config: None,
         inexpressible: Vec::new(),
-        beside: Vec::new(),
-        led_out: Vec::new(),
+        aux_files: Vec::new(),
+        escaping_links: Vec::new(),
         other_weights: Vec::new(),
         directories: Vec::new(),
         directory: located.directory,

@@ -16,7 +16,7 @@ mod links;
 mod memory;
 #[cfg(test)]
 mod tests;
-mod together;
+mod consistent;
 
 use std::time::SystemTime;
 
@@ -27,7 +27,7 @@ pub use file::{FileStore, OpenFile};
 pub use links::dangling_link;
 #[cfg(feature = "internals")]
 pub use memory::MemoryStore;
-pub use together::{Reads, together};
+pub use consistent::{Reads, consistent};
 
 /// One piece of a gathering read: `len` bytes from `from` in the object to `to` in the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub trait Store: Send + Sync {
     }
 
     /// Fills `out` with the bytes from `offset` on, whatever became of the object since it was opened: they have no value until
-    /// [`Store::check_unchanged`] agrees. For [`together`], which sees to it.
+    /// [`Store::check_unchanged`] agrees. For [`consistent`], which sees to it.
     ///
     /// # Errors
     /// As [`Store::gather`].

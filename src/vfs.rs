@@ -5,12 +5,12 @@
 #![deny(clippy::disallowed_methods)]
 
 mod file;
-mod opens;
+mod open_files;
 mod plans;
 mod status;
 mod table;
 mod views;
-mod whole;
+mod backing;
 mod work;
 
 use std::ffi::OsStr;

@@ -2,7 +2,7 @@
 //!
 //! Catalog + model + layout in, file names and plans out. Not here: bytes of tensors, any I/O, the shape of a mount (`vfs`).
 
-mod adopt;
+mod rename;
 mod conversions;
 mod engine;
 mod error;
@@ -10,7 +10,7 @@ mod hf;
 pub mod megatron;
 mod optimizer;
 mod ranks;
-mod stock;
+mod basis;
 mod target;
 mod tensors;
 mod vocabulary;
@@ -19,10 +19,10 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use conversions::{Conversions, Given, ModelFiles, Wishes};
+pub use conversions::{Conversions, Origin, ModelFiles, ConversionOptions};
 pub use error::ViewError;
 pub use optimizer::OptimizerChoice;
-pub use stock::{Choices, RngChoice, Stock};
+pub use basis::{ViewOptions, RngChoice, Basis};
 pub use target::{TargetTensor, tensors_at};
 pub use vocabulary::VocabularyFill;
 

@@ -9,7 +9,9 @@ use ckpt_fs::layout::{Format, LayoutSpec};
 use ckpt_fs::plan::{FilePlan, Read};
 use ckpt_fs::source::{Options, Source, SourceError, open};
 use ckpt_fs::store::{FileStore, Store};
-use ckpt_fs::view::{Choices, Conversions, Given, ModelFiles, OptimizerChoice, ViewError, Wishes};
+use ckpt_fs::view::{
+    ConversionOptions, Conversions, ModelFiles, OptimizerChoice, Origin, ViewError, ViewOptions,
+};
 use tempfile::TempDir;
 
 use crate::FAMILIES;
@@ -62,17 +64,21 @@ impl Directory {
 
 /// Everything that the source can be shown as.
 fn conversions(source: Source, optimizer: OptimizerChoice) -> Result<Conversions, ViewError> {
-    let given = Given {
+    let origin = Origin {
         catalog: source.catalog,
         model: source.model,
         format: source.format,
         inexpressible: source.inexpressible,
-        files: ModelFiles { name: "checkpoint".to_owned(), config: source.config, beside: source.beside },
+        files: ModelFiles {
+            name: "checkpoint".to_owned(),
+            config: source.config,
+            aux_files: source.aux_files,
+        },
         template: None,
     };
-    let wishes = Wishes { divisible_by: 128, ..Wishes::default() };
-    let choices = Choices { optimizer, ..Choices::default() };
-    Conversions::new(given, FAMILIES.clone(), choices, wishes)
+    let conversion = ConversionOptions { divisible_by: 128, ..ConversionOptions::default() };
+    let view_options = ViewOptions { optimizer, ..ViewOptions::default() };
+    Conversions::new(origin, FAMILIES.clone(), view_options, conversion)
 }
 
 /// Every file of views in two layouts and all formats is laid out, and its plan read.

@@ -116,8 +116,8 @@ impl State {
         self.budget >= TILE && self.read_once.put(key, ()).is_some()
     }
 
-    pub(super) fn keep_tile(&mut self, key: TileKey, tile: Arc<[u8]>, beside: u64) {
-        if self.make_room(tile.len() as u64, beside) {
+    pub(super) fn keep_tile(&mut self, key: TileKey, tile: Arc<[u8]>, aux_files: u64) {
+        if self.make_room(tile.len() as u64, aux_files) {
             self.read_once.pop(&key);
             self.keep(Kept::Tile(key, tile));
         }
@@ -131,8 +131,8 @@ impl State {
         }
     }
 
-    pub(super) fn reserve(&mut self, bytes: u64, beside: u64) -> bool {
-        let has_room = self.make_room(bytes, beside);
+    pub(super) fn reserve(&mut self, bytes: u64, aux_files: u64) -> bool {
+        let has_room = self.make_room(bytes, aux_files);
         if has_room {
             self.reserved += bytes;
         }
@@ -157,19 +157,19 @@ impl State {
     }
 
     /// Whether `bytes` fit without anything giving way.
-    pub(super) fn has_room(&self, bytes: u64, beside: u64) -> bool {
-        self.tile_bytes + self.file_bytes() + beside + bytes <= self.budget
+    pub(super) fn has_room(&self, bytes: u64, aux_files: u64) -> bool {
+        self.tile_bytes + self.file_bytes() + aux_files + bytes <= self.budget
     }
 
     /// Lets the least used go until `bytes` fit, and nothing where they cannot. What is in use stays; `beside` is memory that others hold.
-    fn make_room(&mut self, bytes: u64, beside: u64) -> bool {
-        if self.has_room(bytes, beside) {
+    fn make_room(&mut self, bytes: u64, aux_files: u64) -> bool {
+        if self.has_room(bytes, aux_files) {
             return true;
         }
         let Some(most) = self.budget.checked_sub(bytes) else { return false };
-        let held = |state: &Self| state.tile_bytes + state.file_bytes() + beside;
+        let held = |state: &Self| state.tile_bytes + state.file_bytes() + aux_files;
         let in_use = self.kept.iter().map(|(_, kept)| kept).filter(|kept| kept.is_in_use());
-        if in_use.map(Kept::bytes).sum::<u64>() + self.reserved + beside > most {
+        if in_use.map(Kept::bytes).sum::<u64>() + self.reserved + aux_files > most {
             return false;
         }
         let mut in_use = Vec::new();

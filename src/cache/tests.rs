@@ -9,12 +9,12 @@ fn key(tile: u64) -> TileKey {
 /// Reads tile `tile` as the reader does: looks for it and keeps it where that is wanted. Says what it found.
 fn read(cache: &Cache, tile: u64) -> &'static str {
     match cache.tile(key(tile), true) {
-        Found::Kept(_) => "kept",
-        Found::Wanted => {
+        Lookup::Kept(_) => "kept",
+        Lookup::Wanted => {
             cache.keep_tile(key(tile), vec![tile as u8; TILE as usize].into());
             "wanted"
         }
-        Found::Passing => "passing",
+        Lookup::Passing => "passing",
     }
 }
 
@@ -23,7 +23,7 @@ fn a_tile_is_kept_when_it_is_read_again() {
     let cache = Cache::new(4 * TILE, None);
     assert_eq!([1, 1, 1, 1].map(|tile| read(&cache, tile)), ["passing", "wanted", "kept", "kept"]);
     // The middle of a tile says nothing about its being read again.
-    assert!((0..3).all(|_| matches!(cache.tile(key(2), false), Found::Passing)));
+    assert!((0..3).all(|_| matches!(cache.tile(key(2), false), Lookup::Passing)));
     assert_eq!(read(&cache, 2), "passing");
     let stats = cache.stats();
     assert_eq!((stats.hits, stats.misses, stats.tiles, stats.tile_bytes), (2, 3, 1, TILE));
@@ -87,8 +87,8 @@ fn what_is_in_use_stays() {
     for tile in [1, 1, 2, 2] {
         read(&cache, tile);
     }
-    let Found::Kept(first) = cache.tile(key(1), false) else { panic!() };
-    let Found::Kept(second) = cache.tile(key(2), false) else { panic!() };
+    let Lookup::Kept(first) = cache.tile(key(1), false) else { panic!() };
+    let Lookup::Kept(second) = cache.tile(key(2), false) else { panic!() };
     assert_eq!([3, 3, 3].map(|tile| read(&cache, tile)), ["passing", "wanted", "wanted"]);
     drop(second);
     assert_eq!([3, 3, 1].map(|tile| read(&cache, tile)), ["wanted", "kept", "kept"]);

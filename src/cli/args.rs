@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use format::FormatArgs;
 
-use crate::layout::StageText;
+use crate::layout::PipelineLayout;
 use crate::reader::CrcMode;
 use crate::source::{IterationChoice, TiedHead};
 use crate::vfs::IoMode;
@@ -118,7 +118,7 @@ pub(crate) struct LayoutArgs {
 
     /// Pipeline stages in Megatron's text, e.g. 'Et*2|t*3|tL'; with --pp, of which its stages are a multiple
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["pp_layers"], aliases = ["pipeline-model-parallel-layout"])]
-    pub(crate) pp_layout: Option<StageText>,
+    pub(crate) pp_layout: Option<PipelineLayout>,
 
     /// What new rows of a vocabulary that needs more padding hold
     #[arg(long, value_enum, default_value_t = VocabularyFill::Zero)]

@@ -157,9 +157,9 @@ fn say_what_is_mounted(point: &Path, shape: &Shape, opened: &Opened) {
     match shape {
         Shape::One(format, layout) => eprintln!("ckpt-fs: {}: {format} {layout}", point.display()),
         Shape::Many(_) => {
-            let Ok(stock) = opened.conversions.stock(opened.format) else { return };
-            let possible: Vec<_> = stock.possible_tp().iter().map(u64::to_string).collect();
-            let (point, layout) = (point.display(), opened.format.layout_name(&stock.catalog.layout));
+            let Ok(basis) = opened.conversions.basis(opened.format) else { return };
+            let possible: Vec<_> = basis.possible_tp().iter().map(u64::to_string).collect();
+            let (point, layout) = (point.display(), opened.format.layout_name(&basis.catalog.layout));
             eprintln!(
                 "ckpt-fs: {point}: every layout below it, by name, e.g. {point}/{layout}; possible TP: {}",
                 possible.join(", ")

@@ -15,7 +15,7 @@ use crate::source::{Options, Source, Template, open, some_of, template};
 use crate::store::{FileStore, Store};
 use crate::sys::{limits, memory};
 use crate::view::megatron::training_run;
-use crate::view::{Choices, Conversions, Given, ModelFiles, OptimizerChoice, Wishes};
+use crate::view::{ConversionOptions, Conversions, ModelFiles, OptimizerChoice, Origin, ViewOptions};
 use crate::weights::Weights;
 
 /// An opened source and what views are made of it with.
@@ -67,8 +67,8 @@ impl Opened {
     /// `layout` is `None` for a mount of many.
     pub(super) fn say_what_is_left_out(&self, layout: Option<&Layout>) {
         let source = &self.source.catalog.layout;
-        let stock = self.conversions.own();
-        let left_out = left_out(&self.source, stock, self.format, layout.unwrap_or(source));
+        let basis = self.conversions.own();
+        let left_out = left_out(&self.source, basis, self.format, layout.unwrap_or(source));
         let same_layout = layout == Some(source);
         if !left_out.is_empty() {
             note(&format!("left out: {}", left_out.join(", ")));
@@ -78,7 +78,7 @@ impl Opened {
             note(&format!("left out in formats other than hf: {}", added.join(", ")));
         }
         self.say_what_is_not_known();
-        let shows_rng = self.format == Format::Megatron && stock.with_rng;
+        let shows_rng = self.format == Format::Megatron && basis.with_rng;
         if !same_layout && shows_rng && has_rng_state(&self.source) {
             eprintln!(
                 "ckpt-fs: note: rng_state belongs to one rank of one layout; each rank has that of the nearest source rank (--rng omit leaves it out, for --no-load-rng)"
@@ -122,8 +122,8 @@ impl Opened {
         if of_megatron {
             return Ok(());
         }
-        let stock = self.conversions.stock(self.format)?;
-        let run = training_run(&stock, layout);
+        let basis = self.conversions.basis(self.format)?;
+        let run = training_run(&basis, layout);
         eprintln!("ckpt-fs: to train from it:\n  {}", harmless(&run.flags.join(" \\\n  ")));
         run.cautions.iter().for_each(|caution| note(caution));
         Ok(())
@@ -173,7 +173,7 @@ fn opened(
         source.give_way_to_template();
     }
     let own = source.format;
-    let given = Given {
+    let origin = Origin {
         catalog: source.catalog.clone(),
         model: source.model.clone(),
         format: own,
@@ -181,11 +181,11 @@ fn opened(
         files: ModelFiles {
             name: source.directory.display().to_string(),
             config: source.config.clone(),
-            beside: source.beside.clone(),
+            aux_files: source.aux_files.clone(),
         },
         template,
     };
-    let conversions = Conversions::new(given, families, choices(args, layout), wishes(format))?;
+    let conversions = Conversions::new(origin, families, view_options(args, layout), conversion(format))?;
     let store: Arc<dyn Store> = store;
     let format = format.and_then(|format| format.format).unwrap_or(own);
     Ok(Opened { source, conversions: Arc::new(conversions), format, reader: Reader::new(store) })
@@ -197,30 +197,30 @@ fn note(text: &str) {
 }
 
 fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError> {
-    let Template { config, beside, led_out, left_out } = template(path, store)?;
+    let Template { config, aux_files, escaping_links, left_out } = template(path, store)?;
     if !left_out.is_empty() {
         let names = some_of(&left_out);
         note(&format!(
             "left out of --template: {names} (an adapter or a directory: a template gives neither)"
         ));
     }
-    if !led_out.is_empty() {
+    if !escaping_links.is_empty() {
         note(&format!(
             "left out of --template: {} (links that lead out of its directory)",
-            some_of(&led_out)
+            some_of(&escaping_links)
         ));
     }
-    if config.is_none() && beside.is_empty() {
+    if config.is_none() && aux_files.is_empty() {
         let path = path.display();
         return Err(CliError::Usage(format!(
             "--template {path}: there is neither a config.json nor a tokenizer in it"
         )));
     }
-    Ok(ModelFiles { name: path.display().to_string(), config, beside })
+    Ok(ModelFiles { name: path.display().to_string(), config, aux_files })
 }
 
-fn choices(args: &SourceArgs, layout: Option<&LayoutArgs>) -> Choices {
-    Choices {
+fn view_options(args: &SourceArgs, layout: Option<&LayoutArgs>) -> ViewOptions {
+    ViewOptions {
         vocab_size: args.vocab_size,
         fill: layout.map(|layout| layout.vocab_fill).unwrap_or_default(),
         optimizer: args.optimizer,
@@ -228,9 +228,9 @@ fn choices(args: &SourceArgs, layout: Option<&LayoutArgs>) -> Choices {
     }
 }
 
-fn wishes(format: Option<&FormatArgs>) -> Wishes {
-    let Some(format) = format else { return Wishes::default() };
-    Wishes {
+fn conversion(format: Option<&FormatArgs>) -> ConversionOptions {
+    let Some(format) = format else { return ConversionOptions::default() };
+    ConversionOptions {
         dialect: format.megatron_spec.clone(),
         divisible_by: format.make_vocab_size_divisible_by,
         model_type: format.hf_model_type.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::experts::Experts;
 use super::file::{SizeFile, TensorFile};
-use super::predictions::{count as predictions, of_layer};
+use super::mtp::{count as predictions, of_layer};
 use super::{Arrangement, Copies, CutBy, Entry, Family, Holding, LayerKind, Model, ModelError, Stage};
 use crate::value::Value;
 

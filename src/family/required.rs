@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::names::{DEPTH, EXPERT, LAYER};
-use super::predictions::of_layer;
+use super::mtp::of_layer;
 use super::{Entry, LayerKind, Model, Numbers};
 
 impl Model {

@@ -17,11 +17,11 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::ahead::{Ahead, Found, Part, Task};
+use super::ahead::{Ahead, Taken, Part, Task};
 use super::attr::{Owner, file_type};
 use super::buffer::with_buffer;
 use super::control::{self, Control};
-use super::desk::Desk;
+use super::dispatch::Dispatch;
 use super::errno::Warn;
 use super::limits::MAX_REQUEST;
 use super::listing::{Listing, OpenDirectories, dot};
@@ -53,12 +53,12 @@ const CAPABILITIES: [InitFlags; 7] = [
     InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
 ];
 
-/// The first number of handles that are read directly; those below are said by the desk.
+/// The first number of handles that are read directly; those below are said by the dispatch.
 const FIRST_DIRECT: u64 = 16;
 
 /// A tree behind the FUSE protocol.
 pub(super) struct Adapter {
-    desk: Arc<Desk>,
+    dispatch: Arc<Dispatch>,
     owner: Owner,
     directories: OpenDirectories,
     ahead: Ahead<ReplyData>,
@@ -72,11 +72,11 @@ impl Adapter {
     pub(super) fn new(tree: Arc<dyn Tree>, owner: Owner, warn: Warn, over: Arc<AtomicBool>) -> Self {
         let directories = OpenDirectories::default();
         let (ahead, handles) = (Ahead::default(), AtomicU64::new(FIRST_DIRECT - 1));
-        Self { desk: Arc::new(Desk::new(tree, warn)), owner, directories, ahead, handles, over }
+        Self { dispatch: Arc::new(Dispatch::new(tree, warn)), owner, directories, ahead, handles, over }
     }
 
     fn ask<T>(&self, question: impl FnOnce(&dyn Tree) -> Result<T, TreeError>) -> Result<T, Errno> {
-        self.desk.ask(question)
+        self.dispatch.ask(question)
     }
 
     /// Fills `buffer` and returns how much of it counts.
@@ -160,7 +160,7 @@ impl Filesystem for Adapter {
         }
         let _ = config.set_max_write(MAX_REQUEST);
         let _ = config.set_max_background(MAX_BACKGROUND);
-        self.desk.passthrough().ask_for(config);
+        self.dispatch.passthrough().ask_for(config);
         Ok(())
     }
 
@@ -253,7 +253,7 @@ impl Filesystem for Adapter {
                 let handle = FileHandle(self.handles.fetch_add(1, Ordering::Relaxed) + 1);
                 reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
-            Ok(IoMode::Cached) => Desk::open_cached(&self.desk, Ino(ino.0), reply),
+            Ok(IoMode::Cached) => Dispatch::open_cached(&self.dispatch, Ino(ino.0), reply),
             Err(errno) => reply.error(errno),
         }
     }
@@ -269,7 +269,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.ahead.closed(handle.0);
-        self.desk.closed(Ino(ino.0), handle);
+        self.dispatch.closed(Ino(ino.0), handle);
         reply.ok();
     }
 
@@ -292,8 +292,8 @@ impl Filesystem for Adapter {
             is_whole.then(|| self.ahead.next(part, self.ask(end).ok()?))?
         };
         match self.ahead.take(part, reply) {
-            Found::HandedOver => {}
-            Found::Ready(buffer, got, reply) => {
+            Taken::HandedOver => {}
+            Taken::Ready(buffer, got, reply) => {
                 let range = offset..offset + got as u64;
                 match self.ask(|tree| tree.unchanged(Ino(ino.0), range)) {
                     Ok(()) => {
@@ -305,7 +305,7 @@ impl Filesystem for Adapter {
                     Err(errno) => reply.error(errno),
                 }
             }
-            Found::Nothing(reply) => {
+            Taken::Nothing(reply) => {
                 let next = with_buffer(size as usize, |buffer| match self.fill(ino, offset, buffer) {
                     Ok(got) => {
                         let next = next(got);
@@ -350,7 +350,7 @@ impl Filesystem for Adapter {
     /// No file has attributes; two names are how programs talk to the mount.
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         match Control::named(name) {
-            Some(question) => control::answer(&self.desk, question, Ino(ino.0), size, reply),
+            Some(question) => control::answer(&self.dispatch, question, Ino(ino.0), size, reply),
             None => reply.error(Errno::ENODATA),
         }
     }

@@ -31,7 +31,7 @@ pub(super) struct Part {
 }
 
 /// What became of a question.
-pub(super) enum Found<R> {
+pub(super) enum Taken<R> {
     /// The answer: so many bytes of this buffer.
     Ready(Aligned, usize, R),
     /// Somebody is at it and will answer.
@@ -79,23 +79,23 @@ impl<R> Default for Ahead<R> {
 impl<R> Ahead<R> {
     /// Looks for the answer to `part`, or leaves the question with whoever gathers it.
     #[expect(clippy::indexing_slicing, reason = "the index was just found, and nobody else has the lock")]
-    pub(super) fn take(&self, part: Part, reply: R) -> Found<R> {
+    pub(super) fn take(&self, part: Part, reply: R) -> Taken<R> {
         let mut state = self.state.lock();
         let is_it = |answer: &Answer<R>| {
             (answer.part.handle, answer.part.offset) == (part.handle, part.offset)
                 && answer.part.size >= part.size
         };
-        let Some(index) = state.answers.iter().position(is_it) else { return Found::Nothing(reply) };
+        let Some(index) = state.answers.iter().position(is_it) else { return Taken::Nothing(reply) };
         match &mut state.answers[index].progress {
             Progress::UnderWay(waiting @ None) => {
                 *waiting = Some((part.size, reply));
-                Found::HandedOver
+                Taken::HandedOver
             }
             // Two threads share the handle and ask for the same.
-            Progress::UnderWay(Some(_)) => Found::Nothing(reply),
+            Progress::UnderWay(Some(_)) => Taken::Nothing(reply),
             Progress::Ready(..) => match state.answers.remove(index).progress {
-                Progress::Ready(buffer, got) => Found::Ready(buffer, got.min(part.size as usize), reply),
-                Progress::UnderWay(_) => Found::Nothing(reply),
+                Progress::Ready(buffer, got) => Taken::Ready(buffer, got.min(part.size as usize), reply),
+                Progress::UnderWay(_) => Taken::Nothing(reply),
             },
         }
     }
@@ -240,25 +240,25 @@ mod tests {
         let task = task(&ahead, 1, 0);
         assert_eq!(task.part, part(1, 2));
         assert!(ahead.finish(task, Some(77)).is_none());
-        assert!(matches!(ahead.take(part(1, 3), 5), Found::Nothing(5)));
-        assert!(matches!(ahead.take(part(2, 2), 5), Found::Nothing(5)));
-        let Found::Ready(buffer, 77, 5) = ahead.take(part(1, 2), 5) else { panic!() };
+        assert!(matches!(ahead.take(part(1, 3), 5), Taken::Nothing(5)));
+        assert!(matches!(ahead.take(part(2, 2), 5), Taken::Nothing(5)));
+        let Taken::Ready(buffer, 77, 5) = ahead.take(part(1, 2), 5) else { panic!() };
         ahead.give_back(buffer);
-        assert!(matches!(ahead.take(part(1, 2), 5), Found::Nothing(5)));
+        assert!(matches!(ahead.take(part(1, 2), 5), Taken::Nothing(5)));
     }
 
     #[test]
     fn who_asks_too_early_is_answered_by_the_one_at_it() {
         let ahead = Ahead::default();
         let first = task(&ahead, 1, 0);
-        assert!(matches!(ahead.take(part(1, 2), 5), Found::HandedOver));
-        assert!(matches!(ahead.take(part(1, 2), 6), Found::Nothing(6)));
+        assert!(matches!(ahead.take(part(1, 2), 5), Taken::HandedOver));
+        assert!(matches!(ahead.take(part(1, 2), 6), Taken::Nothing(6)));
         assert!(matches!(ahead.finish(first, Some(9)), Some((_, 9, 5))));
         let second = task(&ahead, 2, 0);
-        assert!(matches!(ahead.take(part(2, 2), 7), Found::HandedOver));
+        assert!(matches!(ahead.take(part(2, 2), 7), Taken::HandedOver));
         // Also when it fails: the question must be answered.
         assert!(matches!(ahead.finish(second, None), Some((_, 0, 7))));
-        assert!(matches!(ahead.take(part(2, 2), 7), Found::Nothing(7)));
+        assert!(matches!(ahead.take(part(2, 2), 7), Taken::Nothing(7)));
     }
 
     #[test]
@@ -273,10 +273,10 @@ mod tests {
         // More than was gathered is another question, less is not.
         assert!(matches!(
             ahead.take(Part { handle: 1, offset: 4096 + SIZE, size: 501 }, 5),
-            Found::Nothing(5)
+            Taken::Nothing(5)
         ));
         let found = ahead.take(Part { handle: 1, offset: 4096 + SIZE, size: 400 }, 5);
-        assert!(matches!(found, Found::Ready(_, 400, 5)));
+        assert!(matches!(found, Taken::Ready(_, 400, 5)));
         // It ends with the part that was read: there is nothing to gather.
         let next = Part { handle: 1, offset: 4096 + SIZE, size: PART };
         assert!(ahead.next(next, 4096 + 2 * SIZE).is_none());
@@ -315,8 +315,8 @@ mod tests {
             ahead.finish(task(&ahead, handle, 0), Some(1));
         }
         let last = task(&ahead, most, 0);
-        assert!(matches!(ahead.take(part(0, 2), 1), Found::Nothing(1)));
-        assert!(matches!(ahead.take(part(1, 2), 1), Found::Ready(..)));
+        assert!(matches!(ahead.take(part(0, 2), 1), Taken::Nothing(1)));
+        assert!(matches!(ahead.take(part(1, 2), 1), Taken::Ready(..)));
         ahead.finish(last, Some(1));
         let under_way: Vec<Task> = (100..100 + most).map(|handle| task(&ahead, handle, 0)).collect();
         assert!(ahead.next(part(0, 1), FAR).is_none());
@@ -334,7 +334,7 @@ mod tests {
         let late = task(&ahead, 2, 0);
         ahead.closed(1);
         ahead.closed(2);
-        assert!(matches!(ahead.take(part(1, 2), 1), Found::Nothing(1)));
+        assert!(matches!(ahead.take(part(1, 2), 1), Taken::Nothing(1)));
         assert!(ahead.state.lock().answers.is_empty() && ahead.state.lock().ends.is_empty());
         assert!(ahead.finish(late, Some(1)).is_none());
         assert!(ahead.state.lock().answers.is_empty());
@@ -348,7 +348,7 @@ mod tests {
             // Some are asked for, some are closed before, some after.
             match handle % 3 {
                 0 => ahead.closed(handle),
-                1 => assert!(matches!(ahead.take(part(handle, 2), 1), Found::HandedOver)),
+                1 => assert!(matches!(ahead.take(part(handle, 2), 1), Taken::HandedOver)),
                 _ => {}
             }
             if let Some((buffer, ..)) = ahead.finish(task, Some(1)) {

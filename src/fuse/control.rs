@@ -11,7 +11,7 @@ use fuser::{Errno, ReplyXattr};
 use rustix::fs::getxattr;
 use serde::de::DeserializeOwned;
 
-use super::desk::{Desk, on_thread};
+use super::dispatch::{Dispatch, on_thread};
 use crate::vfs::{Ino, Status, Warmed};
 
 const STATUS: &str = "user.ckpt-fs.status";
@@ -84,17 +84,17 @@ impl Control {
 }
 
 /// Answers a question about node `ino`. `size` is the room there is for it; with none only its length is asked for, and nothing is done.
-pub(super) fn answer(desk: &Arc<Desk>, question: Control, ino: Ino, size: u32, reply: ReplyXattr) {
+pub(super) fn answer(dispatch: &Arc<Dispatch>, question: Control, ino: Ino, size: u32, reply: ReplyXattr) {
     if size == 0 {
         return reply.size(LONGEST as u32);
     }
     match question {
-        Control::Status => match desk.ask(|tree| Ok(tree.status())) {
+        Control::Status => match dispatch.ask(|tree| Ok(tree.status())) {
             Ok(status) => send(serde_json::to_vec(&status), size, reply),
             Err(errno) => reply.error(errno),
         },
         Control::Warm => {
-            let mine = Arc::clone(desk);
+            let mine = Arc::clone(dispatch);
             on_thread("warm", reply, move |reply| {
                 match mine.ask(|tree| tree.warm(ino, mine.passthrough().is_possible())) {
                     Ok(warmed) => send(serde_json::to_vec(&warmed), size, reply),

@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn megatrons_text_says_stages_and_virtual_stages() {
         let spec = |text: &str, pp, vpp| {
-            let cut: super::super::StageText = text.parse().unwrap();
+            let cut: super::super::PipelineLayout = text.parse().unwrap();
             let spec =
                 LayoutSpec { pp, vpp, stages: Some(cut.stages), in_text: Some(0), ..LayoutSpec::default() };
             spec.resolve(&source()).map(|layout| layout.to_string())
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn a_text_is_for_any_pipeline_size_that_divides_its_stages() {
         let spec = |text: &str, pp, vpp| {
-            let cut: super::super::StageText = text.parse().unwrap();
+            let cut: super::super::PipelineLayout = text.parse().unwrap();
             let spec =
                 LayoutSpec { pp, vpp, stages: Some(cut.stages), in_text: Some(0), ..LayoutSpec::default() };
             spec.resolve(&source()).map(|layout| layout.to_string())

@@ -15,7 +15,7 @@ use rustix::process::geteuid;
 use super::{MaterializeError, failed};
 
 /// Takes over a staging directory in `parent` whose name begins with `prefix` and that nobody works on; returns it and its lock.
-pub(super) fn adopt(parent: &Path, prefix: &str) -> Option<(PathBuf, File)> {
+pub(super) fn rename(parent: &Path, prefix: &str) -> Option<(PathBuf, File)> {
     let mut names: Vec<_> = fs::read_dir(parent)
         .ok()?
         .flatten()
@@ -105,12 +105,12 @@ mod tests {
     #[test]
     fn what_somebody_works_on_is_not_taken() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(adopt(dir.path(), ".out.").is_none());
+        assert!(rename(dir.path(), ".out.").is_none());
         fs::create_dir(dir.path().join(".out.1")).unwrap();
         fs::create_dir(dir.path().join(".other.1")).unwrap();
         fs::write(dir.path().join(".out.0"), "no directory").unwrap();
-        let (path, _lock) = adopt(dir.path(), ".out.").unwrap();
+        let (path, _lock) = rename(dir.path(), ".out.").unwrap();
         assert_eq!(path, dir.path().join(".out.1"));
-        assert!(adopt(dir.path(), ".out.").is_none());
+        assert!(rename(dir.path(), ".out.").is_none());
     }
 }

@@ -60,10 +60,10 @@ impl Staging {
         let made = Made(made);
         fs::create_dir_all(parent).map_err(failed("make", parent))?;
         let prefix = format!(".{}.ckpt-fs-", name.to_string_lossy());
-        let adopted = if resume { resume::adopt(parent, &prefix) } else { None };
+        let renamed = if resume { resume::rename(parent, &prefix) } else { None };
         remove_abandoned(parent, &prefix);
-        let (path, lock) = match adopted {
-            Some(adopted) => adopted,
+        let (path, lock) = match renamed {
+            Some(renamed) => renamed,
             None => make(parent, &prefix)?,
         };
         Ok(Self { path, lock, destination, overwrite, made, keep: resume, published: false })

@@ -29,8 +29,8 @@ proptest! {
 #[test]
 fn items_are_worked_on_at_the_same_time() {
     // Each waits for the three others.
-    let together = Barrier::new(4);
-    let leaders = Pool::new(4).map(&[(); 4], |()| Ok::<_, ()>(together.wait().is_leader())).unwrap();
+    let consistent = Barrier::new(4);
+    let leaders = Pool::new(4).map(&[(); 4], |()| Ok::<_, ()>(consistent.wait().is_leader())).unwrap();
     assert_eq!(leaders.iter().filter(|is_leader| **is_leader).count(), 1);
 }
 

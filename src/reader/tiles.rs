@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Filled, ReadError, Reader, Runs, add_run, put_part};
-use crate::cache::{Cache, Found, TILE, TileKey};
+use crate::cache::{Cache, Lookup, TILE, TileKey};
 use crate::plan::{SegmentPart, Stripe};
 use crate::store::Run;
 
@@ -37,16 +37,16 @@ pub(super) fn read(
         let to = part.to + (at - part.within.start);
         let key = TileKey { stripe: fingerprint, tile: number };
         let kept = match cache.tile(key, wanted.start == tile.start) {
-            Found::Kept(bytes) => {
+            Lookup::Kept(bytes) => {
                 check_sources(reader, stripe)?;
                 Some(bytes)
             }
-            Found::Wanted => {
+            Lookup::Wanted => {
                 let bytes = assemble(reader, stripe, tile.clone())?;
                 cache.keep_tile(key, Arc::clone(&bytes));
                 Some(bytes)
             }
-            Found::Passing => None,
+            Lookup::Passing => None,
         };
         match kept {
             Some(bytes) => {
@@ -74,7 +74,7 @@ pub(super) fn warm(
         let tile = number * TILE..((number + 1) * TILE).min(stripe.bytes());
         let key = TileKey { stripe: fingerprint, tile: number };
         let bytes = tile.end - tile.start;
-        if !matches!(cache.tile(key, false), Found::Kept(_)) {
+        if !matches!(cache.tile(key, false), Lookup::Kept(_)) {
             let assembled = assemble(reader, stripe, tile)?;
             if !cache.has_room(bytes) {
                 continue;

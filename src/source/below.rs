@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::beside::read_start;
+use super::aux_files::read_start;
 use super::locate::{is_run, list, locate};
 use super::{SourceError, hf, kinds, ranks, some_of};
 use crate::format::hf::CONFIG;

@@ -1,7 +1,7 @@
 //! What rank files hold, as a catalog: where their layers are, the weights, and then the optimizer's state.
 
 use super::build::Builder;
-use super::complete;
+use super::coverage;
 use super::detect::leaves_of;
 use super::known::Known;
 use super::locate::Sizes;
@@ -48,7 +48,7 @@ pub(super) fn catalog(
     builder.name_originals();
     builder.compare_copies(store)?;
     // What the weights lack, the optimizer lacks too: the weights say it better.
-    complete::check(&builder.catalog, model, missing)?;
+    coverage::check(&builder.catalog, model, missing)?;
     optimizer::read(&mut builder, &files, &known, store)?;
     Ok(builder.catalog)
 }

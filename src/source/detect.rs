@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::SourceError;
-use super::leaves::{Leaf, ROOM, leaves};
+use super::state_dict::{Leaf, ROOM, leaves};
 use super::locate::{Located, Sizes};
 use super::rank_file::ReadFile;
 use super::torch_file::TorchFile;

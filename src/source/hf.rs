@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::locate::Sizes;
-use super::{Options, Source, SourceError, beside, contents, experts};
+use super::{Options, Source, SourceError, aux_files, contents, experts};
 use crate::catalog::{Catalog, Iteration, Param, RankFile, Record};
 use crate::extent::ObjectId;
 use crate::family::Family;
@@ -75,8 +75,8 @@ pub(super) fn open(
         file.storages = HashMap::new();
     }
     let own: Vec<&str> = files.paths.iter().map(|(name, _)| name.as_str()).chain([INDEX]).collect();
-    let beside::Found { files: beside, led_out, other_weights, directories } =
-        beside::read(path, names, &own, store)?;
+    let aux_files::AuxFiles { files: aux_files, escaping_links, other_weights, directories } =
+        aux_files::read(path, names, &own, store)?;
     let files = files.paths.iter().map(|(_, path)| path.clone()).chain([path.join(CONFIG)]).collect();
     Ok(Source {
         catalog: Arc::new(catalog),
@@ -87,8 +87,8 @@ pub(super) fn open(
         missing: Vec::new(),
         config: Some(config),
         inexpressible,
-        beside,
-        led_out,
+        aux_files,
+        escaping_links,
         other_weights,
         directories,
     })

@@ -1,6 +1,6 @@
 //! A leaf of a rank file's model, and what the family says it is.
 
-use super::leaves::Leaf;
+use super::state_dict::Leaf;
 use crate::family::{Entry, Numbers};
 
 /// A leaf of a rank file's model, and what the family says it is.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::SourceError;
-use super::beside::read_start;
+use super::aux_files::read_start;
 use super::kinds;
 use super::workers::in_parallel;
 use crate::catalog::Iteration;
@@ -214,8 +214,8 @@ fn rank_path(directory: &Path, name: &str, dir: RankDir) -> Result<Option<RankPa
     // Only what is not there is missing: a link to nowhere or a directory that may not be read is an error when it is opened.
     match fs::symlink_metadata(&path) {
         Ok(_) => {
-            let beside = directory.join(name).join(DISTRIBUTED_FILE);
-            let buffers = fs::symlink_metadata(&beside).is_ok().then_some(beside);
+            let aux_files = directory.join(name).join(DISTRIBUTED_FILE);
+            let buffers = fs::symlink_metadata(&aux_files).is_ok().then_some(aux_files);
             Ok(Some(RankPath { dir, name: name.to_owned(), path, buffers }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => match dangling_link(&directory.join(name)) {

@@ -19,7 +19,7 @@ use crate::store::Store;
 use crate::tensor::Dtype;
 use crate::value::Value;
 
-use chain::{Chain, Form, Group};
+use chain::{Chain, StateForm, Group};
 use slots::{Slot, slots};
 
 /// One rank's optimizer and the parameters it is for.
@@ -65,9 +65,9 @@ pub(super) fn read(
     }
     let form = common_form(&ranks)?;
     let encoding = match form {
-        Form::Mixed => Encoding::Mixed,
-        Form::Single => Encoding::Single,
-        Form::Flat => Encoding::Distributed(flat::buffers(&ranks, builder)?),
+        StateForm::Mixed => Encoding::Mixed,
+        StateForm::Single => Encoding::Single,
+        StateForm::Flat => Encoding::Distributed(flat::buffers(&ranks, builder)?),
     };
     let optimizer = Optimizer {
         encoding,
@@ -126,9 +126,9 @@ fn check_coverage(builder: &Builder<'_>) -> Result<(), SourceError> {
 const ENTRY: &str = "optimizer";
 
 /// All ranks keep their state in the same form.
-fn common_form(ranks: &[RankOptimizer<'_>]) -> Result<Form, SourceError> {
+fn common_form(ranks: &[RankOptimizer<'_>]) -> Result<StateForm, SourceError> {
     let mut forms = ranks.iter().flat_map(|rank| rank.chains.iter().map(move |chain| (rank, chain.form)));
-    let Some((first, form)) = forms.next() else { return Ok(Form::Flat) };
+    let Some((first, form)) = forms.next() else { return Ok(StateForm::Flat) };
     match forms.find(|(_, other)| *other != form) {
         None => Ok(form),
         Some((rank, other)) => Err(wrong(

@@ -9,7 +9,7 @@ use super::torch_file::Reader;
 use super::workers::{Turn, in_parallel};
 use super::{IterationChoice, SourceError, locate, nowhere};
 use crate::format::pickle;
-use crate::store::{FileStore, OpenFile, Reads, StoreError, together};
+use crate::store::{FileStore, OpenFile, Reads, StoreError, consistent};
 use crate::value::Global;
 
 /// A file that holds pickles, or should.
@@ -88,7 +88,7 @@ fn survey(path: &Path) -> PickleFile {
 fn look_into(path: &Path, found: &mut PickleFile) -> Result<(), SourceError> {
     let store = FileStore::default();
     let object = store.take(OpenFile::open(path)?)?;
-    together(&store, object, |reads| {
+    consistent(&store, object, |reads| {
         let start = beginning(reads, 2)?;
         // A bare pickle says its protocol first; so does a file of torch before 1.6.
         if let [0x80, _] = start.as_slice() {

@@ -28,7 +28,7 @@ struct Watched {
     reads: AtomicUsize,
     looks: AtomicUsize,
     /// Reads that must be under way before any is answered.
-    together: usize,
+    consistent: usize,
     waiting: Mutex<usize>,
     met: Condvar,
 }
@@ -42,10 +42,10 @@ impl Watched {
         let mut waiting = self.waiting.lock();
         *waiting += 1;
         self.met.notify_all();
-        while *waiting < self.together {
+        while *waiting < self.consistent {
             // Only a failing test comes to the end of this.
             let late = self.met.wait_for(&mut waiting, Duration::from_secs(60)).timed_out();
-            assert!(!late, "{} reads are under way, not {}", *waiting, self.together);
+            assert!(!late, "{} reads are under way, not {}", *waiting, self.consistent);
         }
     }
 }
@@ -147,7 +147,7 @@ fn a_safetensors_header_is_read_once() {
 #[test]
 fn hundreds_of_files_are_under_way_at_once() {
     const FILES: usize = 200;
-    let store = Watched { together: FILES, ..Watched::default() };
+    let store = Watched { consistent: FILES, ..Watched::default() };
     let bytes = fixture("pt/kinds.pt");
     let objects: Vec<_> =
         (0..FILES).map(|at| store.store.add(at.to_string(), bytes.clone()).unwrap()).collect();

@@ -1,13 +1,13 @@
 //! Reads the metadata of one torch file: zip directory, pickle, and where each storage is.
 //!
 //! On storage that is far away every read is a round trip: nothing is read that follows from what was read. Not here: the bytes kept
-//! meanwhile (`at_hand`), where torch puts data (`format`).
+//! meanwhile (`buffered`), where torch puts data (`format`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::SourceError;
-use super::at_hand::AtHand;
+use super::buffered::AtHand;
 use super::workers::Turn;
 use crate::catalog::Record;
 use crate::extent::{Extent, ObjectId};
@@ -16,7 +16,7 @@ use crate::format::torch::{Archive, TorchError, check_byteorder, check_version, 
 use crate::format::zip::{
     Entry, Located as Directory, ZipError, data_start, explain, find_directory, parse_directory, torch_start,
 };
-use crate::store::{Reads, Store, StoreError, together};
+use crate::store::{Reads, Store, StoreError, consistent};
 use crate::value::{Object, Value};
 
 /// A torch file as read.
@@ -52,12 +52,12 @@ pub(super) fn read(
     select: impl FnOnce(&Value) -> (Value, Vec<String>),
 ) -> Result<TorchFile, SourceError> {
     let name = store.name(object);
-    together(store, object, |reads| Reader::new(reads, &name)?.file(select))
+    consistent(store, object, |reads| Reader::new(reads, &name)?.file(select))
 }
 
 /// An archive as it is read.
 pub(super) struct Reader<'a> {
-    at_hand: AtHand<'a>,
+    buffered: AtHand<'a>,
     object: ObjectId,
     name: &'a str,
     /// Whether every entry, and every local header seen so far, is where torch would have put it.
@@ -67,7 +67,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// The archive that `reads` are of; messages call it `name`.
     pub(super) fn new(reads: Reads<'a>, name: &'a str) -> Result<Self, StoreError> {
-        Ok(Self { at_hand: AtHand::new(reads)?, object: reads.object(), name, is_torchs: false })
+        Ok(Self { buffered: AtHand::new(reads)?, object: reads.object(), name, is_torchs: false })
     }
 }
 
@@ -81,7 +81,7 @@ impl Reader<'_> {
         let tree = decode_pickle(&pickle, &Limits::default()).map_err(|source| self.file_error(source))?;
         let (tree, left_out) = select(&tree);
         let mut storages = HashMap::new();
-        let mut found = Found::default();
+        let mut found = Storages::default();
         found.look_into(&tree);
         for storage in found.storages {
             let entry = archive.storage(&storage).map_err(|source| self.file_error(source))?;
@@ -114,10 +114,10 @@ impl Reader<'_> {
 
     /// The entries of the archive.
     pub(super) fn entries(&mut self) -> Result<Vec<Entry>, SourceError> {
-        let len = self.at_hand.len();
+        let len = self.buffered.len();
         let mut start = len.saturating_sub(TAIL);
         let directory = loop {
-            match find_directory(self.at_hand.bytes(start, len - start)?, len) {
+            match find_directory(self.buffered.bytes(start, len - start)?, len) {
                 Ok(Directory::Found(directory)) => break directory,
                 Ok(Directory::NeedMore { offset, .. }) if offset < start => start = offset,
                 Ok(Directory::NeedMore { .. }) => {
@@ -125,7 +125,7 @@ impl Reader<'_> {
                 }
                 Err(error) => {
                     // What the file is instead is said by its beginning.
-                    let head = self.at_hand.once(0, 512)?;
+                    let head = self.buffered.once(0, 512)?;
                     let instead = explain(&head);
                     let is_archive = instead == ZipError::CutShort && error != ZipError::NoDirectory;
                     return Err(self.file_error(if is_archive { error } else { instead }));
@@ -133,17 +133,17 @@ impl Reader<'_> {
             }
         };
         let _turn = Turn::for_bytes(directory.len);
-        let bytes = self.at_hand.bytes(directory.offset, directory.len)?;
+        let bytes = self.buffered.bytes(directory.offset, directory.len)?;
         parse_directory(bytes, &directory, len).map_err(|error| self.file_error(error))
     }
 
     /// First byte of an entry's content: by its local header where that is at hand, computed where torch wrote the file.
     fn start(&self, entry: &Entry) -> Result<u64, SourceError> {
         let computed = torch_start(entry).filter(|_| self.is_torchs);
-        match computed.filter(|_| self.at_hand.get(entry.header_offset, HEADER).is_none()) {
+        match computed.filter(|_| self.buffered.get(entry.header_offset, HEADER).is_none()) {
             Some(start) => Ok(start),
             None => {
-                let header = self.at_hand.once(entry.header_offset, HEADER)?;
+                let header = self.buffered.once(entry.header_offset, HEADER)?;
                 data_start(&header, entry).map_err(|error| self.file_error(error))
             }
         }
@@ -155,10 +155,10 @@ impl Reader<'_> {
             let what = format!("record {} has {} bytes, more than {most}", entry.name, entry.size);
             return Err(SourceError::Contents { file: self.name.to_owned(), what });
         }
-        let header = self.at_hand.bytes(entry.header_offset, HEADER + entry.size + behind)?;
+        let header = self.buffered.bytes(entry.header_offset, HEADER + entry.size + behind)?;
         let start = data_start(header, entry).map_err(|error| self.file_error(error))?;
         self.is_torchs &= torch_start(entry) == Some(start);
-        Ok(self.at_hand.bytes(start, entry.size)?.to_vec())
+        Ok(self.buffered.bytes(start, entry.size)?.to_vec())
     }
 
     /// Holds an entry's content against the CRC-32 that the file states. Zero is what torch writes where it was told not to sum.
@@ -177,11 +177,11 @@ impl Reader<'_> {
 
 /// Storages that a tree refers to.
 #[derive(Default)]
-struct Found {
+struct Storages {
     storages: HashSet<crate::value::Storage>,
 }
 
-impl Found {
+impl Storages {
     fn look_into(&mut self, value: &Value) {
         match value {
             Value::Tensor(tensor) => {

@@ -3,7 +3,7 @@
 
 use super::SourceError;
 use super::known::Known;
-use super::leaves::Leaf;
+use super::state_dict::Leaf;
 use crate::catalog::RankFile;
 use crate::family::{DEPTH, Model, undescribed};
 use crate::layout::{Layout, Place};

@@ -14,10 +14,10 @@ use std::time::SystemTime;
 use parking_lot::RwLock;
 
 use super::file::ViewFile;
-use super::opens::Opens;
+use super::open_files::OpenFiles;
 use super::plans::Plans;
 use super::table::{Node, NodeKind, Table};
-use super::whole::Promised;
+use super::backing::Promised;
 use super::work::Work;
 use super::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, Warmed};
 use crate::cache::Cache;
@@ -59,7 +59,7 @@ pub struct Views {
     growing: BTreeMap<Ino, Format>,
     table: RwLock<Table>,
     plans: Plans,
-    opens: Opens,
+    open_files: OpenFiles,
     work: Work,
     promised: Promised,
     reads: AtomicU64,
@@ -84,7 +84,7 @@ impl Views {
             growing: BTreeMap::new(),
             table: RwLock::new(Table::new()),
             plans: Plans::new(),
-            opens: Opens::default(),
+            open_files: OpenFiles::default(),
             work: Work::default(),
             promised: Promised::default(),
             reads: AtomicU64::new(0),
@@ -108,7 +108,7 @@ impl Views {
         }
         for format in Format::ALL {
             // What cannot be shown is not there; `inspect` says why.
-            if self.conversions.stock(format).is_err() {
+            if self.conversions.basis(format).is_err() {
                 continue;
             }
             // Laid out when somebody looks into it.
@@ -127,7 +127,7 @@ impl Views {
     /// Adds the layout that the source has in this format to the directory that these names lead to; a format with one layout has its files
     /// there.
     fn add_first(&self, format: Format, names: &[&str]) -> Result<(), ViewError> {
-        let layout = self.conversions.stock(format)?.catalog.layout.clone();
+        let layout = self.conversions.basis(format)?.catalog.layout.clone();
         let name = format.layout_name(&layout);
         let within = [name.as_str()];
         let names = [names, if format.is_single() { &[] } else { &within }].concat();
@@ -272,9 +272,9 @@ impl Tree for Views {
     }
 
     fn total_bytes(&self) -> u64 {
-        let stock = self.conversions.own();
-        let catalog = &stock.catalog;
-        let optimizer = catalog.optimizer.iter().filter(|_| stock.optimizer.is_some());
+        let basis = self.conversions.own();
+        let catalog = &basis.catalog;
+        let optimizer = catalog.optimizer.iter().filter(|_| basis.optimizer.is_some());
         let states =
             optimizer.flat_map(|optimizer| optimizer.elements().flat_map(|(_, params)| params.all()));
         let params = catalog.params().iter().chain(states);
@@ -296,7 +296,7 @@ impl Tree for Views {
     }
 
     fn close(&self, ino: Ino) {
-        self.opens.close(ino);
+        self.open_files.close(ino);
     }
 
     fn warm(&self, ino: Ino, passes: bool) -> Result<Warmed, TreeError> {

@@ -1,7 +1,7 @@
-//! Everything that one source can be shown as: for each format the stock that its views are made of.
+//! Everything that one source can be shown as: for each format the basis that its views are made of.
 //!
 //! A source is its own family's; a view in another format is made of the same parameters under the names of that format's family
-//! (`adopt`). What the model is passes through the args of Megatron, which every family reads.
+//! (`rename`). What the model is passes through the args of Megatron, which every family reads.
 
 mod config;
 mod engine;
@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::adopt::{Adoption, plainly_spelled};
+use super::rename::{Renaming, plainly_spelled};
 use super::engine::EngineView;
 use super::hf::HfView;
 use super::megatron::{self, MegatronView};
 use super::ranks::RanksView;
-use super::{Choices, OptimizerChoice, Stock, View, ViewError};
-use crate::catalog::{Beside, BesideKind, Catalog};
+use super::{ViewOptions, OptimizerChoice, Basis, View, ViewError};
+use crate::catalog::{AuxFile, AuxKind, Catalog};
 use crate::family::config::{Config, ConfigError};
 use crate::family::{Families, Family, Model, Padding, Vocabulary};
 use crate::layout::Format;
@@ -26,7 +26,7 @@ use crate::value::Value;
 
 /// A source, as views see it.
 #[derive(Debug, Clone)]
-pub struct Given {
+pub struct Origin {
     /// What it holds.
     pub catalog: Arc<Catalog>,
     /// What its tensors are.
@@ -49,12 +49,12 @@ pub struct ModelFiles {
     /// Its `config.json`, where it has one.
     pub config: Option<Config>,
     /// All others.
-    pub beside: Vec<Beside>,
+    pub aux_files: Vec<AuxFile>,
 }
 
 /// What the user wants of formats other than the source's.
 #[derive(Debug, Clone)]
-pub struct Wishes {
+pub struct ConversionOptions {
     /// Which of the spellings of names that the family of Megatron files has.
     pub dialect: String,
     /// What the rows of the vocabulary are a multiple of, before tensor parallelism.
@@ -67,7 +67,7 @@ pub struct Wishes {
     pub shard_size: u64,
 }
 
-impl Default for Wishes {
+impl Default for ConversionOptions {
     fn default() -> Self {
         Self {
             dialect: "te".into(),
@@ -82,13 +82,13 @@ impl Default for Wishes {
 /// Everything that one source can be shown as.
 #[derive(Debug)]
 pub struct Conversions {
-    given: Given,
+    origin: Origin,
     families: Families,
-    choices: Choices,
-    wishes: Wishes,
+    view_options: ViewOptions,
+    conversion: ConversionOptions,
     /// The source as its own family's.
-    own: Arc<Stock>,
-    made: Mutex<HashMap<Format, Arc<Stock>>>,
+    own: Arc<Basis>,
+    made: Mutex<HashMap<Format, Arc<Basis>>>,
 }
 
 impl Conversions {
@@ -97,32 +97,32 @@ impl Conversions {
     /// # Errors
     /// [`ViewError`] where a choice cannot be.
     pub fn new(
-        given: Given,
+        origin: Origin,
         families: Families,
-        choices: Choices,
-        wishes: Wishes,
+        view_options: ViewOptions,
+        conversion: ConversionOptions,
     ) -> Result<Self, ViewError> {
-        let mut choices = choices;
-        let stock = |choices: &Choices| megatron::stock(given.catalog.clone(), given.model.clone(), choices);
-        let mut own = stock(&choices)?;
+        let mut view_options = view_options;
+        let basis = |view_options: &ViewOptions| megatron::basis(origin.catalog.clone(), origin.model.clone(), view_options);
+        let mut own = basis(&view_options)?;
         let is_unknown = own.vocabulary().is_some_and(|own| own.true_size.is_none());
-        if let Some(rows) = config::vocab_size(&given).filter(|_| is_unknown) {
-            choices.vocab_size = Some(rows);
-            own = stock(&choices).map_err(|error| config::of_another(&given, rows, error))?;
+        if let Some(rows) = config::vocab_size(&origin).filter(|_| is_unknown) {
+            view_options.vocab_size = Some(rows);
+            own = basis(&view_options).map_err(|error| config::of_another(&origin, rows, error))?;
         }
         let own = Arc::new(own);
-        Ok(Self { given, families, choices, wishes, own, made: Mutex::default() })
+        Ok(Self { origin, families, view_options, conversion, own, made: Mutex::default() })
     }
 
     /// The source's own format.
     #[must_use]
     pub fn own_format(&self) -> Format {
-        self.given.format
+        self.origin.format
     }
 
     /// The source as its own family's, in its own format.
     #[must_use]
-    pub fn own(&self) -> &Arc<Stock> {
+    pub fn own(&self) -> &Arc<Basis> {
         &self.own
     }
 
@@ -130,24 +130,24 @@ impl Conversions {
     ///
     /// # Errors
     /// [`ViewError`] saying why the source cannot be shown so.
-    pub fn stock(&self, format: Format) -> Result<Arc<Stock>, ViewError> {
-        if let Some(stock) = self.made.lock().get(&format) {
-            return Ok(stock.clone());
+    pub fn basis(&self, format: Format) -> Result<Arc<Basis>, ViewError> {
+        if let Some(basis) = self.made.lock().get(&format) {
+            return Ok(basis.clone());
         }
-        let stock = self.make(format)?;
-        self.made.lock().insert(format, stock.clone());
-        Ok(stock)
+        let basis = self.make(format)?;
+        self.made.lock().insert(format, basis.clone());
+        Ok(basis)
     }
 
-    fn make(&self, format: Format) -> Result<Arc<Stock>, ViewError> {
+    fn make(&self, format: Format) -> Result<Arc<Basis>, ViewError> {
         match format {
-            Format::Safetensors if self.given.format == Format::Megatron => self.weights_alone(),
+            Format::Safetensors if self.origin.format == Format::Megatron => self.weights_alone(),
             // Its files have args in the place of a config.
-            Format::Safetensors if !self.given.inexpressible.is_empty() => Err(self.inexpressible()),
+            Format::Safetensors if !self.origin.inexpressible.is_empty() => Err(self.inexpressible()),
             Format::Safetensors => Ok(self.own.clone()),
             Format::Megatron if self.is_of(Format::Megatron) => Ok(self.own.clone()),
             Format::Megatron => self.megatron(),
-            Format::Hf if self.given.format == Format::Hf => self.own_whole(),
+            Format::Hf if self.origin.format == Format::Hf => self.own_whole(),
             Format::Hf => self.hf(),
             Format::Vllm | Format::Sglang => self.engine(format),
         }
@@ -155,36 +155,36 @@ impl Conversions {
 
     /// Whether the source's names are those of such files.
     fn is_of(&self, format: Format) -> bool {
-        self.given.model.family().format() == format
+        self.origin.model.family().format() == format
     }
 
     /// The source without its optimizer.
-    fn weights_alone(&self) -> Result<Arc<Stock>, ViewError> {
-        let choices = Choices { optimizer: OptimizerChoice::Nothing, ..self.choices };
-        Ok(Arc::new(Stock::new(self.given.catalog.clone(), self.given.model.clone(), &choices)?))
+    fn weights_alone(&self) -> Result<Arc<Basis>, ViewError> {
+        let view_options = ViewOptions { optimizer: OptimizerChoice::Nothing, ..self.view_options };
+        Ok(Arc::new(Basis::new(self.origin.catalog.clone(), self.origin.model.clone(), &view_options)?))
     }
 
     /// The source's own names, with a vocabulary that is not padded. Of several spellings the one that every loader reads.
-    fn own_whole(&self) -> Result<Arc<Stock>, ViewError> {
-        let model = self.given.model.clone();
-        let catalog = plainly_spelled(&self.given.catalog, &model);
+    fn own_whole(&self) -> Result<Arc<Basis>, ViewError> {
+        let model = self.origin.model.clone();
+        let catalog = plainly_spelled(&self.origin.catalog, &model);
         let vocabulary = self.vocabulary(Padding::Exact, None);
-        Ok(Arc::new(Stock::with_vocabulary(catalog, model, &self.choices, vocabulary)?))
+        Ok(Arc::new(Basis::with_vocabulary(catalog, model, &self.view_options, vocabulary)?))
     }
 
     /// Rank files of Megatron, for a source that is none.
-    fn megatron(&self) -> Result<Arc<Stock>, ViewError> {
-        if !self.given.inexpressible.is_empty() {
+    fn megatron(&self) -> Result<Arc<Basis>, ViewError> {
+        if !self.origin.inexpressible.is_empty() {
             return Err(self.inexpressible());
         }
-        let source = self.given.model.family();
+        let source = self.origin.model.family();
         let wanted = source.megatron().unwrap_or_default();
         let family = self.families.named(wanted);
         let Some(family) = family.filter(|family| family.fresh_version().is_some()) else {
             return Err(ViewError::NoFamily { title: source.title.clone(), format: Format::Megatron });
         };
         let has_dialects = family.dialects().next().is_some();
-        let dialect = Some(self.wishes.dialect.as_str()).filter(|_| has_dialects);
+        let dialect = Some(self.conversion.dialect.as_str()).filter(|_| has_dialects);
         if let Some(dialect) = dialect.filter(|dialect| !family.dialects().any(|known| known == *dialect)) {
             return Err(ViewError::Dialect {
                 dialect: dialect.to_owned(),
@@ -194,27 +194,27 @@ impl Conversions {
         let model = fields_of(self.own.args());
         let mut args = family.fresh_args(dialect, &model);
         args.extend(model);
-        let divisible_by = i64::try_from(self.wishes.divisible_by).unwrap_or(i64::MAX);
+        let divisible_by = i64::try_from(self.conversion.divisible_by).unwrap_or(i64::MAX);
         args.push(("make_vocab_size_divisible_by".into(), Value::Int(divisible_by)));
         let version = family.fresh_version().map(Value::Float).unwrap_or(Value::None);
         let entries =
             vec![(Value::str("checkpoint_version"), version), (Value::str("iteration"), Value::Int(0))];
-        self.adopt(family, Value::namespace(last_of_each(args)), dialect, entries, |padding| {
-            (padding, Some(self.wishes.divisible_by))
+        self.rename(family, Value::namespace(last_of_each(args)), dialect, entries, |padding| {
+            (padding, Some(self.conversion.divisible_by))
         })
     }
 
     /// What the source's config says and args cannot.
     fn inexpressible(&self) -> ViewError {
-        let first = self.given.inexpressible.first().cloned();
+        let first = self.origin.inexpressible.first().cloned();
         first.map_or(ViewError::NoRank, |source| ViewError::Inexpressible { source: Box::new(source) })
     }
 
     /// A Hugging Face model, for a source that is none.
-    fn hf(&self) -> Result<Arc<Stock>, ViewError> {
+    fn hf(&self) -> Result<Arc<Basis>, ViewError> {
         let family = self.hf_family()?;
         self.check_expressible(&family)?;
-        self.adopt(&family, self.args()?, None, Vec::new(), |_| (Padding::Exact, None))
+        self.rename(&family, self.args()?, None, Vec::new(), |_| (Padding::Exact, None))
     }
 
     /// The args of the source's first rank.
@@ -222,22 +222,22 @@ impl Conversions {
         self.own.args().cloned().ok_or(ViewError::NoRank)
     }
 
-    /// The stock of another family, with its own rule for the vocabulary.
-    fn adopt(
+    /// The basis of another family, with its own rule for the vocabulary.
+    fn rename(
         &self,
         family: &Arc<Family>,
         args: Value,
         dialect: Option<&str>,
         entries: Vec<(Value, Value)>,
         rule: impl FnOnce(Padding) -> (Padding, Option<u64>),
-    ) -> Result<Arc<Stock>, ViewError> {
-        let adoption = Adoption { catalog: &self.given.catalog, family, args, dialect, entries };
+    ) -> Result<Arc<Basis>, ViewError> {
+        let adoption = Renaming { catalog: &self.origin.catalog, family, args, dialect, entries };
         let (catalog, model) = adoption.carry_out()?;
         let (padding, multiple) = rule(family.padding());
         let vocabulary = self.vocabulary(padding, multiple.or_else(|| family.padded_to()));
-        let choices = Choices { vocab_size: None, optimizer: OptimizerChoice::Nothing, ..self.choices };
-        let stock = Stock::with_vocabulary(Arc::new(catalog), Arc::new(model), &choices, vocabulary)?;
-        Ok(Arc::new(stock))
+        let view_options = ViewOptions { vocab_size: None, optimizer: OptimizerChoice::Nothing, ..self.view_options };
+        let basis = Basis::with_vocabulary(Arc::new(catalog), Arc::new(model), &view_options, vocabulary)?;
+        Ok(Arc::new(basis))
     }
 
     /// The source's vocabulary under another rule of padding.
@@ -250,21 +250,21 @@ impl Conversions {
     /// # Errors
     /// [`ViewError`] with the reason and what is possible.
     pub fn layout(&self, format: Format, spec: &LayoutSpec) -> Result<Layout, ViewError> {
-        let stock = self.stock(format)?;
-        let whole = stock.catalog.layout.clone();
+        let basis = self.basis(format)?;
+        let whole = basis.catalog.layout.clone();
         // Said before what does not divide: nothing would.
         if let Some(layout) =
             spec.resolve(&whole).ok().filter(|layout| format.is_single() && *layout != whole)
         {
             return Err(ViewError::NoSuchLayout { format, layout });
         }
-        let layout = stock.layout(spec)?;
+        let layout = basis.layout(spec)?;
         let fits = match format {
             Format::Megatron | Format::Safetensors => true,
             Format::Hf => layout == whole,
             Format::Vllm | Format::Sglang => {
-                let version = self.wishes.engine_version.as_deref();
-                let pipelined = layout.pp() == 1 || stock.model.family().has_pipelines(version);
+                let version = self.conversion.engine_version.as_deref();
+                let pipelined = layout.pp() == 1 || basis.model.family().has_pipelines(version);
                 pipelined && layout.vpp == 1 && layout.ep() == 1 && layout.etp() == layout.tp
             }
         };
@@ -276,32 +276,32 @@ impl Conversions {
     /// # Errors
     /// [`ViewError`] saying why the source cannot be shown so.
     pub fn view(&self, format: Format, layout: &Layout) -> Result<Arc<dyn View>, ViewError> {
-        let stock = self.stock(format)?;
+        let basis = self.basis(format)?;
         let layout = layout.clone();
         Ok(match format {
-            Format::Megatron => Arc::new(MegatronView::new(stock, layout)),
-            Format::Safetensors => Arc::new(RanksView::new(stock, layout)),
+            Format::Megatron => Arc::new(MegatronView::new(basis, layout)),
+            Format::Safetensors => Arc::new(RanksView::new(basis, layout)),
             Format::Hf => {
                 let config = self.config()?;
-                let beside: Vec<&Beside> = self.descriptions().chain(self.with_weights()).collect();
-                Arc::new(HfView::new(stock, layout, config, &beside, self.wishes.shard_size)?)
+                let aux_files: Vec<&AuxFile> = self.descriptions().chain(self.with_weights()).collect();
+                Arc::new(HfView::new(basis, layout, config, &aux_files, self.conversion.shard_size)?)
             }
             Format::Vllm | Format::Sglang => {
-                let beside: Vec<&Beside> = self.descriptions().collect();
-                Arc::new(EngineView::new(stock, layout, format, self.config()?, &beside))
+                let aux_files: Vec<&AuxFile> = self.descriptions().collect();
+                Arc::new(EngineView::new(basis, layout, format, self.config()?, &aux_files))
             }
         })
     }
 
     /// Files that say how the model is used: the template's, where there is one.
-    fn descriptions(&self) -> impl Iterator<Item = &Beside> {
-        let files = self.given.template.as_ref().unwrap_or(&self.given.files);
-        files.beside.iter().filter(|file| file.kind == BesideKind::Description)
+    fn descriptions(&self) -> impl Iterator<Item = &AuxFile> {
+        let files = self.origin.template.as_ref().unwrap_or(&self.origin.files);
+        files.aux_files.iter().filter(|file| file.kind == AuxKind::Description)
     }
 
     /// Files that belong to the source's weights, whatever a template says: an adapter, weights that no index names.
-    fn with_weights(&self) -> impl Iterator<Item = &Beside> {
-        self.given.files.beside.iter().filter(|file| file.kind != BesideKind::Description)
+    fn with_weights(&self) -> impl Iterator<Item = &AuxFile> {
+        self.origin.files.aux_files.iter().filter(|file| file.kind != AuxKind::Description)
     }
 }
 

@@ -7,21 +7,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::hf::{Content, described, listed, plain};
+use super::hf::{FileContent, described, listed, plain};
 use super::target::tensors_at;
-use super::{PlannedFile, Stock, View, ViewError, ViewFile, tensors};
-use crate::catalog::Beside;
+use super::{PlannedFile, Basis, View, ViewError, ViewFile, tensors};
+use crate::catalog::AuxFile;
 use crate::layout::Format;
 use crate::layout::{Layout, Place, Rank};
 
 /// The view.
 #[derive(Debug)]
 pub(super) struct EngineView {
-    stock: Arc<Stock>,
+    basis: Arc<Basis>,
     layout: Layout,
     format: Format,
     files: Vec<ViewFile>,
-    contents: Vec<Content>,
+    contents: Vec<FileContent>,
 }
 
 /// What stands in front of the names of rank files.
@@ -29,23 +29,23 @@ const STARTS: [&str; 2] = ["model-rank-", "model-pp-"];
 
 impl EngineView {
     pub(super) fn new(
-        stock: Arc<Stock>,
+        basis: Arc<Basis>,
         layout: Layout,
         format: Format,
         config: Vec<u8>,
-        beside: &[&Beside],
+        aux_files: &[&AuxFile],
     ) -> Self {
-        let (mut files, mut contents) = listed(described(config, beside));
+        let (mut files, mut contents) = listed(described(config, aux_files));
         for (number, rank) in layout.ranks().enumerate() {
             let path = file_name(rank, layout.pp());
             files.push(ViewFile { path, rank: Some(rank), is_mapped: true, is_probe: rank.tp == 0 });
-            contents.push(Content::Weights(number));
+            contents.push(FileContent::Weights(number));
         }
-        Self { stock, layout, format, files, contents }
+        Self { basis, layout, format, files, contents }
     }
 
     fn rank_file(&self, rank: Rank) -> Result<PlannedFile, ViewError> {
-        let tensors = tensors_at(&self.stock, &self.layout, Place { rank, chunk: 0 })?;
+        let tensors = tensors_at(&self.basis, &self.layout, Place { rank, chunk: 0 })?;
         let named: Vec<_> = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         tensors::lay_out(&BTreeMap::new(), &named)
     }
@@ -75,7 +75,7 @@ impl View for EngineView {
 
     fn plan(&self, number: usize) -> Result<PlannedFile, ViewError> {
         match (self.contents.get(number), self.files.get(number).and_then(|file| file.rank)) {
-            (Some(Content::Weights(_)), Some(rank)) => self.rank_file(rank),
+            (Some(FileContent::Weights(_)), Some(rank)) => self.rank_file(rank),
             (Some(content), _) => Ok(plain(content)),
             (None, _) => Err(ViewError::NoFile(number)),
         }

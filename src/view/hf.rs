@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::target::tensor_of;
-use super::{PlannedFile, Stock, View, ViewError, ViewFile, tensors};
-use crate::catalog::Beside;
+use super::{PlannedFile, Basis, View, ViewError, ViewFile, tensors};
+use crate::catalog::AuxFile;
 use crate::extent::Extent;
 use crate::format::hf::{CONFIG, INDEX, encode_index, is_weights, shard};
 use crate::layout::Format;
@@ -20,16 +20,16 @@ use shards::Shards;
 /// The view.
 #[derive(Debug)]
 pub(super) struct HfView {
-    stock: Arc<Stock>,
+    basis: Arc<Basis>,
     layout: Layout,
     shards: Shards,
     files: Vec<ViewFile>,
-    contents: Vec<Content>,
+    contents: Vec<FileContent>,
 }
 
 /// What a file holds.
 #[derive(Debug, Clone)]
-pub(super) enum Content {
+pub(super) enum FileContent {
     /// These bytes.
     Text(Arc<[u8]>),
     /// A file of the source or the template.
@@ -42,30 +42,30 @@ pub(super) enum Content {
 pub(super) const WHOLE: Place = Place { rank: Rank { pp: 0, tp: 0, ep: 0 }, chunk: 0 };
 
 impl HfView {
-    /// The view of `stock` with this config and these files beside the weights.
+    /// The view of `basis` with this config and these files beside the weights.
     pub(super) fn new(
-        stock: Arc<Stock>,
+        basis: Arc<Basis>,
         layout: Layout,
         config: Vec<u8>,
-        beside: &[&Beside],
+        aux_files: &[&AuxFile],
         shard_size: u64,
     ) -> Result<Self, ViewError> {
-        let shards = Shards::of(&stock, &layout, shard_size)?;
-        let mut all = described(config, beside);
+        let shards = Shards::of(&basis, &layout, shard_size)?;
+        let mut all = described(config, aux_files);
         let count = shards.count();
-        all.extend((0..count).map(|number| (shard(number, count), Content::Weights(number))));
+        all.extend((0..count).map(|number| (shard(number, count), FileContent::Weights(number))));
         if count > 1 {
             let text = encode_index(&shards.index(), shards.bytes, shards.elements);
-            all.push((INDEX.to_owned(), Content::Text(text.into())));
+            all.push((INDEX.to_owned(), FileContent::Text(text.into())));
         }
         let (files, contents) = listed(all);
-        Ok(Self { stock, layout, shards, files, contents })
+        Ok(Self { basis, layout, shards, files, contents })
     }
 
     fn weights(&self, number: usize) -> Result<PlannedFile, ViewError> {
         let mut all = Vec::new();
         for key in self.shards.keys(number).ok_or(ViewError::NoFile(number))? {
-            let tensor = tensor_of(&self.stock, &self.layout, WHOLE, *key)?;
+            let tensor = tensor_of(&self.basis, &self.layout, WHOLE, *key)?;
             all.extend(tensor.map(|tensor| (tensor.name.clone(), tensor)));
         }
         // Loaders of transformers 4 refuse files that do not say so.
@@ -75,16 +75,16 @@ impl HfView {
 }
 
 /// The files beside weights: config, and what is passed through.
-pub(super) fn described(config: Vec<u8>, beside: &[&Beside]) -> Vec<(String, Content)> {
-    let passed = beside.iter().filter(|file| file.name != CONFIG);
-    let passed = passed.map(|file| (file.name.clone(), Content::Passed(file.extent)));
-    std::iter::once((CONFIG.to_owned(), Content::Text(config.into()))).chain(passed).collect()
+pub(super) fn described(config: Vec<u8>, aux_files: &[&AuxFile]) -> Vec<(String, FileContent)> {
+    let passed = aux_files.iter().filter(|file| file.name != CONFIG);
+    let passed = passed.map(|file| (file.name.clone(), FileContent::Passed(file.extent)));
+    std::iter::once((CONFIG.to_owned(), FileContent::Text(config.into()))).chain(passed).collect()
 }
 
 /// Files in the order of a listing, and what each holds.
-pub(super) fn listed(mut all: Vec<(String, Content)>) -> (Vec<ViewFile>, Vec<Content>) {
+pub(super) fn listed(mut all: Vec<(String, FileContent)>) -> (Vec<ViewFile>, Vec<FileContent>) {
     all.sort_by(|a, b| a.0.cmp(&b.0));
-    let file = |(path, content): (String, Content)| {
+    let file = |(path, content): (String, FileContent)| {
         let is_mapped = path.ends_with(".safetensors");
         (ViewFile { path, rank: None, is_mapped, is_probe: false }, content)
     };
@@ -92,14 +92,14 @@ pub(super) fn listed(mut all: Vec<(String, Content)>) -> (Vec<ViewFile>, Vec<Con
 }
 
 /// A file that holds no weights.
-pub(super) fn plain(content: &Content) -> PlannedFile {
+pub(super) fn plain(content: &FileContent) -> PlannedFile {
     let mut builder = Builder::new();
     match content {
-        Content::Text(bytes) => builder.literal(bytes.clone()),
-        Content::Passed(extent) if extent.len > 0 => {
+        FileContent::Text(bytes) => builder.literal(bytes.clone()),
+        FileContent::Passed(extent) if extent.len > 0 => {
             builder.stripe(Stripe::contiguous(extent.object, extent.offset, extent.len));
         }
-        Content::Passed(_) | Content::Weights(_) => {}
+        FileContent::Passed(_) | FileContent::Weights(_) => {}
     }
     PlannedFile { plan: builder.finish(), tensors: Vec::new() }
 }
@@ -119,7 +119,7 @@ impl View for HfView {
 
     fn plan(&self, number: usize) -> Result<PlannedFile, ViewError> {
         match self.contents.get(number) {
-            Some(Content::Weights(shard)) => self.weights(*shard),
+            Some(FileContent::Weights(shard)) => self.weights(*shard),
             Some(content) => Ok(plain(content)),
             None => Err(ViewError::NoFile(number)),
         }

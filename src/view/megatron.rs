@@ -5,7 +5,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod args;
-mod carried;
+mod verbatim;
 mod containers;
 mod contents;
 mod modules;
@@ -14,7 +14,7 @@ mod pipeline;
 
 use std::sync::Arc;
 
-use super::{Choices, PlannedFile, Stock, TargetTensor, View, ViewError, ViewFile, tensors_at};
+use super::{ViewOptions, PlannedFile, Basis, TargetTensor, View, ViewError, ViewFile, tensors_at};
 use crate::catalog::{Catalog, Encoding, ExtraState, Iteration};
 use crate::family::Model;
 use crate::format::megatron::{
@@ -26,7 +26,7 @@ use crate::layout::{Layout, Place, Rank};
 use crate::tensor::{Dtype, Shape};
 use crate::value::Value;
 
-use carried::Carried;
+use verbatim::Verbatim;
 use contents::Contents;
 use optimizer::RankOptimizer;
 
@@ -36,7 +36,7 @@ pub use pipeline::training_run;
 /// A legacy Megatron checkpoint directory in one layout.
 #[derive(Debug, Clone)]
 pub struct MegatronView {
-    stock: Arc<Stock>,
+    basis: Arc<Basis>,
     layout: Layout,
     files: Vec<ViewFile>,
     kinds: Vec<FileKind>,
@@ -69,7 +69,7 @@ impl View for MegatronView {
     fn plan(&self, number: usize) -> Result<PlannedFile, ViewError> {
         match *self.kinds.get(number).ok_or(ViewError::NoFile(number))? {
             FileKind::Tracker => {
-                Ok(PlannedFile::of_bytes(self.stock.catalog.iteration.to_string().into_bytes()))
+                Ok(PlannedFile::of_bytes(self.basis.catalog.iteration.to_string().into_bytes()))
             }
             FileKind::Rank(rank) => self.rank_file(rank),
             FileKind::Buffers(rank) => self.buffer_file(rank),
@@ -82,7 +82,7 @@ impl View for MegatronView {
         match path.split('/').collect::<Vec<_>>()[..] {
             [iteration, rank, file] => {
                 let is_saved =
-                    file == MODEL_FILE || (file == DISTRIBUTED_FILE && self.stock.optimizer.is_some());
+                    file == MODEL_FILE || (file == DISTRIBUTED_FILE && self.basis.optimizer.is_some());
                 iteration == self.iteration() && parse_rank_dir(rank).is_some() && is_saved
             }
             _ => false,
@@ -94,19 +94,19 @@ impl View for MegatronView {
 ///
 /// # Errors
 /// [`ViewError`] where a choice cannot be, or the order is another one.
-pub fn stock(catalog: Arc<Catalog>, model: Arc<Model>, choices: &Choices) -> Result<Stock, ViewError> {
-    let stock = Stock::new(catalog, model, choices)?;
-    if stock.optimizer.is_some() {
-        optimizer::check_order(&stock)?;
+pub fn basis(catalog: Arc<Catalog>, model: Arc<Model>, view_options: &ViewOptions) -> Result<Basis, ViewError> {
+    let basis = Basis::new(catalog, model, view_options)?;
+    if basis.optimizer.is_some() {
+        optimizer::check_order(&basis)?;
     }
-    Ok(stock)
+    Ok(basis)
 }
 
 impl MegatronView {
-    /// The view of `stock` in `layout`, which [`Stock::layout`] has checked.
+    /// The view of `basis` in `layout`, which [`Basis::layout`] has checked.
     #[must_use]
-    pub fn new(stock: Arc<Stock>, layout: Layout) -> Self {
-        let mut view = Self { stock, layout, files: Vec::new(), kinds: Vec::new() };
+    pub fn new(basis: Arc<Basis>, layout: Layout) -> Self {
+        let mut view = Self { basis, layout, files: Vec::new(), kinds: Vec::new() };
         view.list();
         view
     }
@@ -117,7 +117,7 @@ impl MegatronView {
         let iteration = self.iteration();
         let mut ranks: Vec<Rank> = self.layout.ranks().collect();
         ranks.sort_by_key(|rank| (rank.tp, rank.pp, rank.ep));
-        let has_buffers = matches!(self.stock.optimizer, Some(Encoding::Distributed(_)));
+        let has_buffers = matches!(self.basis.optimizer, Some(Encoding::Distributed(_)));
         for (index, rank) in ranks.into_iter().enumerate() {
             let directory = rank_dir(rank, self.layout.pp(), self.layout.ep());
             let mut file = |name: &str, kind, is_probe| {
@@ -137,7 +137,7 @@ impl MegatronView {
     }
 
     fn iteration(&self) -> String {
-        match self.stock.catalog.iteration {
+        match self.basis.catalog.iteration {
             Iteration::Number(number) => iteration_dir(number),
             Iteration::Release => RELEASE.to_owned(),
         }
@@ -145,13 +145,13 @@ impl MegatronView {
 
     /// The file with a rank's model and what belongs to it.
     fn rank_file(&self, rank: Rank) -> Result<PlannedFile, ViewError> {
-        let source = self.stock.nearest(rank, &self.layout)?;
+        let source = self.basis.nearest(rank, &self.layout)?;
         let places: Vec<Place> = self.layout.places(rank).collect();
         let tensors: Vec<Vec<TargetTensor<'_>>> = places
             .iter()
-            .map(|place| tensors_at(&self.stock, &self.layout, *place))
+            .map(|place| tensors_at(&self.basis, &self.layout, *place))
             .collect::<Result<_, _>>()?;
-        let optimizer = RankOptimizer::new(&self.stock, &self.layout, rank)?;
+        let optimizer = RankOptimizer::new(&self.basis, &self.layout, rank)?;
         let mut contents = Contents::default();
         let mut models = Vec::with_capacity(places.len());
         for (place, tensors) in places.iter().zip(&tensors) {
@@ -159,15 +159,15 @@ impl MegatronView {
             for tensor in tensors {
                 leaves.push((tensor.name.clone(), self.leaf(*place, tensor, &mut contents)?));
             }
-            models.push(containers::Containers::new(&self.stock, &self.layout, *place, tensors).fill(leaves));
+            models.push(containers::Containers::new(&self.basis, &self.layout, *place, tensors).fill(leaves));
         }
         let mut entries = Vec::new();
         let lost = || ViewError::Lost { file: source.name.clone(), what: "the dict that it saved".into() };
         for (key, value) in source.tree.items().ok_or_else(lost)? {
             match key.as_str() {
                 Some("args") => {
-                    let args = args::rewrite(value, &self.stock, &self.layout, rank)?;
-                    entries.push((key.clone(), Carried::new(source, &mut contents).value(&args)));
+                    let args = args::rewrite(value, &self.basis, &self.layout, rank)?;
+                    entries.push((key.clone(), Verbatim::new(source, &mut contents).value(&args)));
                 }
                 // Where the source has its first part of the model, the view has all of its own.
                 Some(name) if parse_model_entry(name).is_some() => {
@@ -182,7 +182,7 @@ impl MegatronView {
                     entries.extend(entry.map(|entry| (key.clone(), entry)));
                 }
                 Some(name) if self.leaves_out(name) => {}
-                _ => entries.push((key.clone(), Carried::new(source, &mut contents).value(value))),
+                _ => entries.push((key.clone(), Verbatim::new(source, &mut contents).value(value))),
             }
         }
         contents.lay_out(Value::Dict(entries.into()), MODEL_FILE, &source.name)
@@ -190,8 +190,8 @@ impl MegatronView {
 
     /// The file with a rank's flat buffers.
     fn buffer_file(&self, rank: Rank) -> Result<PlannedFile, ViewError> {
-        let source = self.stock.nearest(rank, &self.layout)?;
-        let optimizer = RankOptimizer::new(&self.stock, &self.layout, rank)?.ok_or(ViewError::NoOptimizer)?;
+        let source = self.basis.nearest(rank, &self.layout)?;
+        let optimizer = RankOptimizer::new(&self.basis, &self.layout, rank)?.ok_or(ViewError::NoOptimizer)?;
         let mut contents = Contents::default();
         let tree = optimizer.buffers(&mut contents)?;
         contents.lay_out(tree, DISTRIBUTED_FILE, &source.name)
@@ -199,8 +199,8 @@ impl MegatronView {
 
     /// Whether an entry of the source's rank files is not carried over because the user wants it so.
     fn leaves_out(&self, entry: &str) -> bool {
-        (self.stock.optimizer.is_none() && OPTIMIZER_ENTRIES.contains(&entry))
-            || (!self.stock.with_rng && entry == RNG_ENTRY)
+        (self.basis.optimizer.is_none() && OPTIMIZER_ENTRIES.contains(&entry))
+            || (!self.basis.with_rng && entry == RNG_ENTRY)
     }
 
     /// The value that stands for a tensor, or for an extra state, in the tree. Extra state is that of the same module in the source, or
@@ -215,12 +215,12 @@ impl MegatronView {
             if self.layout.vpp > 1 { format!("{}/", model_entry(place.chunk, 2)) } else { String::new() };
         let name = format!("{part}{}", tensor.name);
         let saved_by =
-            |state: &ExtraState| self.stock.catalog.ranks.iter().find(|file| file.rank == state.rank);
+            |state: &ExtraState| self.basis.catalog.ranks.iter().find(|file| file.rank == state.rank);
         Ok(match (&tensor.target, tensor.extra_state) {
             (Some(target), _) => contents.tensor(&name, target),
             (None, Some(state)) => {
                 let lost = || ViewError::Lost { file: name.clone(), what: "the rank that saved it".into() };
-                Carried::new(saved_by(state).ok_or_else(lost)?, contents).value(&state.value)
+                Verbatim::new(saved_by(state).ok_or_else(lost)?, contents).value(&state.value)
             }
             (None, None) if tensor.is_empty_tensor => {
                 contents.bytes(&name, Dtype::Uint8, Shape(vec![0]), Vec::new())

@@ -27,7 +27,7 @@ pub enum OptimizerChoice {
 
 /// The optimizer that a source has, and what decides how it can be shown.
 #[derive(Clone, Copy)]
-pub(super) struct Basis<'a> {
+pub(super) struct Trained<'a> {
     pub(super) catalog: &'a Catalog,
     pub(super) model: &'a Model,
     /// `args` of the source's first rank.
@@ -35,7 +35,7 @@ pub(super) struct Basis<'a> {
 }
 
 /// The encoding that `choice` means for this source; `None` where views show no optimizer.
-pub(super) fn choose(of: Basis<'_>, choice: OptimizerChoice) -> Result<Option<Encoding>, ViewError> {
+pub(super) fn choose(of: Trained<'_>, choice: OptimizerChoice) -> Result<Option<Encoding>, ViewError> {
     let Some(optimizer) = &of.catalog.optimizer else {
         return match choice {
             OptimizerChoice::Keep | OptimizerChoice::Nothing => Ok(None),
@@ -50,7 +50,7 @@ pub(super) fn choose(of: Basis<'_>, choice: OptimizerChoice) -> Result<Option<En
     }
 }
 
-fn elementwise(of: Basis<'_>, optimizer: &Optimizer) -> Encoding {
+fn elementwise(of: Trained<'_>, optimizer: &Optimizer) -> Encoding {
     let is_half = |dtype: Dtype| matches!(dtype, Dtype::Float16 | Dtype::Bfloat16);
     match optimizer.encoding {
         Encoding::Distributed(_) if of.catalog.params().iter().any(|param| is_half(param.dtype)) => {
@@ -62,7 +62,7 @@ fn elementwise(of: Basis<'_>, optimizer: &Optimizer) -> Encoding {
 }
 
 /// Buffers hold 32-bit numbers, one for each element, and nothing else.
-fn buffers(of: Basis<'_>, optimizer: &Optimizer) -> Result<Buffers, ViewError> {
+fn buffers(of: Trained<'_>, optimizer: &Optimizer) -> Result<Buffers, ViewError> {
     if let Encoding::Distributed(buffers) = optimizer.encoding {
         return Ok(buffers);
     }
@@ -95,12 +95,12 @@ fn buffers(of: Basis<'_>, optimizer: &Optimizer) -> Result<Buffers, ViewError> {
     }
 }
 
-fn has_wide_gradients(of: Basis<'_>) -> bool {
+fn has_wide_gradients(of: Trained<'_>) -> bool {
     let field = of.args.and_then(|args| args.attribute("accumulate_allreduce_grads_in_fp32"));
     field.is_some_and(Value::is_truthy)
 }
 
-fn has_several_widths(of: Basis<'_>) -> bool {
+fn has_several_widths(of: Trained<'_>) -> bool {
     let mut dtypes = of.catalog.params().iter().map(|param| param.dtype);
     let first = dtypes.next();
     dtypes.any(|dtype| Some(dtype) != first)

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::target::tensors_at;
-use super::{PlannedFile, Stock, View, ViewError, ViewFile, tensors};
+use super::{PlannedFile, Basis, View, ViewError, ViewFile, tensors};
 use crate::format::megatron::{model_entry, parse_rank_dir, rank_dir};
 use crate::format::ranks::{ENDING, RankHeader};
 use crate::layout::Format;
@@ -18,13 +18,13 @@ use crate::value::Value;
 /// The view.
 #[derive(Debug)]
 pub(super) struct RanksView {
-    stock: Arc<Stock>,
+    basis: Arc<Basis>,
     layout: Layout,
     files: Vec<ViewFile>,
 }
 
 impl RanksView {
-    pub(super) fn new(stock: Arc<Stock>, layout: Layout) -> Self {
+    pub(super) fn new(basis: Arc<Basis>, layout: Layout) -> Self {
         let mut ranks: Vec<Rank> = layout.ranks().collect();
         ranks.sort_by_key(|rank| (rank.tp, rank.pp, rank.ep));
         let file = |rank: Rank| ViewFile {
@@ -34,7 +34,7 @@ impl RanksView {
             is_probe: rank.tp == 0,
         };
         let files = ranks.into_iter().map(file).collect();
-        Self { stock, layout, files }
+        Self { basis, layout, files }
     }
 
     fn rank_file(&self, rank: Rank) -> Result<PlannedFile, ViewError> {
@@ -45,7 +45,7 @@ impl RanksView {
             } else {
                 String::new()
             };
-            let tensors = tensors_at(&self.stock, &self.layout, place)?;
+            let tensors = tensors_at(&self.basis, &self.layout, place)?;
             all.extend(
                 tensors.into_iter().map(|tensor| (Arc::from(format!("{part}{}", tensor.name)), tensor)),
             );
@@ -54,16 +54,16 @@ impl RanksView {
     }
 
     fn metadata(&self, rank: Rank) -> Result<BTreeMap<String, String>, ViewError> {
-        let source = self.stock.nearest(rank, &self.layout)?;
+        let source = self.basis.nearest(rank, &self.layout)?;
         #[expect(clippy::disallowed_methods, reason = "a source without args has none to hand on")]
         let args = source.tree.get("args").unwrap_or(&Value::None);
         let header = RankHeader {
-            family: self.stock.model.family().name.clone(),
+            family: self.basis.model.family().name.clone(),
             layout: self.layout.to_string(),
             rank,
-            iteration: self.stock.catalog.iteration.to_string(),
+            iteration: self.basis.catalog.iteration.to_string(),
             checkpoint_version: source.tree.get("checkpoint_version").and_then(Value::as_number),
-            args: super::megatron::rewrite_args(args, &self.stock, &self.layout, rank)?,
+            args: super::megatron::rewrite_args(args, &self.basis, &self.layout, rank)?,
         };
         Ok(header.encode())
     }

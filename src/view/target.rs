@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::vocabulary::fill;
-use super::{Stock, ViewError, VocabularyFill};
+use super::{Basis, ViewError, VocabularyFill};
 use crate::catalog::{ExtraState, Param, Params};
 use crate::family::{DEPTH, EXPERT, Entry, Numbers, Stage};
 use crate::layout::{Layout, Place};
@@ -15,19 +15,19 @@ use crate::tensor::{Band, Dtype, Shape};
 
 /// One entry of a rank's model: a tensor, or an extra state.
 #[derive(Debug)]
-pub struct TargetTensor<'stock> {
+pub struct TargetTensor<'basis> {
     /// Name in the rank file; `/` separates nested dicts.
     pub name: Arc<str>,
     /// The family's entry for it.
-    pub entry: &'stock Entry,
+    pub entry: &'basis Entry,
     /// How it is made; `None` for extra state.
-    pub target: Option<Target<'stock>>,
+    pub target: Option<Target<'basis>>,
     /// The parameter that goes first in it, whether or not this rank holds some of that; `None` for extra state.
-    pub first: Option<&'stock Param>,
+    pub first: Option<&'basis Param>,
     /// Extra state only: an empty tensor instead of `None`.
     pub is_empty_tensor: bool,
     /// Extra state only: that of the same module in the source.
-    pub extra_state: Option<&'stock ExtraState>,
+    pub extra_state: Option<&'basis ExtraState>,
 }
 
 impl TargetTensor<'_> {
@@ -40,17 +40,17 @@ impl TargetTensor<'_> {
 
 /// Which values tensors are made of: the weights, or a state of the optimizer that is cut like them.
 #[derive(Clone, Copy)]
-pub(super) struct Of<'stock> {
-    pub(super) stock: &'stock Stock,
-    pub(super) params: &'stock Params,
+pub(super) struct Of<'basis> {
+    pub(super) basis: &'basis Basis,
+    pub(super) params: &'basis Params,
     /// What new vocabulary rows hold.
     pub(super) fill: VocabularyFill,
 }
 
-impl<'stock> Of<'stock> {
+impl<'basis> Of<'basis> {
     /// The weights.
-    pub(super) fn weights(stock: &'stock Stock) -> Self {
-        Self { stock, params: &stock.catalog.weights, fill: stock.fill }
+    pub(super) fn weights(basis: &'basis Basis) -> Self {
+        Self { basis, params: &basis.catalog.weights, fill: basis.fill }
     }
 }
 
@@ -58,22 +58,22 @@ impl<'stock> Of<'stock> {
 ///
 /// # Errors
 /// [`ViewError::Arrange`] where a tensor does not divide.
-pub fn tensors_at<'stock>(
-    stock: &'stock Stock,
+pub fn tensors_at<'basis>(
+    basis: &'basis Basis,
     layout: &Layout,
     place: Place,
-) -> Result<Vec<TargetTensor<'stock>>, ViewError> {
-    tensors_of(Of::weights(stock), layout, place)
+) -> Result<Vec<TargetTensor<'basis>>, ViewError> {
+    tensors_of(Of::weights(basis), layout, place)
 }
 
 /// As [`tensors_at`], of these values. Tensors that have none are left out.
-pub(super) fn tensors_of<'stock>(
-    of: Of<'stock>,
+pub(super) fn tensors_of<'basis>(
+    of: Of<'basis>,
     layout: &Layout,
     place: Place,
-) -> Result<Vec<TargetTensor<'stock>>, ViewError> {
-    let maker = Maker { of, stock: of.stock, layout, place };
-    let keys = keys(of.stock, layout, place);
+) -> Result<Vec<TargetTensor<'basis>>, ViewError> {
+    let maker = Maker { of, basis: of.basis, layout, place };
+    let keys = keys(of.basis, layout, place);
     let mut tensors = Vec::with_capacity(keys.len());
     for key in keys {
         tensors.extend(maker.make_key(key)?);
@@ -92,17 +92,17 @@ pub(super) struct Key {
 /// Everything that the rank at `place` may save of the part of the model there, in order.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "without layers, all entries stand before where they would be")]
-pub(super) fn keys(stock: &Stock, layout: &Layout, place: Place) -> Vec<Key> {
-    let entries = stock.model.entries();
+pub(super) fn keys(basis: &Basis, layout: &Layout, place: Place) -> Vec<Key> {
+    let entries = basis.model.entries();
     let is_layered = |entry: &Entry| entry.stage == Stage::Layer;
     let first_layered = entries.iter().position(is_layered).unwrap_or(entries.len());
     let after_layered = entries.iter().rposition(is_layered).map_or(entries.len(), |last| last + 1);
     let mut lister =
-        Lister { stock, per_rank: stock.model.experts_per_rank(layout), ep: place.rank.ep, keys: Vec::new() };
+        Lister { basis, per_rank: basis.model.experts_per_rank(layout), ep: place.rank.ep, keys: Vec::new() };
     lister.block(0..first_layered, At::default());
     for (local, layer) in (0..).zip(layout.layers_at(place)) {
         let of = |layer| Numbers { layer: Some(layer), ..Numbers::default() };
-        let local = if stock.model.global_layers() { layer } else { local };
+        let local = if basis.model.global_layers() { layer } else { local };
         lister.block(first_layered..after_layered, At { local: of(local), global: of(layer) });
     }
     lister.after(after_layered);
@@ -113,18 +113,18 @@ pub(super) fn keys(stock: &Stock, layout: &Layout, place: Place) -> Vec<Key> {
 ///
 /// # Errors
 /// [`ViewError::Arrange`] where it does not divide.
-pub(super) fn tensor_of<'stock>(
-    stock: &'stock Stock,
+pub(super) fn tensor_of<'basis>(
+    basis: &'basis Basis,
     layout: &Layout,
     place: Place,
     key: Key,
-) -> Result<Option<TargetTensor<'stock>>, ViewError> {
-    Maker { of: Of::weights(stock), stock, layout, place }.make_key(key)
+) -> Result<Option<TargetTensor<'basis>>, ViewError> {
+    Maker { of: Of::weights(basis), basis, layout, place }.make_key(key)
 }
 
 /// Lists what a rank may save.
 struct Lister<'a> {
-    stock: &'a Stock,
+    basis: &'a Basis,
     /// Experts that each rank has.
     per_rank: u32,
     ep: u32,
@@ -136,8 +136,8 @@ impl Lister<'_> {
     /// next one.
     #[expect(clippy::indexing_slicing, reason = "ranges are of entries")]
     fn block(&mut self, range: Range<usize>, at: At) {
-        let entries = self.stock.model.entries();
-        let kind = self.stock.model.kind_of_layer(at.global.layer);
+        let entries = self.basis.model.entries();
+        let kind = self.basis.model.kind_of_layer(at.global.layer);
         let first = self.per_rank.saturating_mul(self.ep);
         let mut start = range.start;
         for block in entries[range].chunk_by(|a, b| experts_of(a).is_some() && experts_of(a) == experts_of(b))
@@ -146,7 +146,7 @@ impl Lister<'_> {
             for expert in 0..if of_experts { self.per_rank } else { 1 } {
                 let of = |numbers, expert| Numbers { expert: of_experts.then_some(expert), ..numbers };
                 let global = first.saturating_add(expert);
-                let local = if self.stock.model.global_layers() { global } else { expert };
+                let local = if self.basis.model.global_layers() { global } else { expert };
                 let at = At { local: of(at.local, local), global: of(at.global, global) };
                 let here = (start..).zip(block).filter(|(_, entry)| entry.fits(kind));
                 self.keys.extend(here.map(|(entry, _)| Key { entry, at }));
@@ -158,7 +158,7 @@ impl Lister<'_> {
     /// What stands behind the layers, from this entry on: single tensors, or the layers that predict tokens beyond the next one.
     #[expect(clippy::indexing_slicing, reason = "it starts at an entry or behind the last one")]
     fn after(&mut self, mut start: usize) {
-        let entries = self.stock.model.entries();
+        let entries = self.basis.model.entries();
         let rest = &entries[start..];
         for block in rest.chunk_by(|a, b| a.name.contains(DEPTH) && b.name.contains(DEPTH)) {
             let range = start..start + block.len();
@@ -167,7 +167,7 @@ impl Lister<'_> {
                 self.block(range, At::default());
                 continue;
             }
-            for depth in 0..self.stock.model.predictions() {
+            for depth in 0..self.basis.model.predictions() {
                 let numbers = Numbers { depth: Some(depth), ..Numbers::default() };
                 self.block(range.clone(), At { local: numbers, global: numbers });
             }
@@ -178,9 +178,9 @@ impl Lister<'_> {
 /// In the names of modules that hold experts.
 const EXPERTS: &str = ".experts.";
 
-struct Maker<'stock, 'a> {
-    of: Of<'stock>,
-    stock: &'stock Stock,
+struct Maker<'basis, 'a> {
+    of: Of<'basis>,
+    basis: &'basis Basis,
     layout: &'a Layout,
     place: Place,
 }
@@ -192,14 +192,14 @@ struct At {
     global: Numbers,
 }
 
-impl<'stock> Maker<'stock, '_> {
+impl<'basis> Maker<'basis, '_> {
     #[expect(clippy::indexing_slicing, reason = "keys have numbers of entries")]
-    fn make_key(&self, key: Key) -> Result<Option<TargetTensor<'stock>>, ViewError> {
-        self.make(&self.stock.model.entries()[key.entry], key.at)
+    fn make_key(&self, key: Key) -> Result<Option<TargetTensor<'basis>>, ViewError> {
+        self.make(&self.basis.model.entries()[key.entry], key.at)
     }
 
     /// The tensor of this entry, if the rank has it.
-    fn make(&self, entry: &'stock Entry, at: At) -> Result<Option<TargetTensor<'stock>>, ViewError> {
+    fn make(&self, entry: &'basis Entry, at: At) -> Result<Option<TargetTensor<'basis>>, ViewError> {
         if entry.ignored {
             return Ok(None);
         }
@@ -226,13 +226,13 @@ impl<'stock> Maker<'stock, '_> {
         let params_of = |numbers: Numbers| {
             let param = |name: &String| self.of.params.get(&numbers.fill(name));
             // A source of one stage does not have what is never computed with: anything will do.
-            let like = entry.unused_like.as_ref().filter(|_| self.stock.catalog.layout.pp() == 1);
+            let like = entry.unused_like.as_ref().filter(|_| self.basis.catalog.layout.pp() == 1);
             let holds = entry.holds.iter();
             holds
                 .map(|holding| param(&holding.param).or_else(|| like.and_then(param)))
                 .collect::<Option<Vec<_>>>()
         };
-        let experts = self.stock.model.experts_per_rank(self.layout);
+        let experts = self.basis.model.experts_per_rank(self.layout);
         let first = experts.saturating_mul(self.place.rank.ep);
         let each = |expert| params_of(Numbers { expert: Some(first.saturating_add(expert)), ..at.global });
         let params = if entry.stacked {
@@ -249,21 +249,21 @@ impl<'stock> Maker<'stock, '_> {
     }
 
     /// The extra state of this entry: that of the same module in the source, or one that holds nothing where the source's do.
-    fn extra_state(&self, entry: &'stock Entry, at: At) -> Option<TargetTensor<'stock>> {
-        let states = self.stock.catalog.extra_states.get(at.global.fill(&entry.name).as_str());
+    fn extra_state(&self, entry: &'basis Entry, at: At) -> Option<TargetTensor<'basis>> {
+        let states = self.basis.catalog.extra_states.get(at.global.fill(&entry.name).as_str());
         let extra_state = states.into_iter().flatten().find(|state| self.is_same_module(entry, state));
-        let is_empty = self.stock.catalog.spells(&entry.name, at.global.layer);
+        let is_empty = self.basis.catalog.spells(&entry.name, at.global.layer);
         if !self.is_staged(entry) || !(is_empty || extra_state.is_some()) {
             return None;
         }
         let name = at.local.fill(&entry.name).into();
-        let is_empty_tensor = self.stock.catalog.empty_states.contains(&entry.name);
+        let is_empty_tensor = self.basis.catalog.empty_states.contains(&entry.name);
         Some(TargetTensor { name, entry, target: None, first: None, is_empty_tensor, extra_state })
     }
 
     /// Whether the rank here has the same part of the module as the source's rank that saved `state`.
     fn is_same_module(&self, entry: &Entry, state: &ExtraState) -> bool {
-        let (source, target) = (&self.stock.catalog.layout, self.layout);
+        let (source, target) = (&self.basis.catalog.layout, self.layout);
         let (from, to) = (state.rank, self.place.rank);
         if !entry.name.contains(EXPERTS) {
             return (source.tp, from.tp) == (target.tp, to.tp);
@@ -278,7 +278,7 @@ impl<'stock> Maker<'stock, '_> {
     fn is_here(&self, entry: &Entry, layer: Option<u32>) -> bool {
         // A copy exists because of the layout or the format, whether or not the source needed one.
         let is_made = entry.only_if_pipelined || entry.copy;
-        let named = is_made || entry.fixed_part.is_some() || self.stock.catalog.spells(&entry.name, layer);
+        let named = is_made || entry.fixed_part.is_some() || self.basis.catalog.spells(&entry.name, layer);
         self.is_staged(entry) && named && !(entry.only_if_pipelined && self.layout.pp() == 1)
     }
 
@@ -291,11 +291,11 @@ impl<'stock> Maker<'stock, '_> {
     fn target(
         &self,
         entry: &Entry,
-        params: &[Vec<&'stock Param>],
+        params: &[Vec<&'basis Param>],
         dtype: Dtype,
         name: &str,
-    ) -> Result<Target<'stock>, ViewError> {
-        let mut parts: Vec<Part<'stock>> = Vec::with_capacity(params.len());
+    ) -> Result<Target<'basis>, ViewError> {
+        let mut parts: Vec<Part<'basis>> = Vec::with_capacity(params.len());
         for params in params {
             parts.push(self.part(entry, params, name)?);
         }
@@ -310,16 +310,16 @@ impl<'stock> Maker<'stock, '_> {
         clippy::indexing_slicing,
         reason = "there is a parameter for each that the entry holds, and bands are of these"
     )]
-    fn part(&self, entry: &Entry, params: &[&'stock Param], name: &str) -> Result<Part<'stock>, ViewError> {
+    fn part(&self, entry: &Entry, params: &[&'basis Param], name: &str) -> Result<Part<'basis>, ViewError> {
         let mut sizes = Vec::with_capacity(params.len());
         let mut stored = Vec::with_capacity(params.len());
         for (holding, param) in entry.holds.iter().zip(params) {
             let padded = if holding.is_vocabulary(entry.axis) {
-                self.stock.vocabulary_rows(self.layout.tp)?
+                self.basis.vocabulary_rows(self.layout.tp)?
             } else {
                 None
             };
-            let (size, rows) = match (padded, self.stock.real_rows()) {
+            let (size, rows) = match (padded, self.basis.real_rows()) {
                 (Some(padded), Some(real)) => (padded, real.min(param.size())),
                 (Some(padded), None) => (padded, param.size()),
                 (None, _) => (param.size(), param.size()),
@@ -344,7 +344,7 @@ impl<'stock> Maker<'stock, '_> {
 }
 
 /// A tensor of this one number.
-fn constant<'stock>(number: f32) -> Target<'stock> {
+fn constant<'basis>(number: f32) -> Target<'basis> {
     let bands = vec![(Band::once(0, 0, 0, 1), Source::Fill(Fill::Float(number)))];
     Target::single(Dtype::Float32, Shape::default(), 0, bands)
 }

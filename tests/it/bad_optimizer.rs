@@ -14,7 +14,7 @@ use crate::common::source::ITERATION;
 use crate::common::{Array, Keep, Storages, dict, global, open_pt, pt_of, tuple};
 use ckpt_fs::tensor::Dtype;
 use ckpt_fs::value::{Object, Value};
-use ckpt_fs::view::{Choices, OptimizerChoice};
+use ckpt_fs::view::{OptimizerChoice, ViewOptions};
 use tempfile::TempDir;
 
 /// Files of a small run, to be spoilt.
@@ -83,7 +83,11 @@ impl Bad {
     }
 
     fn view(&self, optimizer: OptimizerChoice) -> Result<View, String> {
-        View::choosing(self.dir.path(), &Cut::new(1, &[4]), &Choices { optimizer, ..Choices::default() })
+        View::choosing(
+            self.dir.path(),
+            &Cut::new(1, &[4]),
+            &ViewOptions { optimizer, ..ViewOptions::default() },
+        )
     }
 
     /// It is refused in words that name a file, the way round, and all of these; and that way leads somewhere.

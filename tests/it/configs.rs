@@ -275,8 +275,8 @@ fn every_type_of_rotary_embeddings_is_spelled_twice() {
             assert_eq!(shown.get("partial_rotary_factor"), partial.as_ref());
             assert_eq!((&shown["dtype"], &shown["torch_dtype"]), (&json!("float32"), &json!("float32")));
             // Version 4 looks for it beside the block.
-            let beside = (block["rope_type"] == "longrope").then_some(&json!(16)).cloned();
-            assert_eq!(shown.get("original_max_position_embeddings"), beside.as_ref());
+            let aux_files = (block["rope_type"] == "longrope").then_some(&json!(16)).cloned();
+            assert_eq!(shown.get("original_max_position_embeddings"), aux_files.as_ref());
         }
     }
 }

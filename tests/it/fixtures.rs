@@ -15,7 +15,7 @@ use crate::common::naive::{Cut, Fill};
 use crate::common::run::View;
 use crate::common::{Array, open_pt, read_pt};
 use ckpt_fs::value::Value;
-use ckpt_fs::view::{Choices, OptimizerChoice};
+use ckpt_fs::view::{OptimizerChoice, ViewOptions};
 use serde_json::{Value as Json, json};
 
 /// Fields of args that say where one run read and wrote: a view carries the source's.
@@ -133,7 +133,7 @@ fn differences(root: &Path, expected: &Manifest, leeway: &Leeway) -> Vec<String>
         (true, false) => OptimizerChoice::Mixed,
         (true, true) => OptimizerChoice::Distributed,
     };
-    let choices = Choices { optimizer, ..Choices::default() };
+    let choices = ViewOptions { optimizer, ..ViewOptions::default() };
     let files = View::choosing(root, &expected.cut(), &choices).unwrap().files();
     // With experts, some pairs of tensor and expert rank are no process's; a view shows their files all the same.
     let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());

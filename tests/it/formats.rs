@@ -11,14 +11,14 @@ use crate::common::hf::{self, ARCHS, Arch};
 use crate::common::naive::{Config, Cut, Kind, Moe, Written};
 use crate::common::source::Checkpoint;
 use crate::common::{Array, Pt, read_pt};
-use ckpt_fs::catalog::Beside;
+use ckpt_fs::catalog::AuxFile;
 use ckpt_fs::family::Families;
 use ckpt_fs::layout::{Format, LayoutSpec, Stages};
 use ckpt_fs::reader::{Checksums, CrcMode, Reader};
 use ckpt_fs::source::{Options, open};
 use ckpt_fs::store::FileStore;
 use ckpt_fs::tensor::Dtype;
-use ckpt_fs::view::{Choices, Conversions, Given, ModelFiles, Wishes};
+use ckpt_fs::view::{ConversionOptions, Conversions, ModelFiles, Origin, ViewOptions};
 use proptest::prelude::*;
 
 /// A source, opened by the library, and everything that it can be shown as.
@@ -28,22 +28,22 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(root: &Path, wishes: Wishes) -> Result<Self, String> {
+    fn new(root: &Path, conversion: ConversionOptions) -> Result<Self, String> {
         let store = Arc::new(FileStore::new());
         let families = Families::default();
-        let divisible_by = Some(wishes.divisible_by);
+        let divisible_by = Some(conversion.divisible_by);
         let options = Options { families: families.clone(), divisible_by, ..Options::default() };
         let source = open(root, &options, &store).map_err(|error| error.to_string())?;
-        let beside: Vec<Beside> = source.beside.clone();
-        let given = Given {
+        let aux_files: Vec<AuxFile> = source.aux_files.clone();
+        let given = Origin {
             catalog: source.catalog,
             model: source.model,
             format: source.format,
             inexpressible: source.inexpressible,
-            files: ModelFiles { name: root.display().to_string(), config: source.config, beside },
+            files: ModelFiles { name: root.display().to_string(), config: source.config, aux_files },
             template: None,
         };
-        let conversions = Conversions::new(given, families, Choices::default(), wishes);
+        let conversions = Conversions::new(given, families, ViewOptions::default(), conversion);
         let conversions = conversions.map_err(|error| error.to_string())?;
         Ok(Self { conversions, reader: Reader::new(store) })
     }
@@ -181,8 +181,8 @@ proptest! {
         let tensors = hf::tensors(*arch, config);
         hf::write(&dir.path().join("src"), &hf::config(*arch, config), &tensors, case.shards);
         let dialect = if case.te { "te" } else { "local" };
-        let wishes = Wishes { dialect: dialect.into(), divisible_by: config.multiple, shard_size: case.shard_size.max(1), ..Wishes::default() };
-        let opened = Opened::new(&dir.path().join("src"), wishes.clone()).unwrap();
+        let conversion = ConversionOptions { dialect: dialect.into(), divisible_by: config.multiple, shard_size: case.shard_size.max(1), ..ConversionOptions::default() };
+        let opened = Opened::new(&dir.path().join("src"), conversion.clone()).unwrap();
         let files = opened.files(Format::Megatron, &spec(target)).unwrap();
         check_megatron(&files, &from_model(config), target, &format!("{case:?}"));
         // Its own format, in other files.
@@ -193,11 +193,11 @@ proptest! {
         let tp = if config.groups.is_multiple_of(target.tp) { target.tp } else { 1 };
         let tp = LayoutSpec { tp: Some(tp as u32), ..LayoutSpec::default() };
         opened.write(Format::Safetensors, &tp, &dir.path().join("ranks"));
-        let ranks = Opened::new(&dir.path().join("ranks"), wishes.clone()).unwrap();
+        let ranks = Opened::new(&dir.path().join("ranks"), conversion.clone()).unwrap();
         same(&model(&ranks.files(Format::Hf, &LayoutSpec::default()).unwrap()), &hf::sorted(tensors.clone()), "by rank and back");
         // There and back.
         opened.write(Format::Megatron, &spec(target), &dir.path().join("megatron"));
-        let there = Opened::new(&dir.path().join("megatron"), wishes).unwrap();
+        let there = Opened::new(&dir.path().join("megatron"), conversion).unwrap();
         same(&model(&there.files(Format::Hf, &LayoutSpec::default()).unwrap()), &hf::sorted(tensors), "back again");
     }
 
@@ -211,7 +211,7 @@ proptest! {
             checkpoint = checkpoint.arg(field, &value);
         }
         checkpoint.write(&dir.path().join("src"));
-        let opened = Opened::new(&dir.path().join("src"), Wishes { shard_size: case.shard_size.max(1), ..Wishes::default() }).unwrap();
+        let opened = Opened::new(&dir.path().join("src"), ConversionOptions { shard_size: case.shard_size.max(1), ..ConversionOptions::default() }).unwrap();
         let files = opened.files(Format::Hf, &LayoutSpec::default()).unwrap();
         same(&model(&files), &hf::sorted(hf::tensors(*arch, config)), "as a model directory");
         let (_, text) = files.iter().find(|(path, _)| path == "config.json").unwrap();
@@ -223,7 +223,7 @@ proptest! {
         }
         // Each rank in a file of this tool, and Megatron's rank files of those.
         opened.write(Format::Safetensors, &spec(source), &dir.path().join("ranks"));
-        let ranks = Opened::new(&dir.path().join("ranks"), Wishes::default()).unwrap();
+        let ranks = Opened::new(&dir.path().join("ranks"), ConversionOptions::default()).unwrap();
         let back = ranks.files(Format::Megatron, &spec(target)).unwrap();
         check_megatron(&back, &Written::new(config, source), target, &format!("{case:?}"));
         check_vllm(&opened, &case, &Written::new(config, source));
@@ -348,7 +348,8 @@ fn stacked_experts(arch: Arch, block: &str, [gate, up, down]: [&str; 3]) {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("model");
     hf::write(&source, &hf::config(arch, &config), &tensors, 2);
-    let opened = Opened::new(&source, Wishes { divisible_by: 8, ..Wishes::default() }).unwrap();
+    let opened =
+        Opened::new(&source, ConversionOptions { divisible_by: 8, ..ConversionOptions::default() }).unwrap();
     let cut = Cut::new(2, &[2, 2]).experts(2, 1);
     check_megatron(
         &opened.files(Format::Megatron, &spec(&cut)).unwrap(),
@@ -370,14 +371,14 @@ fn stacked_experts(arch: Arch, block: &str, [gate, up, down]: [&str; 3]) {
     }
     // Ranks in files of this tool keep the source's names, and are a source again.
     opened.write(Format::Safetensors, &asked, &dir.path().join("ranks"));
-    let ranks = Opened::new(&dir.path().join("ranks"), Wishes::default()).unwrap();
+    let ranks = Opened::new(&dir.path().join("ranks"), ConversionOptions::default()).unwrap();
     same(
         &model(&ranks.files(Format::Hf, &LayoutSpec::default()).unwrap()),
         &hf::sorted(whole.clone()),
         "by rank",
     );
     opened.write(Format::Megatron, &spec(&cut), &dir.path().join("there"));
-    let there = Opened::new(&dir.path().join("there"), Wishes::default()).unwrap();
+    let there = Opened::new(&dir.path().join("there"), ConversionOptions::default()).unwrap();
     same(
         &model(&there.files(Format::Hf, &LayoutSpec::default()).unwrap()),
         &hf::sorted(whole),

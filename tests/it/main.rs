@@ -7,10 +7,10 @@ mod common;
 
 mod architecture;
 mod args;
+mod aux_files;
 mod bad_input;
 mod bad_model;
 mod bad_optimizer;
-mod beside;
 mod cli;
 mod configs;
 mod copies;

@@ -14,18 +14,18 @@ use crate::common::optimizer::{Encoding, Era, RankFiles, Steps, Trained};
 use crate::common::run::View;
 use crate::common::{open_pt, pt};
 use ckpt_fs::tensor::Dtype;
-use ckpt_fs::view::{Choices, OptimizerChoice, VocabularyFill};
+use ckpt_fs::view::{OptimizerChoice, ViewOptions, VocabularyFill};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
-fn choices(encoding: Encoding, fill: Fill) -> Choices {
-    Choices {
+fn choices(encoding: Encoding, fill: Fill) -> ViewOptions {
+    ViewOptions {
         optimizer: match encoding {
             Encoding::Mixed => OptimizerChoice::Mixed,
             Encoding::Distributed => OptimizerChoice::Distributed,
         },
         fill: if fill == Fill::Zero { VocabularyFill::Zero } else { VocabularyFill::LastRow },
-        ..Choices::default()
+        ..ViewOptions::default()
     }
 }
 

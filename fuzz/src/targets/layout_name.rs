@@ -1,7 +1,7 @@
 //! Names of layouts, and Megatron's text for stages: what is read prints as it was, and a layout's own name means that layout.
 
 use crate::{bounded, text};
-use ckpt_fs::layout::{Experts, Layout, LayoutSpec, StageText, Stages};
+use ckpt_fs::layout::{Experts, Layout, LayoutSpec, PipelineLayout, Stages};
 
 fn sources() -> [Layout; 2] {
     let stages = |layers: &[u32]| Stages::new(layers.to_vec()).expect("some");
@@ -28,7 +28,7 @@ pub fn run(input: &[u8]) {
             assert_eq!(spec.to_string(), text, "a layout has one spelling");
             check(&spec);
         }
-        if let Ok(cut) = text.parse::<StageText>() {
+        if let Ok(cut) = text.parse::<PipelineLayout>() {
             assert_eq!(cut.to_string().parse().as_ref(), Ok(&cut));
             let in_text = Some(cut.prediction_layers);
             check(&LayoutSpec { pp: Some(2), stages: Some(cut.stages), in_text, ..LayoutSpec::default() });

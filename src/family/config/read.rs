@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value as Json;
 
-use super::rule::{ConfigFile, ExpertLayers, Form, KeyRule};
+use super::rule::{ConfigFile, ExpertLayers, KeyForm, KeyRule};
 use super::value::quotient;
 use super::{Config, ConfigError, FromConfig, from_json, is_truthy, neutral, rope, same, spelling};
 use crate::value::Value;
@@ -82,25 +82,25 @@ fn value(key: &str, rule: &KeyRule, config: &Config) -> Result<Option<Value>, Co
         return Ok(Some(from_json(&value)));
     }
     // A window that is null is none; anything else that is null is not said.
-    let stated = stated.filter(|value| rule.form == Form::Window || !value.is_null()).cloned();
+    let stated = stated.filter(|value| rule.form == KeyForm::Window || !value.is_null()).cloned();
     let unsaid = || rule.default.clone().or_else(|| quotient(rule.absent.as_deref()?, config));
     let value = match stated.or_else(unsaid) {
         Some(value) => value,
-        None if rule.form == Form::Window => Json::Null,
+        None if rule.form == KeyForm::Window => Json::Null,
         None if rule.optional => return Ok(None),
         None => return Err(ConfigError::Missing { key: key.to_owned() }),
     };
     let wrong = |expected| ConfigError::Kind { key: key.to_owned(), value: value.clone(), expected };
     match rule.form {
-        Form::Same => {
+        KeyForm::Same => {
             let value = rule.kind.check(&value).ok_or_else(|| wrong(rule.kind.name()))?;
             Ok(Some(from_json(&value)))
         }
-        Form::Not => {
+        KeyForm::Not => {
             value.as_bool().map(|flag| Some(Value::Bool(!flag))).ok_or_else(|| wrong("true or false"))
         }
-        Form::Window if value.is_null() => Ok(Some(Value::None)),
-        Form::Window => {
+        KeyForm::Window if value.is_null() => Ok(Some(Value::None)),
+        KeyForm::Window => {
             let window =
                 value.as_i64().filter(|window| *window > 0).ok_or_else(|| wrong("a number of tokens"))?;
             Ok(Some(Value::Tuple([Value::Int(window - 1), Value::Int(0)].into())))

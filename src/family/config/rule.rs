@@ -63,7 +63,7 @@ pub(super) struct KeyRule {
     pub(super) null: Option<String>,
     /// How the two say it differently.
     #[serde(default, rename = "as")]
-    pub(super) form: Form,
+    pub(super) form: KeyForm,
     /// What transformers takes where a config does not say it.
     #[serde(default)]
     pub(super) default: Option<Json>,
@@ -151,7 +151,7 @@ impl Kind {
 /// How a key and a field of args say the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Form {
+pub(super) enum KeyForm {
     /// By the same value.
     #[default]
     Same,

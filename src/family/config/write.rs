@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::rule::{ArgRule, ConfigFile, ExpertLayers, Form, KeyRule};
+use super::rule::{ArgRule, ConfigFile, ExpertLayers, KeyForm, KeyRule};
 use super::value::{quotient, wrong_arg};
 use super::{Config, ConfigError, MODEL_TYPE, is_truthy, rope, same, to_json};
 use crate::value::Value;
@@ -107,13 +107,13 @@ fn value(key: &str, rule: &KeyRule, args: &Value) -> Result<Option<Json>, Config
     let mut stated = fields.filter_map(|field| Some((field, args.attribute(field)?)));
     let stated = stated.find(|(_, value)| !matches!(value, Value::None));
     match (rule.form, stated) {
-        (Form::Not, stated) => Ok(Some((!stated.is_some_and(|(_, value)| value.is_truthy())).into())),
-        (Form::Window, None) => Ok(Some(Json::Null)),
-        (Form::Window, Some((field, value))) => window(key, field, value).map(Some),
-        (Form::Same, None) => Ok(None),
+        (KeyForm::Not, stated) => Ok(Some((!stated.is_some_and(|(_, value)| value.is_truthy())).into())),
+        (KeyForm::Window, None) => Ok(Some(Json::Null)),
+        (KeyForm::Window, Some((field, value))) => window(key, field, value).map(Some),
+        (KeyForm::Same, None) => Ok(None),
         // Lists of coefficients and the like: nothing that a config could say.
-        (Form::Same, Some((_, value))) if rule.optional && value.as_number().is_none() => Ok(None),
-        (Form::Same, Some((field, value))) => {
+        (KeyForm::Same, Some((_, value))) if rule.optional && value.as_number().is_none() => Ok(None),
+        (KeyForm::Same, Some((field, value))) => {
             let json = to_json(value);
             let of_kind = rule.kind.check(&json);
             of_kind.map(Some).ok_or_else(|| wrong_arg(field, json, rule.kind.name()))

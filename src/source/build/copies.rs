@@ -13,7 +13,7 @@ use crate::layout::Format;
 use crate::layout::Rank;
 use crate::source::workers::in_parallel;
 use crate::source::{SourceError, TiedHead};
-use crate::store::{Store, together};
+use crate::store::{Store, consistent};
 use crate::tensor::Shape;
 
 /// Read at a time of each of the two, by each of many threads.
@@ -28,7 +28,7 @@ pub(super) struct Copied {
 }
 
 /// A copy whose rank has the original too.
-pub(super) struct Beside {
+pub(super) struct AuxFile {
     param: Arc<str>,
     rank: Rank,
     /// The file that it is in.
@@ -71,7 +71,7 @@ impl Builder<'_> {
                 self.catalog.left_out.insert(format!("{copy} (the same as {original})"));
             }
             let file = stored.file.to_owned();
-            self.beside.push(Beside { param, rank: stored.rank, file, names, advice });
+            self.beside.push(AuxFile { param, rank: stored.rank, file, names, advice });
         }
         self.tensor(stored, entry, numbers)
     }
@@ -167,7 +167,7 @@ fn bytes_in_row(param: &Param, chunk: &Chunk) -> Option<u64> {
     (chunk.period.is_none()).then_some(stride)
 }
 
-impl Beside {
+impl AuxFile {
     fn error(&self, how: &str) -> SourceError {
         let (original, advice) = (&self.names.original, &self.advice);
         let what = format!("{how} {original}, of which it should be a copy; {advice}");
@@ -183,8 +183,8 @@ impl Beside {
         store: &dyn Store,
     ) -> Result<(), SourceError> {
         let starts: Vec<u64> = (0..len).step_by(PIECE).collect();
-        together(store, original.object, |originals| {
-            together(store, copy.object, |copies| {
+        consistent(store, original.object, |originals| {
+            consistent(store, copy.object, |copies| {
                 in_parallel(&starts, |start| {
                     let mut bytes = vec![0; usize::try_from(len - start).unwrap_or(PIECE).min(PIECE)];
                     let mut other = bytes.clone();

@@ -9,7 +9,7 @@ use crate::family::config::{Config, ConfigError, MODEL_TYPE, explain as explain_
 use crate::format::hf::{CONFIG, decode_object};
 use crate::format::instead::Instead;
 use crate::layout::Format;
-use crate::source::beside::read_small_file;
+use crate::source::aux_files::read_small_file;
 use crate::source::{Options, SourceError};
 use crate::store::OpenFile;
 

@@ -8,10 +8,10 @@ use crate::extent::{Extent, ObjectId};
 use crate::format::hf::{INDEX, Index, SINGLE, decode_index};
 use crate::format::instead::{HEAD, Instead};
 use crate::format::safetensors::{Header, PREFIX, SafetensorsError, decode, header_len};
-use crate::source::beside::read_small;
+use crate::source::aux_files::read_small;
 use crate::source::workers::{Turn, in_parallel, open_all};
 use crate::source::{SourceError, some_of};
-use crate::store::{FileStore, Store, together};
+use crate::store::{FileStore, Store, consistent};
 use crate::tensor::{Dtype, Shape};
 
 /// Larger is no index: one of a hundred thousand tensors has 10 MB. Read, it takes ten times as much memory.
@@ -147,7 +147,7 @@ pub(in crate::source) fn header(object: ObjectId, store: &dyn Store) -> Result<H
     /// Most headers fit.
     const FIRST: u64 = 64 << 10;
     let explain = |source| SourceError::Safetensors { file: store.name(object), source };
-    together(store, object, |reads| {
+    consistent(store, object, |reads| {
         let len = reads.len()?;
         let mut bytes = vec![0; usize::try_from(len.min(FIRST)).unwrap_or(0)];
         reads.read_exact_at(0, &mut bytes)?;

@@ -9,7 +9,7 @@ use crate::value::Value;
 
 /// One optimizer of a rank.
 pub(super) struct Chain<'a> {
-    pub(super) form: Form,
+    pub(super) form: StateForm,
     /// Its parameter groups.
     pub(super) groups: Vec<Group<'a>>,
     /// The inner optimizer: what holds `param_groups` and `state`.
@@ -27,7 +27,7 @@ pub(super) struct Group<'a> {
 
 /// How state is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum StateForm {
     /// Masters and moments by parameter.
     Mixed,
     /// Moments by parameter, without masters.
@@ -36,7 +36,7 @@ pub(super) enum Form {
     Flat,
 }
 
-impl Form {
+impl StateForm {
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Mixed => "a mixed-precision optimizer",
@@ -88,9 +88,9 @@ fn chain<'a>(value: &'a Value, file: &str) -> Result<Chain<'a>, SourceError> {
     let masters = value.get("fp32_from_fp16_params").or_else(|| value.get("fp32_from_fp16"));
     let has_state = inner.get("state").is_some();
     let form = match (has_state, masters) {
-        (true, Some(_)) => Form::Mixed,
-        (true, None) => Form::Single,
-        (false, None) => Form::Flat,
+        (true, Some(_)) => StateForm::Mixed,
+        (true, None) => StateForm::Single,
+        (false, None) => StateForm::Flat,
         (false, Some(_)) => {
             return Err(wrong(file, "it has masters, but no state beside its param_groups".into()));
         }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::SourceError;
 use super::super::build::Builder;
-use super::chain::{Chain, Form, Group};
+use super::chain::{Chain, StateForm, Group};
 use super::slots::Slot;
 use super::{RankOptimizer, elements, select, wrong};
 use crate::catalog::{MASTER, RankFile, StateOf};
@@ -98,7 +98,7 @@ fn masters(
     if select(builder, MASTER, elements).is_none() {
         return Err(wrong(&file.name, "its masters are not tensors".into()));
     }
-    let has_masters = |slot: &&&Slot<'_>| chain.form == Form::Mixed && slot.is_half();
+    let has_masters = |slot: &&&Slot<'_>| chain.form == StateForm::Mixed && slot.is_half();
     for slot in members.iter().filter(|slot| !has_masters(slot)) {
         tensor(builder, file, slot, slot.weight, "weight")?;
     }

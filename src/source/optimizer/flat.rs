@@ -67,7 +67,7 @@ const COALESCED: &str = "buckets_coalesced";
 const LENGTH: &str = "numel_unpadded";
 
 /// A parameter in a buffer.
-struct Found<'a> {
+struct FoundBuffer<'a> {
     /// The file's name of the state.
     state: &'a str,
     /// The parameter, and which of the rank's it is.
@@ -83,7 +83,7 @@ fn each(
     rank: &RankOptimizer<'_>,
     builder: &Builder<'_>,
     buffers: Buffers,
-    mut with: impl FnMut(Found<'_>) -> Result<(), SourceError>,
+    mut with: impl FnMut(FoundBuffer<'_>) -> Result<(), SourceError>,
 ) -> Result<(), SourceError> {
     let file = buffer_file(rank)?;
     let parts: Vec<&Value> = parts(&file.tree).collect();
@@ -119,7 +119,7 @@ fn each(
             check_offsets(members, &flat, rule, rank.file)?;
             for (state, tensor) in buffer_states(buffer, &flat, rank, builder, file)? {
                 for ((index, slot), start) in members.iter().zip(&flat.starts) {
-                    with(Found { state, slot, index: *index, buffer: tensor, start: *start })?;
+                    with(FoundBuffer { state, slot, index: *index, buffer: tensor, start: *start })?;
                 }
             }
         }

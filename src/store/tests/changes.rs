@@ -90,7 +90,7 @@ fn a_change_between_reads_that_belong_together_spoils_them_all() {
     for fails in [false, true] {
         let fixture = fixture();
         let read = || {
-            together(&fixture.store, fixture.object, |reads| {
+            consistent(&fixture.store, fixture.object, |reads| {
                 let mut out = [0; 10];
                 reads.read_exact_at(0, &mut out)?;
                 assert_eq!(out, pattern(10)[..]);
@@ -104,7 +104,7 @@ fn a_change_between_reads_that_belong_together_spoils_them_all() {
     }
     let fixture = fixture();
     let error =
-        together(&fixture.store, fixture.object, |reads| Err::<(), _>(StoreError::Unknown(reads.object())));
+        consistent(&fixture.store, fixture.object, |reads| Err::<(), _>(StoreError::Unknown(reads.object())));
     assert!(matches!(error, Err(StoreError::Unknown(_))), "without a change, what went wrong is said");
 }
 

@@ -1,6 +1,6 @@
 //! How files are opened, and made ready to be opened fast.
 //!
-//! Not here: assembling (`whole`), who has them open (`opens`).
+//! Not here: assembling (`backing`), who has them open (`open_files`).
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::cache::FileKey;
 use crate::plan::FilePlan;
 use crate::sys::memory_file::MemoryFile;
 use crate::vfs::Ino;
-use crate::vfs::whole;
+use crate::vfs::backing;
 
 /// Bytes after which somebody who waits for a file to be warm is told how far it is.
 const WARM_STEP: usize = 64 << 20;
@@ -24,8 +24,8 @@ impl Views {
         let node = self.node(ino)?;
         let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
         let plan = self.plan(ino, file)?;
-        Ok(self.opens.open(ino, || {
-            let worth_it = || whole::is_in_memory(&plan, &**self.reader.store());
+        Ok(self.open_files.open(ino, || {
+            let worth_it = || backing::is_in_memory(&plan, &**self.reader.store());
             let whole = passes.then(|| self.whole(ino, file, &plan, worth_it)).flatten();
             opened(whole)
         }))
@@ -47,11 +47,11 @@ impl Views {
         }
         // What is kept already stays: to let it go for this would make warming many files a circle.
         let has_room = || self.settings.cache.has_room(plan.len());
-        let opened = self.opens.open(ino, || {
+        let opened = self.open_files.open(ino, || {
             let whole = passes.then(|| self.whole(ino, file, &plan, has_room)).flatten();
             opened(whole)
         });
-        self.opens.close(ino);
+        self.open_files.close(ino);
         Ok(if matches!(opened, Opened::Whole(_)) { Warmed::Whole } else { Warmed::Nothing })
     }
 
@@ -71,7 +71,7 @@ impl Views {
         let kept = cache.file(key).filter(|_| self.reader.check(plan, 0..plan.len()).is_ok());
         kept.or_else(|| {
             let assemble =
-                |progress: &_| whole::assemble(&self.reader, plan, &file.checksums, cache, key, progress);
+                |progress: &_| backing::assemble(&self.reader, plan, &file.checksums, cache, key, progress);
             let promise = if worth_it() { self.promised.memory_for(plan.len()) } else { None };
             promise.and_then(|_promise| self.work.run(ino, plan.len(), assemble))
         })

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Conversions, Given, ModelFiles};
+use super::{Conversions, Origin, ModelFiles};
 use crate::family::config::{Config, ConfigError, MODEL_TYPE, VOCAB_SIZE, explain};
 use crate::family::{self, Family, VocabularyError};
 use crate::layout::Format;
@@ -12,12 +12,12 @@ use crate::value::json::{pretty, shown};
 use crate::view::ViewError;
 
 /// Rows of the vocabulary by a template, for a source that does not record them.
-pub(super) fn vocab_size(given: &Given) -> Option<u64> {
-    given.template.as_ref()?.config.as_ref()?.get(VOCAB_SIZE)?.as_u64()
+pub(super) fn vocab_size(origin: &Origin) -> Option<u64> {
+    origin.template.as_ref()?.config.as_ref()?.get(VOCAB_SIZE)?.as_u64()
 }
 
 /// What is wrong with a template whose rows of the vocabulary cannot be those of the source.
-pub(super) fn of_another(given: &Given, rows: u64, error: ViewError) -> ViewError {
+pub(super) fn of_another(origin: &Origin, rows: u64, error: ViewError) -> ViewError {
     let args_say = match &error {
         ViewError::Vocabulary(VocabularyError::TooLarge { stored, .. }) => format!("at most {stored}"),
         ViewError::Vocabulary(VocabularyError::Contradiction { stored, .. }) => {
@@ -26,7 +26,7 @@ pub(super) fn of_another(given: &Given, rows: u64, error: ViewError) -> ViewErro
         _ => return error,
     };
     ViewError::Template {
-        template: given.template.as_ref().map(|template| template.name.clone()).unwrap_or_default(),
+        template: origin.template.as_ref().map(|template| template.name.clone()).unwrap_or_default(),
         field: VOCAB_SIZE.to_owned(),
         template_says: rows.to_string(),
         args_say,
@@ -39,10 +39,10 @@ impl Conversions {
     /// # Errors
     /// [`ConfigError`]: never for the files of this repository.
     pub fn unknown_keys(&self) -> Result<Option<(String, Vec<String>)>, ConfigError> {
-        let own = self.given.model.family();
-        let template = self.template_config().filter(|_| self.given.inexpressible.is_empty());
+        let own = self.origin.model.family();
+        let template = self.template_config().filter(|_| self.origin.inexpressible.is_empty());
         let family = if template.is_some() { self.hf_family().ok() } else { None };
-        let found = match (template, &self.given.files.config) {
+        let found = match (template, &self.origin.files.config) {
             (Some((template, config)), _) => {
                 let keys = family.as_deref().unwrap_or(own).unknown_keys(config)?;
                 Some((format!("{}/config.json", template.name), keys))
@@ -55,12 +55,12 @@ impl Conversions {
 
     /// The family that the source would be as a Hugging Face model: its own, the user's, the template's, or the one that its args suit.
     pub(super) fn hf_family(&self) -> Result<Arc<Family>, ViewError> {
-        let own = self.given.model.family();
+        let own = self.origin.model.family();
         if own.format() == Format::Hf {
             return Ok(Arc::new(own.clone()));
         }
         let of_template = self.template_config().and_then(|(_, config)| config.get(MODEL_TYPE)?.as_str());
-        let wanted = self.wishes.model_type.as_deref().or(of_template);
+        let wanted = self.conversion.model_type.as_deref().or(of_template);
         let candidates = || {
             let all = self.families.of(Format::Hf);
             all.filter(|family| family.megatron() == Some(&own.name))
@@ -70,7 +70,7 @@ impl Conversions {
             let known =
                 || candidates().filter_map(|family| family.model_type()).map(ToOwned::to_owned).collect();
             let (wanted, title) = (wanted.to_owned(), own.title.clone());
-            return found.cloned().ok_or_else(|| match (&self.wishes.model_type, &self.given.template) {
+            return found.cloned().ok_or_else(|| match (&self.conversion.model_type, &self.origin.template) {
                 (None, Some(template)) => ViewError::TemplateModelType {
                     template: template.name.clone(),
                     wanted,
@@ -103,7 +103,7 @@ impl Conversions {
     /// The element type of most bytes.
     fn main_dtype(&self) -> Dtype {
         let mut bytes: BTreeMap<Dtype, u64> = BTreeMap::new();
-        for param in self.given.catalog.params() {
+        for param in self.origin.catalog.params() {
             *bytes.entry(param.dtype).or_default() += param.shape.bytes(param.dtype).unwrap_or(0);
         }
         bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(Dtype::Float32, |(dtype, _)| dtype)
@@ -111,17 +111,17 @@ impl Conversions {
 
     /// The template, with its config.
     fn template_config(&self) -> Option<(&ModelFiles, &Config)> {
-        let template = self.given.template.as_ref()?;
+        let template = self.origin.template.as_ref()?;
         Some((template, template.config.as_ref()?))
     }
 
     /// The text of `config.json`.
     pub(super) fn config(&self) -> Result<Vec<u8>, ViewError> {
-        let config = match (&self.given.files.config, self.template_config()) {
+        let config = match (&self.origin.files.config, self.template_config()) {
             // What args cannot say stands in it as the source has it, and no template can be held against it.
-            (Some(own), _) if !self.given.inexpressible.is_empty() => {
+            (Some(own), _) if !self.origin.inexpressible.is_empty() => {
                 let mut config = own.clone();
-                let spelled = self.given.model.family().spell_out(&mut config);
+                let spelled = self.origin.model.family().spell_out(&mut config);
                 spelled.map_err(|source| ViewError::Spelling { source: Box::new(source) })?;
                 config
             }
@@ -150,7 +150,7 @@ impl Conversions {
         let Some(stated) = stated.filter(|stated| Some(*stated) != family.model_type()) else {
             return Ok(());
         };
-        if self.wishes.model_type.is_none() {
+        if self.conversion.model_type.is_none() {
             return Err(ViewError::Template {
                 template: template.name.clone(),
                 field: MODEL_TYPE.to_owned(),

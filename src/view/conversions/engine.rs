@@ -5,20 +5,20 @@ use std::sync::Arc;
 use super::Conversions;
 use crate::family::Family;
 use crate::layout::Format;
-use crate::view::{Stock, ViewError};
+use crate::view::{Basis, ViewError};
 
 impl Conversions {
     /// What the engine's rank files are made of.
-    pub(super) fn engine(&self, format: Format) -> Result<Arc<Stock>, ViewError> {
+    pub(super) fn engine(&self, format: Format) -> Result<Arc<Basis>, ViewError> {
         let model = self.hf_family()?;
         self.check_engine_model(&model)?;
         let family = self.engine_family(format, &model)?;
-        self.adopt(&family, self.args()?, None, Vec::new(), |padding| (padding, None))
+        self.rename(&family, self.args()?, None, Vec::new(), |padding| (padding, None))
     }
 
     /// A config must go beside the files: what it cannot say, an engine cannot know.
     fn check_engine_model(&self, model: &Family) -> Result<(), ViewError> {
-        let has_config = self.given.files.config.is_some() && !self.given.inexpressible.is_empty();
+        let has_config = self.origin.files.config.is_some() && !self.origin.inexpressible.is_empty();
         if has_config { Ok(()) } else { self.check_expressible(model) }
     }
 
@@ -27,7 +27,7 @@ impl Conversions {
         let Some(family) = self.families.of(format).find(|family| family.serves(model_type)) else {
             return Err(ViewError::NoFamily { title: model.title.clone(), format });
         };
-        let version = self.wishes.engine_version.as_deref();
+        let version = self.conversion.engine_version.as_deref();
         family.at_version(model_type, version).map(Arc::new).ok_or_else(|| ViewError::EngineVersion {
             format,
             version: version.unwrap_or_default().to_owned(),

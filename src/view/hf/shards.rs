@@ -4,7 +4,7 @@ use super::WHOLE;
 use crate::format::hf::{Index, shard};
 use crate::layout::Layout;
 use crate::view::target::{Key, keys, tensor_of};
-use crate::view::{Stock, ViewError};
+use crate::view::{Basis, ViewError};
 
 /// The files of a model.
 #[derive(Debug)]
@@ -25,11 +25,11 @@ struct Shard {
 
 impl Shards {
     /// Files of at most `most` bytes of data; a tensor larger than that has one of its own.
-    pub(super) fn of(stock: &Stock, layout: &Layout, most: u64) -> Result<Self, ViewError> {
+    pub(super) fn of(basis: &Basis, layout: &Layout, most: u64) -> Result<Self, ViewError> {
         let mut all = Self { shards: Vec::new(), bytes: 0, elements: 0 };
         let mut open = Shard::default();
-        for key in keys(stock, layout, WHOLE) {
-            let Some(tensor) = tensor_of(stock, layout, WHOLE, key)? else { continue };
+        for key in keys(basis, layout, WHOLE) {
+            let Some(tensor) = tensor_of(basis, layout, WHOLE, key)? else { continue };
             let Some(target) = &tensor.target else { continue };
             let sizes = target.shape.elements().zip(target.shape.bytes(target.dtype));
             let (elements, bytes) = sizes.ok_or_else(|| tensor.too_large())?;

@@ -7,30 +7,30 @@ use crate::catalog::Encoding;
 use crate::family::ArgRole;
 use crate::layout::{Layout, Processes, Rank};
 use crate::value::Value;
-use crate::view::{Stock, ViewError};
+use crate::view::{Basis, ViewError};
 
 /// The `args` that rank `rank` of `layout` would have saved.
 pub(in crate::view) fn rewrite(
     args: &Value,
-    stock: &Stock,
+    basis: &Basis,
     layout: &Layout,
     rank: Rank,
 ) -> Result<Value, ViewError> {
     let Some(fields) = args.fields() else { return Ok(args.clone()) };
-    let source = &stock.catalog.layout;
+    let source = &basis.catalog.layout;
     let rewriter = Rewriter {
         args,
-        stock,
+        basis,
         layout,
         rank,
         cut: Cut::of(layout),
-        processes: stock.model.processes(args, layout).enlarged(),
+        processes: basis.model.processes(args, layout).enlarged(),
         recut: (&layout.stages, layout.vpp) != (&source.stages, source.vpp),
-        vocabulary: stock.vocabulary_rows(layout.tp)?,
-        optimizer: stock.optimizer,
+        vocabulary: basis.vocabulary_rows(layout.tp)?,
+        optimizer: basis.optimizer,
     };
     let fields = fields.iter().map(|(key, value)| {
-        let role = key.as_str().and_then(|name| stock.model.arg_role(name));
+        let role = key.as_str().and_then(|name| basis.model.arg_role(name));
         (key.clone(), role.map_or_else(|| value.clone(), |role| rewriter.field(role, value)))
     });
     Ok(args.with_fields(fields.collect()).unwrap_or_else(|| args.clone()))
@@ -38,7 +38,7 @@ pub(in crate::view) fn rewrite(
 
 struct Rewriter<'a> {
     args: &'a Value,
-    stock: &'a Stock,
+    basis: &'a Basis,
     layout: &'a Layout,
     rank: Rank,
     cut: Cut,
@@ -84,7 +84,7 @@ impl Rewriter<'_> {
                 Some(encoding) => Value::Bool(matches!(encoding, Encoding::Distributed(_))),
                 None => old.clone(),
             },
-            ArgRole::MicrobatchGroup if old.as_int() == Some(self.stock.catalog.layout.pp().into()) => {
+            ArgRole::MicrobatchGroup if old.as_int() == Some(self.basis.catalog.layout.pp().into()) => {
                 int(self.layout.pp())
             }
             ArgRole::MicrobatchGroup => old.clone(),
@@ -110,7 +110,7 @@ impl Rewriter<'_> {
             ArgRole::StagesText => Value::str(&stages.to_string()),
             ArgRole::StagesList => Value::List(layers_per_rank(self.layout).into_iter().map(int).collect()),
             ArgRole::StagesLayout if self.cut == Cut::Custom => {
-                Value::str(&layout_text(self.layout, self.stock.model.predictions()))
+                Value::str(&layout_text(self.layout, self.basis.model.predictions()))
             }
             ArgRole::StagesLayout => Value::None,
             ArgRole::FirstStage => self.cut.first().map_or(Value::None, int),
@@ -120,12 +120,12 @@ impl Rewriter<'_> {
 
     /// Whether the stages are said in Megatron's text.
     fn says_text(&self) -> bool {
-        self.cut == Cut::Custom && self.stock.arg_of(ArgRole::StagesLayout).is_some()
+        self.cut == Cut::Custom && self.basis.arg_of(ArgRole::StagesLayout).is_some()
     }
 
     /// Layers of each virtual stage, where that is how virtual stages are said.
     fn per_stage(&self) -> Option<u32> {
-        layers_per_virtual_stage(self.stock, self.layout)
+        layers_per_virtual_stage(self.basis, self.layout)
     }
 
     /// Whether the embedding has a stage of its own, in the source and here.

@@ -6,11 +6,11 @@ use super::modules;
 use crate::catalog::RankFile;
 use crate::layout::{Layout, Place};
 use crate::value::{Object, Value};
-use crate::view::{Stock, TargetTensor};
+use crate::view::{Basis, TargetTensor};
 
 /// Makes the `model` of one rank.
 pub(super) struct Containers<'a> {
-    stock: &'a Stock,
+    basis: &'a Basis,
     layout: &'a Layout,
     place: Place,
     tensors: &'a [TargetTensor<'a>],
@@ -23,14 +23,14 @@ type Leaf<'p> = (&'p str, Value);
 
 impl<'a> Containers<'a> {
     pub(super) fn new(
-        stock: &'a Stock,
+        basis: &'a Basis,
         layout: &'a Layout,
         place: Place,
         tensors: &'a [TargetTensor<'a>],
     ) -> Self {
-        let nearest = stock.catalog.nearest_rank(place.rank, layout);
-        let examples = nearest.into_iter().chain(&stock.catalog.ranks).collect();
-        Self { stock, layout, place, tensors, examples }
+        let nearest = basis.catalog.nearest_rank(place.rank, layout);
+        let examples = nearest.into_iter().chain(&basis.catalog.ranks).collect();
+        Self { basis, layout, place, tensors, examples }
     }
 
     /// The model with these leaves, in this order.
@@ -95,9 +95,9 @@ impl<'a> Containers<'a> {
     }
 
     fn modules(&self, path: &str, example: &Value) -> Value {
-        let source_layout = &self.stock.catalog.layout;
+        let source_layout = &self.basis.catalog.layout;
         let mut sources: Vec<(u32, &modules::Modules)> = Vec::new();
-        for file in &self.stock.catalog.ranks {
+        for file in &self.basis.catalog.ranks {
             let lists = source_layout.places(file.rank).filter_map(|place| {
                 Some((source_layout.stage(place), modules::of(at(file, place.chunk, path)?)?))
             });
@@ -110,9 +110,9 @@ impl<'a> Containers<'a> {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
         let names = |leaf: &str| leaf.strip_prefix(&prefix).map(ToOwned::to_owned);
         let tensors = self.tensors.iter().filter_map(|tensor| names(&tensor.name)).collect();
-        let entries = self.stock.model.entries().iter().filter_map(|entry| names(&entry.name)).collect();
+        let entries = self.basis.model.entries().iter().filter_map(|entry| names(&entry.name)).collect();
         let layers = self.layout.layers_at(self.place);
-        let experts = self.stock.model.experts_per_rank(self.layout);
+        let experts = self.basis.model.experts_per_rank(self.layout);
         let list = modules::rewrite(&sources, &source_layout.stages, layers, &tensors, &entries, experts);
         match example {
             Value::Object(object) => Value::Object(Arc::new(Object { items: list, ..Object::clone(object) })),

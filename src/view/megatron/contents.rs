@@ -14,17 +14,17 @@ use crate::view::{PlacedTensor, PlannedFile, ViewError};
 /// The storages of a file, by the key its tree refers to them with.
 #[derive(Default)]
 pub(super) struct Contents<'a> {
-    by_key: HashMap<Arc<str>, Content<'a>>,
+    by_key: HashMap<Arc<str>, Payload<'a>>,
 }
 
 /// The bytes of one storage.
-enum Content<'a> {
+enum Payload<'a> {
     /// A tensor.
     Tensor(Named<'a>),
     /// Tensors one after the other, each at its first element, with zeros between them.
     Flat(Vec<(u64, Named<'a>)>),
     /// A storage of the source, as it is.
-    Carried(Extent),
+    Verbatim(Extent),
     /// These bytes.
     Bytes(Vec<u8>),
 }
@@ -39,7 +39,7 @@ impl<'a> Contents<'a> {
     /// The value that stands for a tensor in the tree. `name` is its own within the file.
     pub(super) fn tensor(&mut self, name: &str, target: &'a Target<'a>) -> Value {
         let key: Arc<str> = format!("tensor {name}").into();
-        self.by_key.insert(key.clone(), Content::Tensor(Named { name: name.into(), target }));
+        self.by_key.insert(key.clone(), Payload::Tensor(Named { name: name.into(), target }));
         reference(key, target.dtype, target.shape.clone())
     }
 
@@ -53,20 +53,20 @@ impl<'a> Contents<'a> {
     ) -> Value {
         let key: Arc<str> = format!("flat {name}").into();
         let parts = parts.into_iter().map(|(start, name, target)| (start, Named { name, target })).collect();
-        self.by_key.insert(key.clone(), Content::Flat(parts));
+        self.by_key.insert(key.clone(), Payload::Flat(parts));
         reference(key, dtype, Shape(vec![len]))
     }
 
     /// The value that stands for a tensor of these bytes. `name` is its own within the file.
     pub(super) fn bytes(&mut self, name: &str, dtype: Dtype, shape: Shape, bytes: Vec<u8>) -> Value {
         let key: Arc<str> = format!("bytes {name}").into();
-        self.by_key.insert(key.clone(), Content::Bytes(bytes));
+        self.by_key.insert(key.clone(), Payload::Bytes(bytes));
         reference(key, dtype, shape)
     }
 
     /// Takes over a storage of the source.
     pub(super) fn carry(&mut self, key: Arc<str>, extent: Extent) {
-        self.by_key.insert(key, Content::Carried(extent));
+        self.by_key.insert(key, Payload::Verbatim(extent));
     }
 
     /// The file: pickle and storages as records of a zip archive named as `file` is: torch begins their names with its stem.
@@ -132,13 +132,13 @@ impl<'a> Contents<'a> {
             return Err(ViewError::Storage { file: source.to_owned(), key });
         };
         match content {
-            Content::Bytes(bytes) if bytes.is_empty() => {}
-            Content::Bytes(bytes) => file.builder.literal(bytes.as_slice()),
-            Content::Carried(extent) => {
+            Payload::Bytes(bytes) if bytes.is_empty() => {}
+            Payload::Bytes(bytes) => file.builder.literal(bytes.as_slice()),
+            Payload::Verbatim(extent) => {
                 file.builder.stripe(Stripe::contiguous(extent.object, extent.offset, extent.len));
             }
-            Content::Tensor(named) => file.tensor(named)?,
-            Content::Flat(parts) => {
+            Payload::Tensor(named) => file.tensor(named)?,
+            Payload::Flat(parts) => {
                 let start = file.builder.position();
                 for (first, named) in parts {
                     // Starts ascend, and every part ends before the next one starts; the record's size is checked at the end.

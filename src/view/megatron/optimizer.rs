@@ -9,13 +9,13 @@ mod groups;
 mod order;
 mod slots;
 
-use super::carried::Carried;
+use super::verbatim::Verbatim;
 use super::contents::Contents;
 use crate::catalog::{Encoding, RankFile};
 use crate::layout::{Layout, Place, Rank};
 use crate::value::Value;
 use crate::view::optimizer::{GROUPS, INNER, inner_of};
-use crate::view::{Stock, ViewError};
+use crate::view::{Basis, ViewError};
 
 use groups::Group;
 pub(in crate::view) use order::check_order;
@@ -23,7 +23,7 @@ use slots::Slot;
 
 /// The optimizer's state of one rank.
 pub(super) struct RankOptimizer<'s> {
-    stock: &'s Stock,
+    basis: &'s Basis,
     encoding: Encoding,
     rank: Rank,
     layout: &'s Layout,
@@ -46,12 +46,12 @@ struct Chain<'s> {
 
 impl<'s> RankOptimizer<'s> {
     /// The state of `rank`; `None` where the view shows none.
-    pub(super) fn new(stock: &'s Stock, layout: &'s Layout, rank: Rank) -> Result<Option<Self>, ViewError> {
-        let Some(encoding) = stock.optimizer else { return Ok(None) };
-        let source = stock.nearest(rank, layout)?;
-        let slots = slots::slots(stock, layout, rank)?;
-        let chains = groups::chains(stock, layout, source, &slots)?;
-        Ok(Some(Self { stock, encoding, rank, layout, slots, source, chains }))
+    pub(super) fn new(basis: &'s Basis, layout: &'s Layout, rank: Rank) -> Result<Option<Self>, ViewError> {
+        let Some(encoding) = basis.optimizer else { return Ok(None) };
+        let source = basis.nearest(rank, layout)?;
+        let slots = slots::slots(basis, layout, rank)?;
+        let chains = groups::chains(basis, layout, source, &slots)?;
+        Ok(Some(Self { basis, encoding, rank, layout, slots, source, chains }))
     }
 
     /// Whether it has a file of its own beside the rank file.
@@ -74,7 +74,7 @@ impl<'s> RankOptimizer<'s> {
         }
         let mut entries = vec![(Value::str(INNER), inner)];
         if is_nested {
-            let mut carried = Carried::new(chain.file, contents);
+            let mut verbatim = Verbatim::new(chain.file, contents);
             #[expect(
                 clippy::disallowed_methods,
                 reason = "an optimizer that is no dict has no other entries"
@@ -83,7 +83,7 @@ impl<'s> RankOptimizer<'s> {
                 chain.template.items().unwrap_or_default().iter().filter(|(key, _)| {
                     !key.as_str().is_some_and(|key| key == INNER || MASTERS.contains(&key))
                 });
-            entries.extend(others.map(|(key, value)| (key.clone(), carried.value(value))));
+            entries.extend(others.map(|(key, value)| (key.clone(), verbatim.value(value))));
         }
         if self.encoding == Encoding::Mixed {
             let masters = elementwise::masters(self, chain, contents);
@@ -96,7 +96,7 @@ impl<'s> RankOptimizer<'s> {
     /// What torch's own optimizer saves: state and parameter groups.
     fn inner<'a>(&'a self, chain: &'a Chain<'s>, source: &'s Value, contents: &mut Contents<'a>) -> Value {
         let keeps_state = !self.has_buffers();
-        let steps = groups::Steps::of(self.stock, self.source, keeps_state);
+        let steps = groups::Steps::of(self.basis, self.source, keeps_state);
         let mut entries = Vec::new();
         if keeps_state {
             let state = elementwise::state(self, chain, &steps, contents);
@@ -110,7 +110,7 @@ impl<'s> RankOptimizer<'s> {
                 Some(GROUPS) => {
                     entries.push((key.clone(), groups::list(self, chain, &steps, contents)));
                 }
-                _ => entries.push((key.clone(), Carried::new(chain.file, contents).value(value))),
+                _ => entries.push((key.clone(), Verbatim::new(chain.file, contents).value(value))),
             }
         }
         Value::Dict(entries.into())
@@ -121,8 +121,8 @@ impl<'s> RankOptimizer<'s> {
         let Encoding::Distributed(kept) = self.encoding else { return Err(ViewError::NoOptimizer) };
         // Of several optimizers, a rank saves those whose first replica it is.
         #[expect(clippy::disallowed_methods, reason = "a run without args says nothing of its processes")]
-        let args = self.stock.args().unwrap_or(&Value::None);
-        let processes = self.stock.model.processes(args, self.layout).enlarged();
+        let args = self.basis.args().unwrap_or(&Value::None);
+        let processes = self.basis.model.processes(args, self.layout).enlarged();
         let (dense, experts) = processes.is_first_replica(self.rank);
         let parts = self.chains.iter().enumerate().map(|(index, chain)| {
             let is_saved = self.chains.len() == 1 || if index == 0 { dense } else { experts };

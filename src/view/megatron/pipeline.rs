@@ -5,9 +5,9 @@
 use crate::catalog::Encoding;
 use crate::family::{ArgRole, RunFlags};
 use crate::format::megatron::RNG_ENTRY;
-use crate::layout::{Experts, Layout, Place, Rank, StageText};
+use crate::layout::{Experts, Layout, Place, Rank, PipelineLayout};
 use crate::value::Value;
-use crate::view::Stock;
+use crate::view::Basis;
 
 /// How Megatron can say a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,13 +69,13 @@ pub(super) fn layers_per_rank(layout: &Layout) -> Vec<u32> {
 
 /// `Et*2|t*3|tL`: embedding, layers, loss, with `|` between stages.
 pub(super) fn layout_text(layout: &Layout, prediction_layers: u32) -> String {
-    StageText { stages: layout.stages.clone(), prediction_layers }.to_string()
+    PipelineLayout { stages: layout.stages.clone(), prediction_layers }.to_string()
 }
 
 /// Layers of each virtual stage, where `args` say virtual stages by that: their code knows no other way, or the source's run did so.
-pub(super) fn layers_per_virtual_stage(stock: &Stock, layout: &Layout) -> Option<u32> {
-    let by_number = stock.arg_of(ArgRole::VirtualStages).is_some();
-    let by_layers = stock.arg_of(ArgRole::LayersPerVirtualStage).is_some_and(Value::is_truthy);
+pub(super) fn layers_per_virtual_stage(basis: &Basis, layout: &Layout) -> Option<u32> {
+    let by_number = basis.arg_of(ArgRole::VirtualStages).is_some();
+    let by_layers = basis.arg_of(ArgRole::LayersPerVirtualStage).is_some_and(Value::is_truthy);
     let says_so = layout.vpp > 1 && layout.stages.is_even() && (by_layers || !by_number);
     layout.stages.layers().first().copied().filter(|_| says_so)
 }
@@ -83,17 +83,17 @@ pub(super) fn layers_per_virtual_stage(stock: &Stock, layout: &Layout) -> Option
 /// The flags that a training run needs to load a view of this layout: sizes, stages, what a view leaves out, and for one made of another
 /// format what it does not take from a checkpoint.
 #[must_use]
-pub fn training_run(stock: &Stock, layout: &Layout) -> RunFlags {
-    let of_layout = layout_flags(stock, layout);
-    let Some(args) = stock.args().filter(|_| stock.adopted) else {
+pub fn training_run(basis: &Basis, layout: &Layout) -> RunFlags {
+    let of_layout = layout_flags(basis, layout);
+    let Some(args) = basis.args().filter(|_| basis.renamed) else {
         return RunFlags { flags: of_layout, cautions: Vec::new() };
     };
-    let mut run = stock.model.family().run_flags(args);
+    let mut run = basis.model.family().run_flags(args);
     run.flags.splice(0..0, std::iter::once("--use-checkpoint-args".to_owned()).chain(of_layout));
     run
 }
 
-fn layout_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
+fn layout_flags(basis: &Basis, layout: &Layout) -> Vec<String> {
     let mut flags = vec![
         format!("--tensor-model-parallel-size {}", layout.tp),
         format!("--pipeline-model-parallel-size {}", layout.pp()),
@@ -104,22 +104,22 @@ fn layout_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
         // Training refuses experts with tensor parallelism and without it.
         flags.extend((layout.tp > 1).then(|| "--sequence-parallel".to_owned()));
     }
-    flags.extend(stage_flags(stock, layout));
-    match stock.optimizer {
+    flags.extend(stage_flags(basis, layout));
+    match basis.optimizer {
         Some(Encoding::Distributed(_)) => flags.push("--use-distributed-optimizer".to_owned()),
         Some(Encoding::Mixed | Encoding::Single) => {}
         None => flags.push("--no-load-optim".to_owned()),
     }
-    let has_rng = stock.catalog.ranks.iter().any(|file| file.tree.get(RNG_ENTRY).is_some());
-    if !(stock.with_rng && has_rng) {
+    let has_rng = basis.catalog.ranks.iter().any(|file| file.tree.get(RNG_ENTRY).is_some());
+    if !(basis.with_rng && has_rng) {
         flags.push("--no-load-rng".to_owned());
     }
     flags
 }
 
 /// Only flags that this version of the training code has: it has a field of args for each of its flags.
-fn stage_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
-    let has = |role: ArgRole| stock.arg_of(role).is_some();
+fn stage_flags(basis: &Basis, layout: &Layout) -> Vec<String> {
+    let has = |role: ArgRole| basis.arg_of(role).is_some();
     let cut = Cut::of(layout);
     let mut flags = Vec::new();
     if has(ArgRole::StagesText) && layout.pp() > 1 && layout.vpp == 1 {
@@ -130,7 +130,7 @@ fn stage_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
     if cut == Cut::Custom && has(ArgRole::StagesLayout) {
         flags.push(format!(
             "--pipeline-model-parallel-layout '{}'",
-            layout_text(layout, stock.model.predictions())
+            layout_text(layout, basis.model.predictions())
         ));
         return flags;
     }
@@ -138,7 +138,7 @@ fn stage_flags(stock: &Stock, layout: &Layout) -> Vec<String> {
     let last = cut.last().filter(|_| has(ArgRole::LastStage));
     flags.extend(first.map(|n| format!("--decoder-first-pipeline-num-layers {n}")));
     flags.extend(last.map(|n| format!("--decoder-last-pipeline-num-layers {n}")));
-    if let Some(layers) = layers_per_virtual_stage(stock, layout) {
+    if let Some(layers) = layers_per_virtual_stage(basis, layout) {
         flags.push(format!("--num-layers-per-virtual-pipeline-stage {layers}"));
     } else if layout.vpp > 1 {
         flags.push(format!("--num-virtual-stages-per-pipeline-rank {}", layout.vpp));

@@ -14,7 +14,7 @@ use ckpt_fs::reader::{Checksums, CrcMode, Reader};
 use ckpt_fs::source::{Options, open};
 use ckpt_fs::store::FileStore;
 use ckpt_fs::view::megatron::{self, MegatronView};
-use ckpt_fs::view::{Choices, OptimizerChoice, View as _, ViewFile, VocabularyFill};
+use ckpt_fs::view::{OptimizerChoice, View as _, ViewFile, ViewOptions, VocabularyFill};
 
 use super::naive::{Cut, Fill};
 use super::{Pt, read_pt};
@@ -97,18 +97,18 @@ pub struct View {
 impl View {
     pub fn of(root: &Path, cut: &Cut, fill: Fill, vocab_size: Option<u64>) -> Result<Self, String> {
         let fill = if fill == Fill::Zero { VocabularyFill::Zero } else { VocabularyFill::LastRow };
-        Self::choosing(root, cut, &Choices { vocab_size, fill, ..Choices::default() })
+        Self::choosing(root, cut, &ViewOptions { vocab_size, fill, ..ViewOptions::default() })
     }
 
     /// With everything that a user can choose.
-    pub fn choosing(root: &Path, cut: &Cut, choices: &Choices) -> Result<Self, String> {
+    pub fn choosing(root: &Path, cut: &Cut, choices: &ViewOptions) -> Result<Self, String> {
         let store = Arc::new(FileStore::new());
         let families = Families::default();
         let without_optimizer = choices.optimizer == OptimizerChoice::Nothing;
         let options = Options { families, without_optimizer, ..Options::default() };
         let source = open(root, &options, &store).map_err(|error| error.to_string())?;
-        let stock = megatron::stock(source.catalog, source.model, choices);
-        let stock = Arc::new(stock.map_err(|error| error.to_string())?);
+        let basis = megatron::basis(source.catalog, source.model, choices);
+        let basis = Arc::new(basis.map_err(|error| error.to_string())?);
         let spec = LayoutSpec {
             tp: Some(cut.tp as u32),
             pp: Some(cut.pp()),
@@ -118,8 +118,8 @@ impl View {
             stages: Stages::new(cut.stages.clone()),
             ..LayoutSpec::default()
         };
-        let layout: Layout = stock.layout(&spec).map_err(|error| error.to_string())?;
-        Ok(Self { view: MegatronView::new(stock, layout), reader: Reader::new(store) })
+        let layout: Layout = basis.layout(&spec).map_err(|error| error.to_string())?;
+        Ok(Self { view: MegatronView::new(basis, layout), reader: Reader::new(store) })
     }
 
     /// Bytes of one file from `offset` on; fewer where it ends.

@@ -31,8 +31,8 @@ fn end64(len: u64, offset: u64, room: usize) -> Vec<u8> {
 
 /// Finds the directory whose records are the end of a file that has `before` bytes in front of them.
 fn found(records: &[u8], before: u64) -> Result<Located, String> {
-    let at_hand = vec![0; usize::try_from(before.min(100)).unwrap()];
-    let tail = [&at_hand, records].concat();
+    let buffered = vec![0; usize::try_from(before.min(100)).unwrap()];
+    let tail = [&buffered, records].concat();
     find_directory(&tail, before + records.len() as u64).map_err(|error| error.to_string())
 }
 

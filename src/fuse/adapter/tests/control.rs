@@ -45,7 +45,7 @@ fn files_are_warmed() {
     assert_eq!(serde_json::from_slice::<Warmed>(&json).unwrap(), Warmed::Source);
     assert_eq!(tree.asked(""), ["warm 3 false"]);
     assert_eq!(ask(&mut kernel, WARM, 1), Err(libc::ERANGE));
-    kernel.desk.passthrough().pretend();
+    kernel.dispatch.passthrough().pretend();
     ask(&mut kernel, WARM, ROOM).unwrap();
     assert_eq!(tree.asked("warm")[2], "warm 3 true");
     for (outcome, errno) in

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use rustix::io::ioctl_fionread;
 use rustix::process::geteuid;
 
-use super::super::{Adapter, CAPABILITIES, Desk, Owner};
+use super::super::{Adapter, CAPABILITIES, Dispatch, Owner};
 use super::tree::Fake;
 use crate::fuse::errno::Warn;
 
@@ -139,7 +139,7 @@ pub(super) struct Kernel {
     pub(super) uid: u32,
     /// The answer to the first question.
     pub(super) granted: Answer,
-    pub(super) desk: Arc<Desk>,
+    pub(super) dispatch: Arc<Dispatch>,
     pub(super) over: Arc<AtomicBool>,
     said: Arc<Mutex<Vec<String>>>,
 }
@@ -156,7 +156,7 @@ impl Kernel {
         let sink = Arc::clone(&said);
         let warn = Warn::new(move |message| sink.lock().push(message.to_owned()));
         let adapter = Adapter::new(Arc::clone(tree) as _, OWNER, warn, Arc::clone(&over));
-        let desk = Arc::clone(&adapter.desk);
+        let dispatch = Arc::clone(&adapter.dispatch);
         let (uid, granted) = (geteuid().as_raw(), Answer(Vec::new()));
         let mut kernel = Self {
             socket: ours,
@@ -165,7 +165,7 @@ impl Kernel {
             last: 0,
             uid,
             granted,
-            desk,
+            dispatch,
             over,
             said,
         };

@@ -7,7 +7,7 @@ use fuser::FopenFlags;
 
 use super::kernel::{Body, Kernel, call};
 use super::tree::{CACHED, DIRECT, Fake, Outcome, WHOLE};
-use crate::fuse::desk::on_thread;
+use crate::fuse::dispatch::on_thread;
 
 fn open(kernel: &mut Kernel, node: u64, flags: i32) -> Result<(u64, FopenFlags), i32> {
     let opened = kernel.ask(call::OPEN, node, Body::default().u32(flags as u32).zeros(4))?;
@@ -60,7 +60,7 @@ fn the_tree_is_told_of_files_that_the_kernel_keeps() {
 fn others_are_answered_while_a_file_is_opened() {
     let tree = Fake::new();
     let mut kernel = Kernel::new(&tree);
-    kernel.desk.passthrough().pretend();
+    kernel.dispatch.passthrough().pretend();
     tree.hold("open 4 true");
     let waiting = kernel.send(call::OPEN, CACHED, Body::default().zeros(8));
     tree.wait_for("open 4 true");
@@ -78,7 +78,7 @@ fn others_are_answered_while_a_file_is_opened() {
 fn a_kernel_that_takes_no_files_is_not_asked_again() {
     let tree = Fake::new();
     let mut kernel = Kernel::new(&tree);
-    kernel.desk.passthrough().pretend();
+    kernel.dispatch.passthrough().pretend();
     let (handle, flags) = open(&mut kernel, WHOLE, 0).unwrap();
     assert_eq!(flags, CACHED_FLAGS, "still readable, by way of this process");
     let opened = ["open 5 true", "close 5", "open 5 false"];
@@ -90,7 +90,7 @@ fn a_kernel_that_takes_no_files_is_not_asked_again() {
     };
     assert_eq!(asked(), opened, "opened one way for all");
     assert!(kernel.said().iter().any(|said| said.starts_with("the kernel does not read files by itself")));
-    assert!(!kernel.desk.passthrough().is_possible());
+    assert!(!kernel.dispatch.passthrough().is_possible());
     open(&mut kernel, WHOLE, 0).unwrap();
     kernel.release(WHOLE, handle);
     assert_eq!(asked()[3..], ["open 5 false", "close 5"]);

@@ -65,7 +65,7 @@ fn buffer<'a>(
     contents: &mut Contents<'a>,
 ) -> Result<Value, ViewError> {
     let mut entries = Vec::new();
-    let states = rank.stock.catalog.optimizer.iter().flat_map(|optimizer| optimizer.elements());
+    let states = rank.basis.catalog.optimizer.iter().flat_map(|optimizer| optimizer.elements());
     for (state, _) in states {
         // The first parameter is at the end: parts ascend in reverse.
         let parts = members.iter().zip(&flat.starts).rev().filter_map(|(slot, start)| {
@@ -87,7 +87,7 @@ fn buffer<'a>(
 
 fn lay_out(rank: &RankOptimizer<'_>, members: &[&Slot<'_>], chunk: u32, kept: Buffers) -> Option<Flat> {
     let total = rank.slots.iter().map(|slot| slot.elements).fold(0, u64::saturating_add);
-    let args = rank.stock.args();
+    let args = rank.basis.args();
     let bucket = args.and_then(|args| bucket_size(args, rank.place(chunk), total));
     let rule = if kept.aligned { FlatRule::Aligned { bucket } } else { FlatRule::Dense };
     let items: Vec<FlatItem> = members
@@ -116,7 +116,7 @@ fn types_key(rank: &RankOptimizer<'_>, first: &Slot<'_>, kept: Buffers) -> Value
         None => {}
     }
     let is_set =
-        |field: &str| rank.stock.args().and_then(|args| args.attribute(field)).is_some_and(Value::is_truthy);
+        |field: &str| rank.basis.args().and_then(|args| args.attribute(field)).is_some_and(Value::is_truthy);
     let gradients =
         if is_set("accumulate_allreduce_grads_in_fp32") { global(Dtype::Float32) } else { own.clone() };
     if kept.coalesced { Value::Tuple([own, gradients].into()) } else { gradients }

@@ -68,13 +68,13 @@ pub(super) fn masters<'a>(
 
 /// The tensor with the Python attributes that the source's has.
 fn wrapped(rank: &RankOptimizer<'_>, slot: &Slot<'_>, tensor: Value) -> Value {
-    let Some(optimizer) = &rank.stock.catalog.optimizer else { return tensor };
+    let Some(optimizer) = &rank.basis.catalog.optimizer else { return tensor };
     let own = optimizer.wrappers.get(&slot.entry.name);
     let of_embedding = || {
         // A tied copy is like the embedding, and marked so that its gradients count once.
         let held = slot.entry.holds.first().map(|holding| &holding.param);
         let held = slot.entry.unused_like.as_ref().or(held)?;
-        let entries = rank.stock.model.entries().iter();
+        let entries = rank.basis.model.entries().iter();
         let mut embeddings =
             entries.filter(|entry| !entry.only_if_pipelined && entry.holds.iter().any(|h| h.param == *held));
         let wrapper = embeddings.find_map(|entry| optimizer.wrappers.get(&entry.name))?;
@@ -96,7 +96,7 @@ fn wrapped(rank: &RankOptimizer<'_>, slot: &Slot<'_>, tensor: Value) -> Value {
     };
     let wrapper = wrapper.map(|wrapper| {
         // Gradients of experts are added up among fewer ranks than others where they are shared out.
-        let apart = rank.stock.has_expert_optimizer(rank.layout);
+        let apart = rank.basis.has_expert_optimizer(rank.layout);
         let known = slot.entry.is_expert() && has_attribute(&wrapper, ALLREDUCE);
         if known { with_attribute(&wrapper, ALLREDUCE, !apart).unwrap_or(wrapper) } else { wrapper }
     });

@@ -9,10 +9,10 @@ use crate::family::Entry;
 use crate::format::megatron::GroupKind;
 use crate::layout::Layout;
 use crate::value::Value;
-use crate::view::megatron::carried::Carried;
+use crate::view::megatron::verbatim::Verbatim;
 use crate::view::megatron::contents::Contents;
 use crate::view::optimizer::{GROUPS, INNER, inner_of};
-use crate::view::{Stock, ViewError};
+use crate::view::{Basis, ViewError};
 
 /// A parameter group.
 pub(super) struct Group<'s> {
@@ -44,11 +44,11 @@ pub(super) struct Steps<'s> {
 
 impl<'s> Steps<'s> {
     /// For a view that keeps states parameter by parameter (`elementwise`) or in buffers.
-    pub(super) fn of(stock: &'s Stock, source: &'s RankFile, elementwise: bool) -> Self {
-        let optimizer = stock.catalog.optimizer.as_ref();
+    pub(super) fn of(basis: &'s Basis, source: &'s RankFile, elementwise: bool) -> Self {
+        let optimizer = basis.catalog.optimizer.as_ref();
         let with_each = optimizer.and_then(|optimizer| optimizer.state(STEP)).is_some();
         // One number in the whole run. A rank that had nothing to step does not say it, so any may.
-        let templates = templates(stock, source);
+        let templates = templates(basis, source);
         let groups = templates.iter().flat_map(|template| &template.groups);
         let in_groups = groups.filter_map(|(_, fields)| Some((fields.value.get(STEP)?, fields.file))).next();
         // A distributed optimizer of torch's own Adam notes the step as a float in its groups; others count with an int in them always.
@@ -72,7 +72,7 @@ impl<'s> Steps<'s> {
         let (step, file) = self.with_groups.as_ref()?;
         let is_known = has_parameters || matches!(step, Value::Float(_));
         // Optimizers that run in CUDA graphs count in a tensor.
-        let carry = |file: &RankFile| Carried::new(file, contents).value(step);
+        let carry = |file: &RankFile| Verbatim::new(file, contents).value(step);
         is_known.then(|| file.map_or_else(|| step.clone(), carry))
     }
 }
@@ -83,14 +83,14 @@ const EXPERT: &str = "is_expert_parallel";
 
 /// The optimizers of a rank: one, or one for the dense part and one for the experts.
 pub(super) fn chains<'s>(
-    stock: &'s Stock,
+    basis: &'s Basis,
     layout: &Layout,
     source: &'s RankFile,
     slots: &[Slot<'s>],
 ) -> Result<Vec<Chain<'s>>, ViewError> {
-    let sources = templates(stock, source);
+    let sources = templates(basis, source);
     let mut chains = Vec::new();
-    let kinds: &[bool] = if stock.has_expert_optimizer(layout) { &[false, true] } else { &[false] };
+    let kinds: &[bool] = if basis.has_expert_optimizer(layout) { &[false, true] } else { &[false] };
     for expert in kinds {
         // Where the source does not tell experts apart, theirs is like the dense one.
         let of_kind = |kind: GroupKind| kind.expert == *expert;
@@ -104,10 +104,10 @@ pub(super) fn chains<'s>(
         groups.dedup_by_key(|group| group.kind);
         // A group without parameters is saved only by versions that keep groups alike on all ranks.
         let keeps_empty =
-            stock.catalog.optimizer.as_ref().is_some_and(|optimizer| optimizer.keeps_empty_groups);
+            basis.catalog.optimizer.as_ref().is_some_and(|optimizer| optimizer.keeps_empty_groups);
         groups.retain(|group| {
             slots.iter().any(|slot| slot.kind == group.kind)
-                || (keeps_empty && (!expert || exists(stock, layout, group.kind)))
+                || (keeps_empty && (!expert || exists(basis, layout, group.kind)))
         });
         // Versions that do not keep such groups have no optimizer for experts on a rank without any.
         if *expert && groups.is_empty() && !keeps_empty {
@@ -131,9 +131,9 @@ pub(super) fn chains<'s>(
 }
 
 /// The optimizers of a source rank with their groups; where it lacks a kind of group, one of another rank stands in.
-fn templates<'s>(stock: &'s Stock, source: &'s RankFile) -> Vec<Template<'s>> {
+fn templates<'s>(basis: &'s Basis, source: &'s RankFile) -> Vec<Template<'s>> {
     let mut templates: Vec<Template<'s>> = Vec::new();
-    for file in std::iter::once(source).chain(&stock.catalog.ranks) {
+    for file in std::iter::once(source).chain(&basis.catalog.ranks) {
         let Some(value) = file.tree.get(INNER) else { continue };
         let optimizers = value.elements().unwrap_or(std::slice::from_ref(value));
         for (index, optimizer) in optimizers.iter().enumerate() {
@@ -155,7 +155,7 @@ fn templates<'s>(stock: &'s Stock, source: &'s RankFile) -> Vec<Template<'s>> {
         let has = |kind: &GroupKind| {
             templates.iter().flat_map(|template| &template.groups).any(|(known, _)| known == kind)
         };
-        if stock.group_kinds.iter().all(has) {
+        if basis.group_kinds.iter().all(has) {
             break;
         }
     }
@@ -163,15 +163,15 @@ fn templates<'s>(stock: &'s Stock, source: &'s RankFile) -> Vec<Template<'s>> {
 }
 
 /// Whether any rank of the layout has parameters of this kind.
-fn exists(stock: &Stock, layout: &Layout, kind: GroupKind) -> bool {
+fn exists(basis: &Basis, layout: &Layout, kind: GroupKind) -> bool {
     let is_of_kind = |entry: &Entry| {
         let rank = entry.holds.first().map_or(0, |holding| holding.dimensions.len());
         entry.is_trained()
-            && stock.catalog.spellings.contains_key(&entry.name)
-            && GroupKind::decays(stock.args(), &entry.name, rank) == kind.decays
-            && (entry.is_expert() && stock.has_expert_optimizer(layout)) == kind.expert
+            && basis.catalog.spellings.contains_key(&entry.name)
+            && GroupKind::decays(basis.args(), &entry.name, rank) == kind.decays
+            && (entry.is_expert() && basis.has_expert_optimizer(layout)) == kind.expert
     };
-    stock.model.entries().iter().any(is_of_kind)
+    basis.model.entries().iter().any(is_of_kind)
 }
 
 /// The parameter groups of one optimizer, numbering its parameters group by group.
@@ -203,7 +203,7 @@ fn fields(
     mut step: Option<Value>,
     contents: &mut Contents<'_>,
 ) -> Value {
-    let mut carried = Carried::new(group.fields.file, contents);
+    let mut verbatim = Verbatim::new(group.fields.file, contents);
     let mut fields: Vec<(Value, Value)> = Vec::new();
     for (key, value) in group.fields.value.items().unwrap_or_default() {
         let value = match key.as_str() {
@@ -216,7 +216,7 @@ fn fields(
                 None => continue,
             },
             Some(EXPERT) => Value::Bool(group.kind.expert),
-            _ => carried.value(value),
+            _ => verbatim.value(value),
         };
         fields.push((key.clone(), value));
     }

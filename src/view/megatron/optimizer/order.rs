@@ -5,14 +5,14 @@ use std::collections::HashSet;
 use crate::catalog::RankFile;
 use crate::value::Value;
 use crate::view::target::{Of, tensors_of};
-use crate::view::{Stock, ViewError};
+use crate::view::{Basis, ViewError};
 
 /// Compares the order of every source file's tensors with the family's.
-pub(in crate::view) fn check_order(stock: &Stock) -> Result<(), ViewError> {
-    let layout = &stock.catalog.layout;
-    for file in &stock.catalog.ranks {
+pub(in crate::view) fn check_order(basis: &Basis) -> Result<(), ViewError> {
+    let layout = &basis.catalog.layout;
+    for file in &basis.catalog.ranks {
         for place in layout.places(file.rank) {
-            let listed = tensors_of(Of::weights(stock), layout, place)?;
+            let listed = tensors_of(Of::weights(basis), layout, place)?;
             let listed = listed.iter().filter(|tensor| tensor.target.is_some() && tensor.entry.is_trained());
             let listed: Vec<&str> = listed.map(|tensor| &*tensor.name).collect();
             let known: HashSet<&str> = listed.iter().copied().collect();

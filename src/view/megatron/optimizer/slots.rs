@@ -11,7 +11,7 @@ use crate::plan::{Source, Target};
 use crate::tensor::{Band, Dtype};
 use crate::value::Value;
 use crate::view::target::{Of, tensors_of};
-use crate::view::{Stock, ViewError, VocabularyFill};
+use crate::view::{Basis, ViewError, VocabularyFill};
 
 /// One parameter of a rank.
 pub(super) struct Slot<'s> {
@@ -65,11 +65,11 @@ impl Slot<'_> {
 }
 
 /// The parameters of `rank` with their states.
-pub(super) fn slots<'s>(stock: &'s Stock, layout: &Layout, rank: Rank) -> Result<Vec<Slot<'s>>, ViewError> {
+pub(super) fn slots<'s>(basis: &'s Basis, layout: &Layout, rank: Rank) -> Result<Vec<Slot<'s>>, ViewError> {
     let mut slots = Vec::new();
     for place in layout.places(rank) {
         let first = slots.len();
-        for tensor in tensors_of(Of::weights(stock), layout, place)? {
+        for tensor in tensors_of(Of::weights(basis), layout, place)? {
             if !tensor.entry.is_trained() {
                 continue;
             }
@@ -78,10 +78,10 @@ pub(super) fn slots<'s>(stock: &'s Stock, layout: &Layout, rank: Rank) -> Result
             let (Some(target), Some(elements)) = (tensor.target, elements) else { continue };
             slots.push(Slot {
                 chunk: place.chunk,
-                kind: kind(stock, layout, tensor.entry, &target),
+                kind: kind(basis, layout, tensor.entry, &target),
                 dtype: target.dtype,
                 elements,
-                shared_embedding: stock.model.shares_embedding(tensor.entry, layout),
+                shared_embedding: basis.model.shares_embedding(tensor.entry, layout),
                 is_copy: tensor.entry.only_if_pipelined
                     || (tensor.entry.also_last && !layout.is_first(place)),
                 name: tensor.name,
@@ -90,30 +90,30 @@ pub(super) fn slots<'s>(stock: &'s Stock, layout: &Layout, rank: Rank) -> Result
             });
         }
         #[expect(clippy::indexing_slicing, reason = "there were as many before")]
-        add_states(stock, layout, place, &mut slots[first..])?;
+        add_states(basis, layout, place, &mut slots[first..])?;
     }
     Ok(slots)
 }
 
 /// The kind of parameter group of a tensor.
-fn kind(stock: &Stock, layout: &Layout, entry: &Entry, target: &Target<'_>) -> GroupKind {
+fn kind(basis: &Basis, layout: &Layout, entry: &Entry, target: &Target<'_>) -> GroupKind {
     GroupKind {
-        decays: GroupKind::decays(stock.args(), &entry.name, target.shape.rank()),
-        decoupled: entry.is_vocabulary() && stock.has_decoupled(),
-        expert: entry.is_expert() && stock.has_expert_optimizer(layout),
+        decays: GroupKind::decays(basis.args(), &entry.name, target.shape.rank()),
+        decoupled: entry.is_vocabulary() && basis.has_decoupled(),
+        expert: entry.is_expert() && basis.has_expert_optimizer(layout),
     }
 }
 
 /// Adds every state to the parameters of one place.
 fn add_states<'s>(
-    stock: &'s Stock,
+    basis: &'s Basis,
     layout: &Layout,
     place: Place,
     slots: &mut [Slot<'s>],
 ) -> Result<(), ViewError> {
     let by_name: HashMap<Arc<str>, usize> =
         slots.iter().enumerate().map(|(index, slot)| (slot.name.clone(), index)).collect();
-    for state in stock.catalog.optimizer.iter().flat_map(|optimizer| &optimizer.states) {
+    for state in basis.catalog.optimizer.iter().flat_map(|optimizer| &optimizer.states) {
         let mut add = |name: &str, of: SlotOf<'s>| {
             if let Some(slot) = by_name.get(name).and_then(|index| slots.get_mut(*index)) {
                 slot.states.push(SlotState { name: state.name.clone(), of });
@@ -122,15 +122,15 @@ fn add_states<'s>(
         match &state.of {
             StateOf::Elements(params) => {
                 // New rows have no history, whatever they hold.
-                let fill = if *state.name == *MASTER { stock.fill } else { VocabularyFill::Zero };
-                for tensor in tensors_of(Of { stock, params, fill }, layout, place)? {
+                let fill = if *state.name == *MASTER { basis.fill } else { VocabularyFill::Zero };
+                for tensor in tensors_of(Of { basis, params, fill }, layout, place)? {
                     if let Some(target) = tensor.target {
                         add(&tensor.name, SlotOf::Elements(target));
                     }
                 }
             }
             StateOf::Scalar(params) => {
-                for tensor in tensors_of(Of::weights(stock), layout, place)? {
+                for tensor in tensors_of(Of::weights(basis), layout, place)? {
                     if let Some(scalar) = tensor.first.and_then(|param| scalar(params, param)) {
                         add(&tensor.name, SlotOf::Scalar(scalar));
                     }

@@ -12,17 +12,17 @@ use std::path::Path;
 
 use super::SourceError;
 use super::workers::in_parallel;
-use crate::catalog::{Beside, BesideKind};
+use crate::catalog::{AuxFile, AuxKind};
 use crate::extent::Extent;
 use crate::format::hf::{CHAT_TEMPLATES, CONFIG, is_adapter, is_cached_blob, is_model_weights, is_weights};
-use crate::store::{FileStore, OpenFile, Store, together};
+use crate::store::{FileStore, OpenFile, Store, consistent};
 
 /// What lies beside weights.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) files: Vec<Beside>,
+pub(super) struct AuxFiles {
+    pub(super) files: Vec<AuxFile>,
     /// Names of links that lead out of the directory, which are none of its files.
-    pub(super) led_out: Vec<String>,
+    pub(super) escaping_links: Vec<String>,
     /// Names of files that hold the weights once more, or those of another save.
     pub(super) other_weights: Vec<String>,
     /// Names of directories that are not looked into.
@@ -33,7 +33,7 @@ pub(super) struct Found {
 enum Named {
     File(OpenFile),
     Directory,
-    LedOut,
+    EscapingLink,
 }
 
 /// What lies in `path`, a directory with these names in it, beside `own`: the config and the files of the model's weights.
@@ -42,8 +42,8 @@ pub(super) fn read(
     names: &[String],
     own: &[&str],
     store: &FileStore,
-) -> Result<Found, SourceError> {
-    let mut found = Found::default();
+) -> Result<AuxFiles, SourceError> {
+    let mut found = AuxFiles::default();
     let own: HashSet<&str> = own.iter().copied().chain([CONFIG]).collect();
     let is_one = |name: &&String| !name.starts_with('.') && !own.contains(name.as_str());
     let (other, mut wanted): (Vec<String>, Vec<String>) =
@@ -59,24 +59,24 @@ pub(super) fn read(
         if fs::metadata(&file).is_ok_and(|metadata| metadata.is_dir()) {
             return Ok(Named::Directory);
         }
-        Ok(open_inside(path, name)?.map_or(Named::LedOut, Named::File))
+        Ok(open_inside(path, name)?.map_or(Named::EscapingLink, Named::File))
     })?;
     for (name, named) in wanted.into_iter().zip(opened) {
         match named {
             Named::Directory => found.directories.push(format!("{name}/")),
-            Named::LedOut => found.led_out.push(name),
+            Named::EscapingLink => found.escaping_links.push(name),
             Named::File(file) => {
                 let object = store.take(file)?;
                 let extent = Extent { object, offset: 0, len: store.len(object)? };
-                found.files.push(Beside { kind: kind_of(&name), name, extent });
+                found.files.push(AuxFile { kind: kind_of(&name), name, extent });
             }
         }
     }
     // Half of an adapter is worse than none.
-    if found.led_out.iter().any(|name| is_adapter(name)) {
-        let (adapter, rest) = found.files.into_iter().partition(|file| file.kind == BesideKind::Adapter);
+    if found.escaping_links.iter().any(|name| is_adapter(name)) {
+        let (adapter, rest) = found.files.into_iter().partition(|file| file.kind == AuxKind::Adapter);
         found.files = rest;
-        found.led_out.extend(adapter.into_iter().map(|file: Beside| file.name));
+        found.escaping_links.extend(adapter.into_iter().map(|file: AuxFile| file.name));
     }
     Ok(found)
 }
@@ -97,11 +97,11 @@ fn chat_templates(model: &Path) -> Result<Vec<String>, SourceError> {
 }
 
 /// What a file of this name is.
-pub(super) fn kind_of(name: &str) -> BesideKind {
+pub(super) fn kind_of(name: &str) -> AuxKind {
     match name {
-        _ if is_adapter(name) => BesideKind::Adapter,
-        _ if is_weights(name) => BesideKind::More,
-        _ => BesideKind::Description,
+        _ if is_adapter(name) => AuxKind::Adapter,
+        _ if is_weights(name) => AuxKind::More,
+        _ => AuxKind::Description,
     }
 }
 
@@ -139,7 +139,7 @@ pub(super) fn read_small_file(file: OpenFile, path: &Path, most: u64) -> Result<
     const PIECE: usize = 256 << 10;
     let store = FileStore::default();
     let object = store.take(file)?;
-    together(&store, object, |reads| {
+    consistent(&store, object, |reads| {
         let len = reads.len()?;
         if len > most {
             let what = format!("has more than {most} bytes, which no such file has");
@@ -159,7 +159,7 @@ pub(super) fn read_small_file(file: OpenFile, path: &Path, most: u64) -> Result<
 pub(super) fn read_start(path: &Path, most: u64) -> Result<Vec<u8>, SourceError> {
     let store = FileStore::default();
     let object = store.add(path)?;
-    together(&store, object, |reads| {
+    consistent(&store, object, |reads| {
         let mut bytes = vec![0; usize::try_from(reads.len()?.min(most)).unwrap_or(0)];
         reads.read_exact_at(0, &mut bytes)?;
         Ok(bytes)

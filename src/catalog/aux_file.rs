@@ -4,18 +4,18 @@ use crate::extent::Extent;
 
 /// A tokenizer, a chat template, a generation config, code of the model's own; an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Beside {
+pub struct AuxFile {
     /// Its path in the directory, `/`-separated.
     pub name: String,
     /// What it is, by its name.
-    pub kind: BesideKind,
+    pub kind: AuxKind,
     /// Its bytes.
     pub extent: Extent,
 }
 
 /// What a file beside a model's own weights is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BesideKind {
+pub enum AuxKind {
     /// It says how the model is used, and goes with the weights in every format that has a config.
     Description,
     /// Part of an adapter: a loader may add it to the weights, so all of it goes along or nothing.

@@ -10,7 +10,7 @@ use super::{Ino, Opened};
 
 /// The files that are open and could be so in more than one way.
 #[derive(Debug, Default)]
-pub(super) struct Opens {
+pub(super) struct OpenFiles {
     files: Mutex<HashMap<Ino, State>>,
     decided: Condvar,
 }
@@ -23,7 +23,7 @@ enum State {
     Open(Opened, u64),
 }
 
-impl Opens {
+impl OpenFiles {
     /// Opens a file as it is open, or as `decide` says where it is not. Only one thread decides; others wait for it.
     pub(super) fn open(&self, ino: Ino, decide: impl FnOnce() -> Opened) -> Opened {
         let mut files = self.files.lock();
@@ -39,7 +39,7 @@ impl Opens {
         }
         files.insert(ino, State::Deciding);
         drop(files);
-        let mut deciding = Deciding { opens: self, ino, opened: None };
+        let mut deciding = Deciding { open_files: self, ino, opened: None };
         let opened = decide();
         deciding.opened = Some(opened.clone());
         opened
@@ -58,20 +58,20 @@ impl Opens {
 }
 
 /// Takes the place of [`State::Deciding`] away however deciding ends: those who wait must not wait for ever.
-struct Deciding<'opens> {
-    opens: &'opens Opens,
+struct Deciding<'open_files> {
+    open_files: &'open_files OpenFiles,
     ino: Ino,
     opened: Option<Opened>,
 }
 
 impl Drop for Deciding<'_> {
     fn drop(&mut self) {
-        let mut files = self.opens.files.lock();
+        let mut files = self.open_files.files.lock();
         match self.opened.take() {
             Some(opened) => files.insert(self.ino, State::Open(opened, 1)),
             None => files.remove(&self.ino),
         };
-        self.opens.decided.notify_all();
+        self.open_files.decided.notify_all();
     }
 }
 
@@ -88,39 +88,39 @@ mod tests {
 
     #[test]
     fn the_way_stays_until_the_last_one_closes() {
-        let opens = Opens::default();
-        assert!(is_direct(&opens.open(INO, || Opened::Direct)));
-        assert!(is_direct(&opens.open(INO, || Opened::Cached)));
-        opens.close(INO);
-        assert!(is_direct(&opens.open(INO, || Opened::Cached)));
-        opens.close(INO);
-        opens.close(INO);
-        assert!(!is_direct(&opens.open(INO, || Opened::Cached)));
+        let open_files = OpenFiles::default();
+        assert!(is_direct(&open_files.open(INO, || Opened::Direct)));
+        assert!(is_direct(&open_files.open(INO, || Opened::Cached)));
+        open_files.close(INO);
+        assert!(is_direct(&open_files.open(INO, || Opened::Cached)));
+        open_files.close(INO);
+        open_files.close(INO);
+        assert!(!is_direct(&open_files.open(INO, || Opened::Cached)));
         // A file that was never open in more than one way is of no concern.
-        opens.close(Ino(8));
+        open_files.close(Ino(8));
     }
 
     #[test]
     fn others_wait_for_the_one_who_decides() {
-        let opens = Opens::default();
+        let open_files = OpenFiles::default();
         std::thread::scope(|scope| {
-            let first = opens.open(INO, || {
-                let other = scope.spawn(|| opens.open(INO, || Opened::Cached));
+            let first = open_files.open(INO, || {
+                let other = scope.spawn(|| open_files.open(INO, || Opened::Cached));
                 assert!(!other.is_finished());
                 Opened::Direct
             });
             assert!(is_direct(&first));
         });
-        opens.close(INO);
-        opens.close(INO);
-        assert!(opens.files.lock().is_empty());
+        open_files.close(INO);
+        open_files.close(INO);
+        assert!(open_files.files.lock().is_empty());
     }
 
     #[test]
     fn who_fails_to_decide_leaves_it_to_the_next() {
-        let opens = Opens::default();
-        let failed = catch_unwind(AssertUnwindSafe(|| opens.open(INO, || panic!("a bug"))));
+        let open_files = OpenFiles::default();
+        let failed = catch_unwind(AssertUnwindSafe(|| open_files.open(INO, || panic!("a bug"))));
         assert!(failed.is_err());
-        assert!(is_direct(&opens.open(INO, || Opened::Direct)));
+        assert!(is_direct(&open_files.open(INO, || Opened::Direct)));
     }
 }

@@ -16,7 +16,7 @@ use crate::value::Value;
 
 /// What the user chooses of a view, beside its layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Choices {
+pub struct ViewOptions {
     /// The true vocabulary size, where the checkpoint does not record it.
     pub vocab_size: Option<u64>,
     /// What new vocabulary rows hold.
@@ -39,7 +39,7 @@ pub enum RngChoice {
 
 /// What views are made of. One of these serves every layout.
 #[derive(Debug, Clone)]
-pub struct Stock {
+pub struct Basis {
     /// What the source holds.
     pub catalog: Arc<Catalog>,
     /// What its tensors are.
@@ -51,7 +51,7 @@ pub struct Stock {
     /// Whether random-number state is carried over.
     pub with_rng: bool,
     /// Whether it was made of a source in another family's names.
-    pub adopted: bool,
+    pub renamed: bool,
     vocabulary: Option<Vocabulary>,
     limits: Vec<Limit>,
     expert_limits: Vec<Limit>,
@@ -59,7 +59,7 @@ pub struct Stock {
     pub(super) group_kinds: BTreeSet<GroupKind>,
 }
 
-impl Stock {
+impl Basis {
     /// Views of this source.
     ///
     /// # Errors
@@ -67,60 +67,60 @@ impl Stock {
     pub(super) fn new(
         catalog: Arc<Catalog>,
         model: Arc<Model>,
-        choices: &Choices,
+        view_options: &ViewOptions,
     ) -> Result<Self, ViewError> {
-        Self::make(catalog, model, choices, None)
+        Self::make(catalog, model, view_options, None)
     }
 
-    /// As [`Stock::new`], with a vocabulary that args do not say.
+    /// As [`Basis::new`], with a vocabulary that args do not say.
     ///
     /// # Errors
-    /// As [`Stock::new`].
+    /// As [`Basis::new`].
     pub(super) fn with_vocabulary(
         catalog: Arc<Catalog>,
         model: Arc<Model>,
-        choices: &Choices,
+        view_options: &ViewOptions,
         vocabulary: Option<Vocabulary>,
     ) -> Result<Self, ViewError> {
-        Self::make(catalog, model, choices, Some(vocabulary))
+        Self::make(catalog, model, view_options, Some(vocabulary))
     }
 
     fn make(
         catalog: Arc<Catalog>,
         model: Arc<Model>,
-        choices: &Choices,
+        view_options: &ViewOptions,
         vocabulary: Option<Option<Vocabulary>>,
     ) -> Result<Self, ViewError> {
-        let mut stock = Self {
+        let mut basis = Self {
             catalog,
             model,
-            fill: choices.fill,
+            fill: view_options.fill,
             optimizer: None,
-            with_rng: choices.rng == RngChoice::Keep,
-            adopted: vocabulary.is_some(),
+            with_rng: view_options.rng == RngChoice::Keep,
+            renamed: vocabulary.is_some(),
             vocabulary: None,
             limits: Vec::new(),
             expert_limits: Vec::new(),
             group_kinds: BTreeSet::new(),
         };
-        let rows = stock.dimensions().find(|(name, _)| *name == VOCABULARY).map(|(_, size)| size);
+        let rows = basis.dimensions().find(|(name, _)| *name == VOCABULARY).map(|(_, size)| size);
         if let Some(vocabulary) = vocabulary {
-            stock.vocabulary = vocabulary;
-        } else if let (Some(rows), Some(args)) = (rows, stock.args()) {
-            let mut vocabulary = stock.model.vocabulary(args, rows, stock.catalog.layout.tp);
-            if let Some(given) = choices.vocab_size {
-                vocabulary.state(given)?;
+            basis.vocabulary = vocabulary;
+        } else if let (Some(rows), Some(args)) = (rows, basis.args()) {
+            let mut vocabulary = basis.model.vocabulary(args, rows, basis.catalog.layout.tp);
+            if let Some(origin) = view_options.vocab_size {
+                vocabulary.state(origin)?;
             }
-            stock.vocabulary = Some(vocabulary);
+            basis.vocabulary = Some(vocabulary);
         }
-        stock.limits = stock.find_limits(CutBy::Tp);
-        stock.expert_limits = stock.find_limits(CutBy::Etp);
-        let basis = optimizer::Basis { catalog: &stock.catalog, model: &stock.model, args: stock.args() };
-        stock.optimizer = optimizer::choose(basis, choices.optimizer)?;
-        if stock.optimizer.is_some() {
-            stock.group_kinds = optimizer::group_kinds(&stock.catalog);
+        basis.limits = basis.find_limits(CutBy::Tp);
+        basis.expert_limits = basis.find_limits(CutBy::Etp);
+        let trained = optimizer::Trained { catalog: &basis.catalog, model: &basis.model, args: basis.args() };
+        basis.optimizer = optimizer::choose(trained, view_options.optimizer)?;
+        if basis.optimizer.is_some() {
+            basis.group_kinds = optimizer::group_kinds(&basis.catalog);
         }
-        Ok(stock)
+        Ok(basis)
     }
 
     /// `args` of the source's first rank.

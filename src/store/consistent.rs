@@ -6,7 +6,7 @@
 use super::{Store, StoreError};
 use crate::extent::ObjectId;
 
-/// Reads whose bytes have no value until [`together`] returns them.
+/// Reads whose bytes have no value until [`consistent`] returns them.
 #[derive(Clone, Copy)]
 pub struct Reads<'a> {
     store: &'a dyn Store,
@@ -48,7 +48,7 @@ impl Reads<'_> {
 ///
 /// # Errors
 /// [`StoreError::Changed`], and those of `work`.
-pub fn together<T, E: From<StoreError>>(
+pub fn consistent<T, E: From<StoreError>>(
     store: &dyn Store,
     object: ObjectId,
     work: impl FnOnce(Reads<'_>) -> Result<T, E>,

@@ -4,7 +4,7 @@
 //! source's bytes are in memory already, for then it takes a fraction of a second; where they are not, reads come one by one and bring them
 //! into memory, and the next open finds them there.
 //!
-//! Not here: which files there are (`views`), who has them open (`opens`).
+//! Not here: which files there are (`views`), who has them open (`open_files`).
 
 use std::sync::Arc;
 use std::thread;

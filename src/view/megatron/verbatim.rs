@@ -8,14 +8,14 @@ use crate::catalog::RankFile;
 use crate::value::{Object, Storage, TensorRef, Value};
 
 /// Takes over values of one source rank.
-pub(super) struct Carried<'a, 'contents> {
+pub(super) struct Verbatim<'a, 'contents> {
     source: &'a RankFile,
     contents: &'a mut Contents<'contents>,
     /// Objects and tensors done before, by identity, so that what is shared in the source stays shared.
     done: HashMap<usize, Value>,
 }
 
-impl<'a, 'contents> Carried<'a, 'contents> {
+impl<'a, 'contents> Verbatim<'a, 'contents> {
     pub(super) fn new(source: &'a RankFile, contents: &'a mut Contents<'contents>) -> Self {
         Self { source, contents, done: HashMap::new() }
     }
@@ -33,10 +33,10 @@ impl<'a, 'contents> Carried<'a, 'contents> {
                 Value::Dict(items.iter().map(|(k, v)| (k.clone(), self.value(v))).collect())
             }
             Value::Tensor(tensor) => {
-                self.shared(Arc::as_ptr(tensor) as usize, |carried| carried.tensor(tensor))
+                self.shared(Arc::as_ptr(tensor) as usize, |verbatim| verbatim.tensor(tensor))
             }
             Value::Object(object) => {
-                self.shared(Arc::as_ptr(object) as usize, |carried| carried.object(object))
+                self.shared(Arc::as_ptr(object) as usize, |verbatim| verbatim.object(object))
             }
             other => other.clone(),
         }

@@ -13,7 +13,7 @@ use crate::layout::{Experts, Layout, Stages};
 use crate::value::Value;
 
 /// What makes a source another family's.
-pub(super) struct Adoption<'a> {
+pub(super) struct Renaming<'a> {
     pub(super) catalog: &'a Catalog,
     pub(super) family: &'a Arc<Family>,
     /// What the model is, in the args that the family reads.
@@ -24,7 +24,7 @@ pub(super) struct Adoption<'a> {
     pub(super) entries: Vec<(Value, Value)>,
 }
 
-impl Adoption<'_> {
+impl Renaming<'_> {
     /// The source's parameters as this family's.
     pub(super) fn carry_out(self) -> Result<(Catalog, Model), ViewError> {
         let title = self.family.title.clone();
@@ -35,14 +35,14 @@ impl Adoption<'_> {
         model.settle_unsaved(&self.args);
         let layers = u32::try_from(self.catalog.layout.stages.total()).unwrap_or(u32::MAX);
         let (params, unused) = (&self.catalog.weights, &self.catalog.unused);
-        let adopted = Adopted { model: &model, params, unused, title: &title, layers };
-        adopted.check_all_held()?;
-        adopted.check_required()?;
+        let renamed = Renamed { model: &model, params, unused, title: &title, layers };
+        renamed.check_all_held()?;
+        renamed.check_required()?;
         let experts = model.size("experts").map(|_| Experts { ep: 1, etp: 1 });
         let stages = Stages::new(vec![layers]).unwrap_or_else(|| Stages::nearly_even(0, 1));
         let layout = Layout { experts, ..Layout::dense(1, stages) };
         let mut catalog = Catalog::new(layout, self.catalog.iteration, vec![self.rank_file()]);
-        catalog.spellings = adopted.spellings(self.dialect);
+        catalog.spellings = renamed.spellings(self.dialect);
         catalog.weights = self.catalog.weights.clone();
         Ok((catalog, model))
     }
@@ -76,12 +76,12 @@ pub(super) fn plainly_spelled(catalog: &Arc<Catalog>, model: &Model) -> Arc<Cata
     }
     let layers = u32::try_from(catalog.layout.stages.total()).unwrap_or(u32::MAX);
     let (params, unused) = (&catalog.weights, &catalog.unused);
-    let named = Adopted { model, params, unused, title: &model.family().title, layers };
+    let named = Renamed { model, params, unused, title: &model.family().title, layers };
     Arc::new(Catalog { spellings: named.spellings(None), ..Catalog::clone(catalog) })
 }
 
 /// The source's parameters and the family that is to hold them.
-struct Adopted<'a> {
+struct Renamed<'a> {
     model: &'a Model,
     params: &'a Params,
     /// Those of them that nothing computes with: another family need not have a place for them.
@@ -90,7 +90,7 @@ struct Adopted<'a> {
     layers: u32,
 }
 
-impl Adopted<'_> {
+impl Renamed<'_> {
     /// Names of the parameters that the family's files hold, with `{layer}` and `{expert}`.
     fn templates(&self) -> BTreeSet<&str> {
         let held = self.model.entries().iter().flat_map(|entry| &entry.holds);

@@ -10,7 +10,7 @@ use super::Stages;
 
 /// A cut as such a text says it. Stages may hold no layer: that is what the text is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StageText {
+pub struct PipelineLayout {
     /// Layers per (virtual) stage, in the order of the model.
     pub stages: Stages,
     /// Multi-token-prediction layers, which stand on the last stage.
@@ -20,7 +20,7 @@ pub struct StageText {
 /// A text that is no cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a pipeline layout: {what}")]
-pub struct StageTextError {
+pub struct PipelineLayoutError {
     text: String,
     what: String,
 }
@@ -28,15 +28,15 @@ pub struct StageTextError {
 /// No model has as many layers and stages: a multiplication beyond it is a mistake.
 const LONGEST: usize = 1 << 16;
 
-impl FromStr for StageText {
-    type Err = StageTextError;
+impl FromStr for PipelineLayout {
+    type Err = PipelineLayoutError;
 
-    fn from_str(text: &str) -> Result<Self, StageTextError> {
-        read(text).map_err(|what| StageTextError { text: text.chars().take(200).collect(), what })
+    fn from_str(text: &str) -> Result<Self, PipelineLayoutError> {
+        read(text).map_err(|what| PipelineLayoutError { text: text.chars().take(200).collect(), what })
     }
 }
 
-fn read(text: &str) -> Result<StageText, String> {
+fn read(text: &str) -> Result<PipelineLayout, String> {
     let plain: String = text.chars().filter(|c| *c != ',').collect();
     let unrolled = replace(&plain, group)?;
     let unrolled = replace(&unrolled, single)?;
@@ -52,7 +52,7 @@ fn read(text: &str) -> Result<StageText, String> {
         prediction_layers += number('m');
     }
     let stages = Stages::new(layers).ok_or("it has no stages")?;
-    Ok(StageText { stages, prediction_layers })
+    Ok(PipelineLayout { stages, prediction_layers })
 }
 
 /// The embedding opens the first stage, the loss closes the last one, and predictions stand right before it.
@@ -126,7 +126,7 @@ fn number(text: &str) -> Option<(usize, &str)> {
     (digits > 0).then(|| (number.parse().unwrap_or(usize::MAX), after))
 }
 
-impl fmt::Display for StageText {
+impl fmt::Display for PipelineLayout {
     /// The one canonical text: `Et*2|t*3|tL`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.stages.layers().len();
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn layers(text: &str) -> Result<Vec<u32>, String> {
-        let read: Result<StageText, _> = text.parse();
+        let read: Result<PipelineLayout, _> = text.parse();
         read.map(|cut| cut.stages.layers().to_vec()).map_err(|error| error.to_string())
     }
 
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(layers("Et(|tt)*2,L"), Ok(vec![1, 2, 2]));
         assert_eq!(layers("Et|*3tL"), Ok(vec![1, 0, 0, 1]));
         assert_eq!(layers("Et*0|t*2L"), Ok(vec![0, 2]));
-        let predicted: StageText = "Et|tmmL".parse().unwrap();
+        let predicted: PipelineLayout = "Et|tmmL".parse().unwrap();
         assert_eq!((predicted.prediction_layers, predicted.to_string()), (2, "Et|tm*2L".to_owned()));
     }
 
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn the_canonical_text_is_read_back() {
         for text in ["Et*2|t*3|tL", "E|t|L", "Et*4L", "Et|t*2m|L"] {
-            if let Ok(cut) = text.parse::<StageText>() {
+            if let Ok(cut) = text.parse::<PipelineLayout>() {
                 assert_eq!(cut.to_string(), text);
             }
         }

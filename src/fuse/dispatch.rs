@@ -17,14 +17,14 @@ use crate::vfs::{Ino, Opened, Tree, TreeError};
 const COUNTED: FileHandle = FileHandle(1);
 
 /// The tree, and what to say of its errors.
-pub(super) struct Desk {
-    /// Reached by [`Desk::ask`] alone, where a panic is caught.
+pub(super) struct Dispatch {
+    /// Reached by [`Dispatch::ask`] alone, where a panic is caught.
     tree: Arc<dyn Tree>,
     report: Report,
     passthrough: Passthrough,
 }
 
-impl Desk {
+impl Dispatch {
     pub(super) fn new(tree: Arc<dyn Tree>, warn: Warn) -> Self {
         Self { tree, report: Report::new(warn), passthrough: Passthrough::default() }
     }
@@ -49,11 +49,11 @@ impl Desk {
 
     /// Opens a file that the kernel may keep pages of, or take whole. Assembling one takes a while, so it is not done by a thread that others
     /// need for their reads.
-    pub(super) fn open_cached(desk: &Arc<Self>, ino: Ino, reply: ReplyOpen) {
-        if !desk.passthrough.is_possible() {
-            return desk.reply_open(ino, reply);
+    pub(super) fn open_cached(dispatch: &Arc<Self>, ino: Ino, reply: ReplyOpen) {
+        if !dispatch.passthrough.is_possible() {
+            return dispatch.reply_open(ino, reply);
         }
-        let mine = Arc::clone(desk);
+        let mine = Arc::clone(dispatch);
         on_thread("open", reply, move |reply| mine.reply_open(ino, reply));
     }
 
