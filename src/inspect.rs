@@ -280,6 +280,13 @@ pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout)
     known.chain(saved).chain(beside_left_out(source, format)).collect()
 }
 
+/// What is said of files that belong to the weights and are not really there.
+const LOST: &str = "what belongs to the weights, and is a link out of the model's directory or was never fetched";
+
+/// What is said of files in whose place something else stands.
+pub const UNFETCHED: &str =
+    "git-lfs pointers or web pages in the place of files, and what belongs to them: fetch them (git lfs pull)";
+
 /// What lies beside the weights of a Hugging Face model and may be added to them, in words: `verify` and `digest` do not look at it.
 #[must_use]
 pub fn added_to_weights(source: &Source) -> Vec<String> {
@@ -294,6 +301,13 @@ pub fn added_to_weights(source: &Source) -> Vec<String> {
 
 /// What lies beside the weights and a view in this format does not show.
 fn beside_left_out(source: &Source, format: Format) -> Vec<String> {
+    // Formats without a config have nothing of what lies beside the weights; what would be added to them is said all the same.
+    let shows_files = matches!(format, Format::Hf | Format::Vllm | Format::Sglang);
+    if !shows_files {
+        let lost = source.lost_with_weights();
+        let lost = (!lost.is_empty()).then(|| format!("{} ({LOST})", some_of(&lost)));
+        return added_to_weights(source).into_iter().chain(lost).collect();
+    }
     // A model directory is shown with everything that belongs to it.
     let added = if format == Format::Hf { Vec::new() } else { added_to_weights(source) };
     let said =
@@ -305,10 +319,9 @@ fn beside_left_out(source: &Source, format: Format) -> Vec<String> {
             &source.escaping_links,
             "links out of the model's directory, and what belongs to them: copy the files, or name the directory that has them with --template",
         ),
+        said(&source.unfetched, UNFETCHED),
     ];
-    // Formats without a config have nothing of what lies beside the weights.
-    let shows_files = matches!(format, Format::Hf | Format::Vllm | Format::Sglang);
-    added.into_iter().chain(rest.into_iter().flatten().filter(|_| shows_files)).collect()
+    added.into_iter().chain(rest.into_iter().flatten()).collect()
 }
 
 /// The parameters of `source`.

@@ -92,6 +92,8 @@ pub struct Source {
     pub aux_files: Vec<AuxFile>,
     /// Names of files beside its weights that are links out of its directory: views do not show them.
     pub escaping_links: Vec<String>,
+    /// Names of files beside its weights in whose place a git-lfs pointer or a web page stands: views do not show them.
+    pub unfetched: Vec<String>,
     /// Names of files beside its weights that hold weights of the model once more: views do not show them.
     pub other_weights: Vec<String>,
     /// Names of directories beside its weights, which views do not show.
@@ -111,9 +113,18 @@ impl Source {
         self.aux_files.iter().filter(|file| file.kind == kind).map(|file| file.name.clone()).collect()
     }
 
+    /// Names of what belongs to the weights and no view shows: of a link out of the directory, or never fetched.
+    #[must_use]
+    pub fn lost_with_weights(&self) -> Vec<String> {
+        let lost = self.escaping_links.iter().chain(&self.unfetched);
+        lost.filter(|name| aux_files::kind_of(name) != AuxKind::Description).cloned().collect()
+    }
+
     /// Files of a template are shown in the place of those that say how its model is used: what becomes of its own matters no more.
     pub fn give_way_to_template(&mut self) {
-        self.escaping_links.retain(|name| aux_files::kind_of(name) != AuxKind::Description);
+        for names in [&mut self.escaping_links, &mut self.unfetched] {
+            names.retain(|name| aux_files::kind_of(name) != AuxKind::Description);
+        }
         self.directories.clear();
     }
 
@@ -139,6 +150,8 @@ pub struct Template {
     pub aux_files: Vec<AuxFile>,
     /// Names of those that are links out of its directory, which are left out.
     pub escaping_links: Vec<String>,
+    /// Names of those that were never fetched, which are left out too.
+    pub unfetched: Vec<String>,
     /// Names of files of an adapter, and of directories, which are left out too.
     pub left_out: Vec<String>,
 }
@@ -169,9 +182,10 @@ pub fn template(path: &Path, store: &FileStore) -> Result<Template, SourceError>
     let adapter = |name: &&String| aux_files::kind_of(name) == AuxKind::Adapter;
     let mut left_out: Vec<String> = names.iter().filter(adapter).cloned().collect();
     let names: Vec<String> = names.into_iter().filter(is_description).collect();
-    let aux_files::AuxFiles { files, escaping_links, directories, .. } = aux_files::read(path, &names, &[], store)?;
+    let aux_files::AuxFiles { files, escaping_links, directories, unfetched, .. } =
+        aux_files::read(path, &names, &[], store)?;
     left_out.extend(directories);
-    Ok(Template { config, aux_files: files, escaping_links, left_out })
+    Ok(Template { config, aux_files: files, escaping_links, unfetched, left_out })
 }
 
 /// Opens the checkpoint at `path`; its files are added to `store`.
@@ -215,6 +229,7 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
         inexpressible: Vec::new(),
         aux_files: Vec::new(),
         escaping_links: Vec::new(),
+        unfetched: Vec::new(),
         other_weights: Vec::new(),
         directories: Vec::new(),
         directory: located.directory,

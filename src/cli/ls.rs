@@ -20,6 +20,7 @@ pub(super) fn run(args: &LsArgs) -> Result<Exit, CliError> {
         text(&listing)
     };
     stdout().lock().write_all(text.as_bytes())?;
+    opened.say_what_is_left_out(Some(&layout));
     opened.say_what_to_run_with(&layout)?;
     Ok(Exit::Success)
 }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::args::{FormatArgs, LayoutArgs, SourceArgs};
 use super::error::{CliError, harmless};
 use crate::family::{Families, Family};
-use crate::inspect::{added_to_weights, has_rng_state, left_out};
+use crate::inspect::{UNFETCHED, added_to_weights, has_rng_state, left_out};
 use crate::layout::{Format, Layout, LayoutSpec};
 use crate::reader::Reader;
 use crate::source::{Options, Source, Template, open, some_of, template};
@@ -92,9 +92,12 @@ impl Opened {
 
     /// What lies beside the weights and may be added to them, where only the weights are looked at.
     pub(super) fn say_what_is_not_looked_at(&self) {
-        let added = added_to_weights(&self.source);
-        if !added.is_empty() {
-            note(&format!("not looked at: {}", added.join(", ")));
+        // Of the rest that was left out, copies were compared, and an optimizer is none of the weights.
+        let is_ignored = |what: &&String| what.contains("(--tied-head ignore: ");
+        let heads = self.source.catalog.left_out.iter().filter(is_ignored).cloned();
+        let all: Vec<String> = heads.chain(added_to_weights(&self.source)).collect();
+        if !all.is_empty() {
+            note(&format!("not looked at: {}", all.join(", ")));
         }
     }
 
@@ -197,7 +200,7 @@ fn note(text: &str) {
 }
 
 fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError> {
-    let Template { config, aux_files, escaping_links, left_out } = template(path, store)?;
+    let Template { config, aux_files, escaping_links, unfetched, left_out } = template(path, store)?;
     if !left_out.is_empty() {
         let names = some_of(&left_out);
         note(&format!(
@@ -209,6 +212,9 @@ fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError
             "left out of --template: {} (links that lead out of its directory)",
             some_of(&escaping_links)
         ));
+    }
+    if !unfetched.is_empty() {
+        note(&format!("left out of --template: {} ({UNFETCHED})", some_of(&unfetched)));
     }
     if config.is_none() && aux_files.is_empty() {
         let path = path.display();

@@ -116,6 +116,15 @@ impl super::Family {
         Ok(())
     }
 
+    /// Puts what nothing here knows within a key of `base` into that key of `config`, which was written of args.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: never for a config that was written of args.
+    pub fn pass_on(&self, base: &Config, config: &mut Config) -> Result<(), ConfigError> {
+        let has_rope = self.file.config.as_ref().is_some_and(|file| file.rope.is_some());
+        if has_rope { spelling::pass_on(base, config) } else { Ok(()) }
+    }
+
     /// The keys of `config` that say something and that nothing here knows.
     ///
     /// # Errors

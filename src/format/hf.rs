@@ -77,10 +77,10 @@ pub fn is_cached_blob(parts: &[&str]) -> bool {
     model.starts_with("models--") && is_hash
 }
 
-/// File `number` (from 0) of `count`: `model-00001-of-00006.safetensors`.
+/// File `number` (from 0) of the `count` that an index names: `model-00001-of-00006.safetensors`.
 #[must_use]
 pub fn shard(number: usize, count: usize) -> String {
-    if count == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", number + 1) }
+    format!("model-{:05}-of-{count:05}.safetensors", number + 1)
 }
 
 /// The file that has each tensor.
@@ -169,7 +169,6 @@ mod tests {
 
     #[test]
     fn names_are_those_of_transformers() {
-        assert_eq!(shard(0, 1), "model.safetensors");
         assert_eq!(shard(11, 30), "model-00012-of-00030.safetensors");
         for weights in
             ["model.safetensors", INDEX, "pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"]

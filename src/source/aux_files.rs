@@ -15,7 +15,8 @@ use super::workers::in_parallel;
 use crate::catalog::{AuxFile, AuxKind};
 use crate::extent::Extent;
 use crate::format::hf::{CHAT_TEMPLATES, CONFIG, is_adapter, is_cached_blob, is_model_weights, is_weights};
-use crate::store::{FileStore, OpenFile, Store, consistent};
+use crate::format::instead::{HEAD, Instead};
+use crate::store::{FileStore, OpenFile, Reads, Store, consistent};
 
 /// What lies beside weights.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub(super) struct AuxFiles {
     pub(super) other_weights: Vec<String>,
     /// Names of directories that are not looked into.
     pub(super) directories: Vec<String>,
+    /// Names of files that were never fetched: a git-lfs pointer or a web page stands in their place.
+    pub(super) unfetched: Vec<String>,
 }
 
 /// What a name in the directory stands for.
@@ -72,11 +75,16 @@ pub(super) fn read(
             }
         }
     }
+    let unfetched = in_parallel(&found.files, |file| is_unfetched(file, store))?;
+    let mut unfetched = unfetched.into_iter();
+    let is_unfetched = |_: &mut AuxFile| unfetched.next() == Some(true);
+    found.unfetched = found.files.extract_if(.., is_unfetched).map(|file| file.name).collect();
     // Half of an adapter is worse than none.
-    if found.escaping_links.iter().any(|name| is_adapter(name)) {
-        let (adapter, rest) = found.files.into_iter().partition(|file| file.kind == AuxKind::Adapter);
-        found.files = rest;
-        found.escaping_links.extend(adapter.into_iter().map(|file: AuxFile| file.name));
+    for not_shown in [&mut found.escaping_links, &mut found.unfetched] {
+        if not_shown.iter().any(|name| is_adapter(name)) {
+            let is_part = |file: &mut AuxFile| file.kind == AuxKind::Adapter;
+            not_shown.extend(found.files.extract_if(.., is_part).map(|file| file.name));
+        }
     }
     Ok(found)
 }
@@ -94,6 +102,18 @@ fn chat_templates(model: &Path) -> Result<Vec<String>, SourceError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether something else stands in the place of this file, as it does where it was never fetched. A text may be any text, so of one only a
+/// pointer tells.
+fn is_unfetched(AuxFile { name, extent, .. }: &AuxFile, store: &FileStore) -> Result<bool, SourceError> {
+    let start = consistent(store, extent.object, |reads| read_head(&reads, HEAD as u64))?;
+    let is_no_text = is_weights(name) || [".json", ".model"].iter().any(|ending| name.ends_with(ending));
+    Ok(match Instead::of_json(&start) {
+        Some(Instead::Pointer) => true,
+        Some(Instead::Page) => is_no_text,
+        Some(Instead::Answer | Instead::Text) | None => false,
+    })
 }
 
 /// What a file of this name is.
@@ -159,11 +179,13 @@ pub(super) fn read_small_file(file: OpenFile, path: &Path, most: u64) -> Result<
 pub(super) fn read_start(path: &Path, most: u64) -> Result<Vec<u8>, SourceError> {
     let store = FileStore::default();
     let object = store.add(path)?;
-    consistent(&store, object, |reads| {
-        let mut bytes = vec![0; usize::try_from(reads.len()?.min(most)).unwrap_or(0)];
-        reads.read_exact_at(0, &mut bytes)?;
-        Ok(bytes)
-    })
+    consistent(&store, object, |reads| read_head(&reads, most))
+}
+
+fn read_head(reads: &Reads<'_>, most: u64) -> Result<Vec<u8>, SourceError> {
+    let mut bytes = vec![0; usize::try_from(reads.len()?.min(most)).unwrap_or(0)];
+    reads.read_exact_at(0, &mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(super) struct Builder<'a> {
     names: HashMap<Arc<str>, Arc<str>>,
     /// Copies, and those of them that stand beside what they are copies of.
     copied: Vec<copies::Copied>,
-    beside: Vec<copies::AuxFile>,
+    beside: Vec<copies::Beside>,
     tied_head: TiedHead,
     /// The optimizer's state that tensors are added to; `None` for the weights.
     pub(super) state: Option<usize>,

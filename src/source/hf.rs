@@ -75,7 +75,7 @@ pub(super) fn open(
         file.storages = HashMap::new();
     }
     let own: Vec<&str> = files.paths.iter().map(|(name, _)| name.as_str()).chain([INDEX]).collect();
-    let aux_files::AuxFiles { files: aux_files, escaping_links, other_weights, directories } =
+    let aux_files::AuxFiles { files: aux_files, escaping_links, other_weights, directories, unfetched } =
         aux_files::read(path, names, &own, store)?;
     let files = files.paths.iter().map(|(_, path)| path.clone()).chain([path.join(CONFIG)]).collect();
     Ok(Source {
@@ -91,6 +91,7 @@ pub(super) fn open(
         escaping_links,
         other_weights,
         directories,
+        unfetched,
     })
 }
 

@@ -79,6 +79,7 @@ pub(super) fn open(
         inexpressible: Vec::new(),
         aux_files: Vec::new(),
         escaping_links: Vec::new(),
+        unfetched: Vec::new(),
         other_weights: Vec::new(),
         directories: Vec::new(),
         directory: located.directory,

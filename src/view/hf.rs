@@ -11,7 +11,7 @@ use super::target::tensor_of;
 use super::{PlannedFile, Basis, View, ViewError, ViewFile, tensors};
 use crate::catalog::AuxFile;
 use crate::extent::Extent;
-use crate::format::hf::{CONFIG, INDEX, encode_index, is_weights, shard};
+use crate::format::hf::{CONFIG, INDEX, SINGLE, encode_index, is_weights, shard};
 use crate::layout::Format;
 use crate::layout::{Layout, Place, Rank};
 use crate::plan::{Builder, Stripe};
@@ -53,8 +53,10 @@ impl HfView {
         let shards = Shards::of(&basis, &layout, shard_size)?;
         let mut all = described(config, aux_files);
         let count = shards.count();
-        all.extend((0..count).map(|number| (shard(number, count), FileContent::Weights(number))));
-        if count > 1 {
+        let indexed = count > 1 || needs_index(&basis, aux_files);
+        let name = |number| if indexed { shard(number, count) } else { SINGLE.to_owned() };
+        all.extend((0..count).map(|number| (name(number), FileContent::Weights(number))));
+        if indexed {
             let text = encode_index(&shards.index(), shards.bytes, shards.elements);
             all.push((INDEX.to_owned(), FileContent::Text(text.into())));
         }
@@ -72,6 +74,14 @@ impl HfView {
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
         tensors::lay_out(&metadata, &all)
     }
+}
+
+/// Whether one file needs an index too: engines take every safetensors file of a directory without one for weights, so what no index of the
+/// source named must not be named by the lack of it.
+fn needs_index(basis: &Basis, aux_files: &[&AuxFile]) -> bool {
+    let is_single = |file: &String| file.rsplit('/').next() == Some(SINGLE);
+    let had_index = !basis.catalog.ranks.iter().flat_map(|rank| rank.files.values()).any(is_single);
+    had_index && aux_files.iter().any(|file| file.name.ends_with(".safetensors"))
 }
 
 /// The files beside weights: config, and what is passed through.

@@ -63,10 +63,98 @@ fn an_adapter_goes_along_whole() {
     let same = [&ADAPTER[..], &["mtp.safetensors", "training_args.bin"]].concat();
     let (files, said) = made(&source, &["--as", "hf"], &same);
     assert!(!said.contains("left out"), "{said}");
-    // A view of a few files and one of many.
-    assert!(files.contains("model.safetensors"));
+    // A view of one file and one of many. Engines load every safetensors file of a directory without an index.
+    let index = "model.safetensors.index.json";
+    assert!(files.contains("model-00001-of-00001.safetensors") && files.contains(index), "{files:?}");
     let (files, _) = made(&source, &["--as", "hf", "--shard-size", "500B"], &same);
-    assert!(files.contains("model.safetensors.index.json"));
+    assert!(files.contains(index));
+    // What nothing names needs none.
+    fs::remove_file(source.join("mtp.safetensors")).unwrap();
+    ADAPTER.iter().for_each(|name| fs::remove_file(source.join(name)).unwrap());
+    let (files, _) = made(&source, &["--as", "hf"], &["training_args.bin"]);
+    assert!(files.contains("model.safetensors") && !files.contains(index), "{files:?}");
+}
+
+/// A view with an index in spite of its one file is the model that it was made of.
+#[test]
+fn one_file_with_an_index_is_read_again() {
+    let (dir, source) = model(&["mtp.safetensors"]);
+    let out = dir.path().join("out");
+    ckpt!("materialize", source, out).ok();
+    ckpt!("verify", source, out).ok();
+    // A source of one file had no index that leaves anything out.
+    let plain = dir.path().join("plain");
+    let config = Config::default();
+    hf::write(&plain, &hf::config(Arch::Llama, &config), &hf::tensors(Arch::Llama, &config), 1);
+    put(&plain, &["mtp.safetensors"]);
+    assert!(!ckpt!("ls", plain).ok().out.contains("index"));
+}
+
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0a1b\nsize 9085657\n";
+const PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>";
+
+/// What stands in the place of a file is not shown as that file.
+#[test]
+fn files_that_were_never_fetched_are_left_out_and_said() {
+    for (name, text) in
+        [("tokenizer.json", POINTER), ("tokenizer.json", PAGE), ("chat_template.jinja", POINTER)]
+    {
+        let (_dir, source) = model(&["tokenizer_config.json", "vocab.txt"]);
+        fs::write(source.join(name), text).unwrap();
+        for format in ["hf", "vllm"] {
+            let (files, said) = made(&source, &["--as", format], &["tokenizer_config.json", "vocab.txt"]);
+            assert!(!files.contains(name), "{files:?}");
+            assert!(said.contains(&format!("left out: {name} (git-lfs pointers")), "{said}");
+        }
+        let (files, said) = made(&source, &["--as", "megatron"], &[]);
+        assert!(!files.contains(name) && !said.contains("left out"), "{said}");
+        // The same of a template; its files are in the place of the source's.
+        let (_other, plain) = model(&[name]);
+        let with_template = ["--as", "hf", "--template", source.to_str().unwrap()];
+        let (files, said) = made(&plain, &with_template, &["tokenizer_config.json"]);
+        assert!(
+            !files.contains(name) && said.contains(&format!("left out of --template: {name} (git-lfs")),
+            "{said}"
+        );
+        let (files, said) = made(&source, &["--as", "hf", "--template", plain.to_str().unwrap()], &[name]);
+        assert!(files.contains(name) && !said.contains("left out"), "{said}");
+    }
+    // A template of text may begin like a page, and so may a page.
+    let (_dir, source) = model(&[]);
+    for name in ["chat_template.jinja", "README.html"] {
+        fs::write(source.join(name), PAGE).unwrap();
+    }
+    let (files, said) = made(&source, &["--as", "hf"], &[]);
+    assert!(
+        files.contains("chat_template.jinja") && files.contains("README.html") && said.is_empty(),
+        "{said}"
+    );
+}
+
+/// An adapter that is not all there is no part of any view, and every view says that something else is computed.
+#[test]
+fn an_adapter_that_was_not_fetched_is_said_in_every_format() {
+    let (_dir, source) = model(&ADAPTER);
+    fs::write(source.join(ADAPTER[1]), POINTER).unwrap();
+    let (linked, escaping) = model(&ADAPTER);
+    fs::rename(escaping.join(ADAPTER[0]), linked.path().join(ADAPTER[0])).unwrap();
+    symlink(format!("../{}", ADAPTER[0]), escaping.join(ADAPTER[0])).unwrap();
+    for source in [source, escaping] {
+        for format in ["hf", "megatron", "safetensors", "vllm"] {
+            let (files, said) = made(&source, &["--as", format], &[]);
+            assert!(adapter_in(&files).is_empty(), "{files:?}");
+            assert!(ADAPTER.iter().all(|name| said.contains(name)), "{format}: {said}");
+        }
+    }
+}
+
+/// A listing of what a view would have says what it would not have.
+#[test]
+fn ls_says_what_is_left_out() {
+    let (_dir, source) = model(&ADAPTER);
+    let said = ckpt!("ls", source, "--as", "megatron").ok().err;
+    assert!(said.contains("left out: adapter_config.json"), "{said}");
+    assert_eq!(ckpt!("ls", source).ok().err, "");
 }
 
 #[test]

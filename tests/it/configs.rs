@@ -96,9 +96,16 @@ fn an_architecture_is_not_read_as_one_that_does_not_know_its_keys() {
     let ernie = json!({ "model_type": "ernie4_5", "use_bias": false });
     Model::of(Arch::Llama, ernie).is_not("llama", &["use_bias (false)"]);
     // Not one key says it.
-    for name in ["ernie4_5", "helium"] {
-        Model::of(Arch::Llama, json!({ "model_type": name })).is_not("llama", &["pairs of neighbours"]);
+    for (name, words) in [
+        ("ernie4_5", "pairs of neighbours"),
+        ("helium", "pairs of neighbours"),
+        ("granite", "multiplies scores"),
+        ("smollm3", "layers without rotary embeddings"),
+    ] {
+        Model::of(Arch::Llama, json!({ "model_type": name })).is_not("llama", &[words]);
     }
+    let partly = json!({ "model_type": "glm4", "partial_rotary_factor": 0.5 });
+    Model::of(Arch::Llama, partly).is_not("llama", &["partial_rotary_factor is 0.5"]);
     let ministral = json!({ "model_type": "ministral", "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"] });
     Model::of(Arch::Llama, ministral).is_not(
         "llama",
@@ -111,6 +118,31 @@ fn an_architecture_is_not_read_as_one_that_does_not_know_its_keys() {
     Model::of(Arch::Qwen2, window)
         .run(&["--as", "hf", "--hf-model-type", "qwen2"])
         .refused(UNSUPPORTED, &["so it is not read as qwen2: it does not say use_sliding_window"]);
+}
+
+/// Some architectures say within the block of rotary embeddings what their own code does.
+#[test]
+fn keys_within_rope_parameters_are_held_against_what_is_known_too() {
+    let block = json!({ "rope_type": "default", "rope_theta": 20000.0, "llama_4_scaling_beta": 0.1 });
+    for key in ["rope_parameters", "rope_scaling"] {
+        let mut keys = json!({ "model_type": "ministral3", "rope_scaling": null });
+        keys[key] = block.clone();
+        let words = format!("{key}.llama_4_scaling_beta (0.1)");
+        Model::of(Arch::Llama, keys.clone()).is_not("llama", &[&words]);
+        // Its own class does not know it either.
+        keys["model_type"] = json!("llama");
+        let model = Model::of(Arch::Llama, keys);
+        for format in ["hf", "megatron"] {
+            let said = model.run(&["--as", format]).ok().err;
+            assert!(said.contains(&format!("{key}.llama_4_scaling_beta")), "{said}");
+            if format == "hf" {
+                let blocks = ["rope_parameters", "rope_scaling"].map(|key| model.shown()[key].clone());
+                assert!(blocks.iter().all(|block| block["llama_4_scaling_beta"] == json!(0.1)), "{blocks:?}");
+            }
+        }
+    }
+    let own = json!({ "model_type": "my_llama", "rope_parameters": { "rope_type": "axial", "rope_theta": 20000.0 } });
+    Model::of(Arch::Llama, own).is_not("llama", &["rope_parameters.rope_type (\"axial\")"]);
 }
 
 /// What a config leaves out is what its own class takes, and who knows what that is.

@@ -151,7 +151,10 @@ fn a_head_can_be_left_out_or_kept() {
             assert!(heads.into_iter().all(|(_, array)| &array.rows(0, 11) == embedding), "{format}");
         }
         digests.push(digest(&source, &ignore));
-        ckpt!("verify", source, "--tied-head", "ignore").ok();
+        for command in ["verify", "digest"] {
+            let said = ckpt!(command, source, "--tied-head", "ignore").ok().err;
+            assert!(said.contains("not looked at: lm_head.weight"), "{command}: {said}");
+        }
         // The way on: a model with both.
         let mut config = hf::config(Arch::Llama, &model.config);
         config.insert("tie_word_embeddings".into(), json!(false));

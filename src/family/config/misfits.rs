@@ -13,9 +13,11 @@ pub(super) fn misfits(rules: &ConfigFile, config: &Config) -> Result<Vec<ConfigE
     let mut all = neutral::foreign(rules, config)?;
     match read::args(rules, config) {
         Err(error) => all.push(error),
-        // Every version of transformers stretches rotary embeddings alike in all architectures.
+        // Every version of transformers stretches rotary embeddings alike in all architectures; what it does not know is foreign.
         Ok(read) => all.extend(read.inexpressible.into_iter().filter(|error| {
-            !matches!(error, ConfigError::Refused { key, .. } if spelling::ROPE_KEYS.contains(&key.as_str()))
+            // How much of a head is turned is an architecture's own affair.
+            let stretches = |key: &str| key != spelling::PARTIAL && spelling::ROPE_KEYS.contains(&key);
+            !matches!(error, ConfigError::Refused { key, .. } if stretches(key))
                 && !matches!(error, ConfigError::Unknown { .. })
         })),
     }

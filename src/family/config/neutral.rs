@@ -93,12 +93,14 @@ pub(super) fn unknown(rules: &ConfigFile, config: &Config) -> Result<Vec<ConfigE
     let NeutralFile { neutral, always, .. } = file()?;
     let is_known = |key: &str| rules.names(key) || neutral.contains(key) || always.contains_key(key);
     let unknown = config.iter().filter(|(key, value)| !value.is_null() && !is_known(key));
-    let error = |(key, value): (&String, &Json)| ConfigError::Unknown {
-        family: rules.model_type.clone(),
-        key: key.clone(),
-        value: value.clone(),
+    let unknown = unknown.map(|(key, value)| (key.clone(), value));
+    // Some architectures say there what their own code does with queries or angles.
+    let in_rope = spelling::foreign(config).into_iter().filter(|_| rules.rope.is_some());
+    let error = |(key, value): (String, &Json)| {
+        let (family, value) = (rules.model_type.clone(), value.clone());
+        ConfigError::Unknown { family, key, value }
     };
-    Ok(unknown.map(error).collect())
+    Ok(unknown.chain(in_rope).map(error).collect())
 }
 
 /// The same where the config is of another architecture: keys of that one count for nothing at the value at which it is like this.

@@ -26,6 +26,36 @@ const BY_ORIGINAL: [&str; 3] = ["longrope", "yarn", "llama3"];
 /// The types whose name old versions read under `type` alone.
 const OLD_NAME: [&str; 2] = ["linear", "dynamic"];
 
+/// Types that the common code of transformers knows, which every architecture shares.
+const KINDS: [&str; 7] = ["default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional"];
+
+/// What names the type within a block.
+const NAMES: [&str; 2] = ["rope_type", "type"];
+
+/// What that code reads within a block. With text alone, sections count for nothing.
+const NUMBERS: [&str; 20] = [
+    "rope_type",
+    "type",
+    THETA,
+    PARTIAL,
+    ORIGINAL,
+    "factor",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "finetuned",
+    "high_freq_factor",
+    "long_factor",
+    "low_freq_factor",
+    "max_position_embeddings",
+    "mrope_interleaved",
+    "mrope_section",
+    "mscale",
+    "mscale_all_dim",
+    "short_factor",
+    "truncate",
+];
+
 const DTYPES: [&str; 2] = ["dtype", "torch_dtype"];
 
 /// The name of a type, and the numbers of it.
@@ -137,6 +167,34 @@ impl Rope {
     }
 }
 
+/// What stands within the blocks of a config and is nothing that every architecture reads alike: keys, and types by their name.
+pub(super) fn foreign(config: &Config) -> Vec<(String, &Json)> {
+    let blocks = [NEW, OLD].into_iter().filter_map(|key| Some((key, config.get(key)?.as_object()?)));
+    let is_foreign = |name: &str, value: &Json| match name {
+        name if NAMES.contains(&name) => value.as_str().is_some_and(|kind| !KINDS.contains(&kind)),
+        name => !value.is_null() && !NUMBERS.contains(&name),
+    };
+    blocks
+        .flat_map(|(key, block)| block.iter().map(move |(name, value)| (key, name, value)))
+        // A block for each kind of layer is refused as such.
+        .filter(|(_, name, value)| !value.is_object() && is_foreign(name, value))
+        .map(|(key, name, value)| (format!("{key}.{name}"), value))
+        .collect()
+}
+
+/// Puts what is foreign within the blocks of `base` into those of `config`, which args have said anew.
+pub(super) fn pass_on(base: &Config, config: &mut Config) -> Result<(), ConfigError> {
+    let mut rope = Rope::of(config)?;
+    for (path, value) in foreign(base) {
+        let name = path.split_once('.').map_or(path.as_str(), |(_, name)| name);
+        if !NAMES.contains(&name) && !rope.numbers.contains_key(name) {
+            rope.numbers.insert(name.to_owned(), value.clone());
+        }
+    }
+    rope.write(config);
+    Ok(())
+}
+
 /// Whether a config says the base of the angles.
 pub(super) fn says_theta(config: &Config) -> bool {
     let blocks = [NEW, OLD].into_iter().filter_map(|key| config.get(key)?.get(THETA));
@@ -204,7 +262,7 @@ fn blocks(config: &Config) -> Result<Vec<Block<'_>>, ConfigError> {
 
 /// How the block says that angles are stretched.
 fn kind(key: &str, block: &Map<String, Json>) -> Result<String, ConfigError> {
-    let names = ["rope_type", "type"].map(|name| (format!("{key}.{name}"), block.get(name)));
+    let names = NAMES.map(|name| (format!("{key}.{name}"), block.get(name)));
     match agreed(names.into_iter())? {
         // Stretched by 1 is not stretched.
         Some(Json::String(kind))

@@ -28,7 +28,7 @@ pub(super) struct Copied {
 }
 
 /// A copy whose rank has the original too.
-pub(super) struct AuxFile {
+pub(super) struct Beside {
     param: Arc<str>,
     rank: Rank,
     /// The file that it is in.
@@ -71,7 +71,7 @@ impl Builder<'_> {
                 self.catalog.left_out.insert(format!("{copy} (the same as {original})"));
             }
             let file = stored.file.to_owned();
-            self.beside.push(AuxFile { param, rank: stored.rank, file, names, advice });
+            self.beside.push(Beside { param, rank: stored.rank, file, names, advice });
         }
         self.tensor(stored, entry, numbers)
     }
@@ -167,7 +167,7 @@ fn bytes_in_row(param: &Param, chunk: &Chunk) -> Option<u64> {
     (chunk.period.is_none()).then_some(stride)
 }
 
-impl AuxFile {
+impl Beside {
     fn error(&self, how: &str) -> SourceError {
         let (original, advice) = (&self.names.original, &self.advice);
         let what = format!("{how} {original}, of which it should be a copy; {advice}");

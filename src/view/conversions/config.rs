@@ -134,6 +134,7 @@ impl Conversions {
                 }
                 let base = template.map(|(_, config)| config).or(own.as_ref());
                 merged(&family, base, written)
+                    .map_err(|source| ViewError::Spelling { source: Box::new(source) })?
             }
         };
         Ok(format!("{}\n", pretty(&serde_json::Value::Object(config))).into_bytes())
@@ -166,14 +167,16 @@ impl Conversions {
 }
 
 /// Both together: what is written wins, but for what changes nothing that a model computes.
-fn merged(family: &Family, base: Option<&Config>, written: Config) -> Config {
-    let mut config = base.cloned().unwrap_or_default();
+fn merged(family: &Family, base: Option<&Config>, written: Config) -> Result<Config, ConfigError> {
+    let Some(base) = base else { return Ok(written) };
+    let mut config = base.clone();
     for (key, value) in written {
         if !(family.is_loose(&key) && config.contains_key(&key)) {
             config.insert(key, value);
         }
     }
-    config
+    family.pass_on(base, &mut config)?;
+    Ok(config)
 }
 
 /// The template's config is that of a model that computes the same.
