@@ -10,6 +10,7 @@ mod extra;
 mod optimizer;
 mod param;
 mod params;
+mod run;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -20,6 +21,7 @@ pub use extra::ExtraState;
 pub use optimizer::{Buffers, Encoding, MASTER, Optimizer, State, StateOf};
 pub use param::{Chunk, ChunkError, Param, Period};
 pub use params::Params;
+pub use run::{EntryKind, RunState, SavedEntry, one_or_more};
 
 use crate::extent::{Extent, ObjectId};
 use crate::layout::{Layout, Rank};
@@ -79,11 +81,15 @@ pub struct RankFile {
     pub object: ObjectId,
     /// Its name for messages.
     pub name: String,
-    /// The whole tree of the file, tensors as references.
-    pub tree: Value,
+    /// The state of the run.
+    pub run: RunState,
+    /// Its parts of the model (virtual stages) in their order: dicts, tensors as references. None where nothing more is wanted of them.
+    pub models: Vec<Value>,
+    /// Every entry in its order, where it is a pickle. Megatron views carry them over.
+    pub entries: Vec<SavedEntry>,
     /// The record of each storage.
     pub storages: HashMap<Arc<str>, Record>,
-    /// Entries that it saved and the tree does not have.
+    /// What it saved and the entries do not have, in words for people.
     pub left_out: Vec<String>,
     /// The file beside it with the flat buffers of a distributed optimizer.
     pub buffers: Option<BufferFile>,
@@ -98,8 +104,8 @@ pub struct BufferFile {
     pub object: ObjectId,
     /// Its name for messages.
     pub name: String,
-    /// Its tree, tensors as references.
-    pub tree: Value,
+    /// The sets of buffers in it: one, or one for each optimizer of the rank.
+    pub sets: Vec<Value>,
     /// The record of each storage.
     pub storages: HashMap<Arc<str>, Record>,
 }
@@ -117,9 +123,8 @@ impl RankFile {
     /// Parts of the model (virtual stages) in it, at least 1.
     #[must_use]
     pub fn chunks(&self) -> u32 {
-        let numbered = (0..).take_while(|chunk| self.tree.get(&format!("model{chunk}")).is_some());
         // A file holds fewer entries than 2^32.
-        (numbered.count() as u32).max(1)
+        (self.models.len() as u32).max(1)
     }
 
     /// What messages call the file that holds the tensor.
@@ -135,8 +140,7 @@ impl RankFile {
     /// Part `chunk` of the model.
     #[must_use]
     pub fn model(&self, chunk: u32) -> Option<&Value> {
-        let numbered = || self.tree.get(&format!("model{chunk}"));
-        if chunk == 0 { self.tree.get("model").or_else(numbered) } else { numbered() }
+        self.models.get(chunk as usize)
     }
 }
 
@@ -238,7 +242,9 @@ mod tests {
             rank,
             object: ObjectId(0),
             name: String::new(),
-            tree: Value::None,
+            run: RunState::of_args(Value::None),
+            models: Vec::new(),
+            entries: Vec::new(),
             storages: HashMap::new(),
             left_out: Vec::new(),
             buffers: None,

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use globals::{Globals, NamedGlobal, Unread, globals};
 pub use listing::{FileListing, Listing, Piece, TensorListing};
 
-use crate::catalog::{AuxKind, Encoding, Optimizer};
+use crate::catalog::{AuxKind, Encoding, EntryKind, Optimizer, SavedEntry};
 use crate::layout::{Format, Layout};
 use crate::source::{Source, some_of};
 use crate::view::megatron::training_run;
@@ -243,22 +243,13 @@ fn optimizer(optimizer: &Optimizer) -> OptimizerSummary {
 /// Whether the source saved random-number state.
 #[must_use]
 pub fn has_rng_state(source: &Source) -> bool {
-    source.catalog.ranks.iter().any(|file| file.tree.get("rng_state").is_some())
+    source.catalog.ranks.iter().any(|file| file.run.rng.is_some())
 }
 
 /// What the source saved and a view in this format and `layout` leaves out, in words.
 #[must_use]
 pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout) -> Vec<String> {
-    let words = |entry: &str| match entry {
-        "optimizer" => "optimizer state".to_owned(),
-        "opt_param_scheduler" => "learning-rate schedule (opt_param_scheduler)".to_owned(),
-        other => other.to_owned(),
-    };
-    let by_choice = |entry: &String| match entry.as_str() {
-        "optimizer" => "optimizer state (--optimizer none)".to_owned(),
-        other => words(other),
-    };
-    let known = source.catalog.left_out.iter().map(by_choice);
+    let known = source.catalog.left_out.iter().cloned();
     let has_own_names = matches!(format, Format::Megatron | Format::Safetensors);
     let unused = source.catalog.unused.iter().filter(|_| layout.pp() == 1 || !has_own_names);
     let unused =
@@ -270,13 +261,12 @@ pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout)
             extra.then(|| "extra state (fp8 scales) of modules that are cut in another way".to_owned());
         return known.chain(extra).chain(beside_left_out(source, format)).collect();
     }
-    // Entries that say what the weights are, and the weights.
-    const KEPT: [&str; 4] =
-        ["args", "checkpoint_version", "iteration", "num_floating_point_operations_so_far"];
-    let is_kept = |entry: &&str| KEPT.contains(entry) || entry.starts_with("model");
-    let saved = source.catalog.ranks.first().and_then(|file| file.tree.items()).unwrap_or_default();
-    let saved = saved.iter().filter_map(|(key, _)| key.as_str()).filter(|entry| !is_kept(entry));
-    let saved = saved.map(|entry| format!("{} (only Megatron views have it)", words(entry)));
+    // All but what says what the weights are, and the weights.
+    let only_there = |entry: &SavedEntry| match entry.kind {
+        EntryKind::Args | EntryKind::Model(_) | EntryKind::Progress => None,
+        kind => Some(format!("{} (only Megatron views have it)", kind.words(entry.key.as_str()?))),
+    };
+    let saved = source.catalog.ranks.first().into_iter().flat_map(|file| &file.entries).filter_map(only_there);
     known.chain(saved).chain(beside_left_out(source, format)).collect()
 }
 

@@ -10,6 +10,7 @@ mod build;
 mod coverage;
 mod contents;
 mod detect;
+mod entries;
 mod error;
 mod experts;
 mod hf;

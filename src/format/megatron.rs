@@ -6,6 +6,7 @@
 mod buckets;
 mod flat;
 mod groups;
+pub mod keys;
 
 use crate::layout::Rank;
 
@@ -21,16 +22,6 @@ pub const MODEL_FILE: &str = "model_optim_rng.pt";
 
 /// The file beside it that holds the state of a distributed optimizer.
 pub const DISTRIBUTED_FILE: &str = "distrib_optim.pt";
-
-/// Entries of a rank file that hold optimizer state.
-pub const OPTIMIZER_ENTRIES: &[&str] = &["optimizer", "opt_param_scheduler", "lr_scheduler"];
-
-/// The entry of a rank file that holds random-number state.
-pub const RNG_ENTRY: &str = "rng_state";
-
-/// Entries of a rank file whose tensors are one rank's own state, taken over as they are. Tensors of other entries might be parts of
-/// something that is cut, so such entries cannot be taken over.
-pub const RANK_STATE_ENTRIES: &[&str] = &[RNG_ENTRY, "rerun_state_machine"];
 
 /// The directory of a release: a checkpoint without an iteration.
 pub const RELEASE: &str = "release";
@@ -70,22 +61,6 @@ pub fn rank_dir(rank: Rank, pp: u32, ep: u32) -> String {
     name
 }
 
-/// The entry of a rank file that holds part `chunk` of the model, of `chunks`: `model`, or `model0` and so on.
-#[must_use]
-pub fn model_entry(chunk: u32, chunks: u32) -> String {
-    if chunks > 1 { format!("model{chunk}") } else { "model".to_owned() }
-}
-
-/// The part of the model that a rank file keeps under `key`.
-#[must_use]
-pub fn parse_model_entry(key: &str) -> Option<u32> {
-    match key.strip_prefix("model")? {
-        "" => Some(0),
-        number if number == "0" || !number.starts_with('0') => digits(number),
-        _ => None,
-    }
-}
-
 /// Reads the name of a rank directory.
 #[must_use]
 pub fn parse_rank_dir(name: &str) -> Option<RankDir> {
@@ -114,14 +89,6 @@ fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parts_of_the_model_are_numbered_where_there_are_several() {
-        assert_eq!((model_entry(0, 1), model_entry(1, 2)), ("model".into(), "model1".into()));
-        assert_eq!(parse_model_entry("model"), Some(0));
-        assert_eq!(parse_model_entry("model10"), Some(10));
-        assert_eq!((parse_model_entry("model01"), parse_model_entry("model_ema")), (None, None));
-    }
 
     #[test]
     fn names_are_megatrons() {

@@ -12,6 +12,8 @@ use super::{SourceError, TiedHead};
 use crate::catalog::{Catalog, ExtraState, Param, Params, RankFile, StateOf};
 use crate::extent::Extent;
 use crate::family::{Entry, LayerKind, Model, Numbers, Stage, part_sizes};
+use crate::format::hf::CONFIG;
+use crate::format::megatron::keys::ARGS;
 use crate::layout::{Place, Rank};
 use crate::store::Store;
 use crate::tensor::{Band, Shape};
@@ -362,7 +364,7 @@ impl Builder<'_> {
 
 /// What says how a model is made, for messages.
 fn stated_by(model: &Model) -> &'static str {
-    model.family().model_type().map_or("args", |_| "config.json")
+    model.family().model_type().map_or(ARGS, |_| CONFIG)
 }
 
 /// Dimensions whose size args state.

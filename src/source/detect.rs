@@ -7,10 +7,10 @@ use super::SourceError;
 use super::state_dict::{Leaf, ROOM, leaves};
 use super::locate::{Located, Sizes};
 use super::rank_file::ReadFile;
-use super::torch_file::TorchFile;
-use crate::catalog::{BufferFile, RankFile};
+use crate::catalog::RankFile;
 use crate::family::{Copies, Families, Family, Model, layer_templates, undescribed};
 use crate::format::megatron::RankDir;
+use crate::format::megatron::keys::{CHECKPOINT_VERSION, ITERATION};
 use crate::layout::{Format, Rank};
 use crate::value::Value;
 
@@ -40,7 +40,7 @@ pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, V
         return Err(problem(format!(
             "its directories reach {}, but args in {} say {}; are there leftovers of another run in it?",
             name(found),
-            first.model.name,
+            first.file.name,
             name(said)
         )));
     }
@@ -60,7 +60,7 @@ pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, V
         let experts = if said.ep > 1 { format!(" and {} expert ranks", said.ep) } else { String::new() };
         return Err(problem(format!(
             "{} does not fit a checkpoint of {} pipeline stages{experts}",
-            odd.model.name, said.pp
+            odd.file.name, said.pp
         )));
     }
     let ranked = files.into_iter().map(|file| {
@@ -69,12 +69,7 @@ pub(super) fn sizes(located: &Located, files: Vec<ReadFile>) -> Result<(Sizes, V
             tp: file.dir.tp,
             ep: stated.ep_of(file.dir).unwrap_or(0),
         };
-        let TorchFile { name, tree, storages, left_out } = file.model;
-        let buffers = file.buffers.map(|(object, file)| {
-            let TorchFile { name, tree, storages, .. } = file;
-            BufferFile { object, name, tree, storages }
-        });
-        RankFile { rank, object: file.object, name, tree, storages, left_out, buffers, files: HashMap::new() }
+        RankFile { rank, ..file.file }
     });
     Ok((said, ranked.collect()))
 }
@@ -98,13 +93,13 @@ struct Stated {
 
 impl Stated {
     fn of(file: &ReadFile) -> Result<Self, SourceError> {
-        let args = args_of(&file.model.tree, &file.model.name)?;
-        let size = |field: &str| match args.attribute(field) {
+        let RankFile { run, name, .. } = &file.file;
+        let size = |field: &str| match run.args.attribute(field) {
             None | Some(Value::None) => Ok(None),
             Some(value) => match value.as_int().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0) {
                 Some(size) => Ok(Some(size)),
                 None => Err(SourceError::Contents {
-                    file: file.model.name.clone(),
+                    file: name.clone(),
                     what: format!("its args.{field} is not a number of ranks"),
                 }),
             },
@@ -137,7 +132,6 @@ fn family(families: &Families, files: &[RankFile]) -> Result<Arc<Family>, Source
     let mut names = HashSet::new();
     let mut example = String::new();
     let Some(first) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
-    let args = args_of(&first.tree, &first.name)?;
     for file in files {
         for (_, leaf) in leaves_of(file)? {
             names.extend(layer_templates(&leaf.path).map(|(template, _)| template));
@@ -147,8 +141,8 @@ fn family(families: &Families, files: &[RankFile]) -> Result<Arc<Family>, Source
             names.insert(leaf.path);
         }
     }
-    let family =
-        families.of(Format::Megatron).find(|family| family.matches(args, &|name| names.contains(name)));
+    let has = |name: &str| names.contains(name);
+    let family = families.of(Format::Megatron).find(|family| family.matches(&first.run.args, &has));
     let Some(family) = family else {
         if let Some(known) = known_all_the_same(files)? {
             return Err(known);
@@ -176,13 +170,8 @@ fn known_all_the_same(files: &[RankFile]) -> Result<Option<SourceError>, SourceE
 /// A family applied to the args of the files, which must agree.
 pub(super) fn model_of(family: &Arc<Family>, tp: u32, files: &[RankFile]) -> Result<Model, SourceError> {
     let Some(first) = files.first() else { return Err(no_model(String::new(), "no rank file")) };
-    let args = args_of(&first.tree, &first.name)?;
-    let version = match first.tree.get("checkpoint_version") {
-        Some(Value::Float(version)) => *version,
-        // Versions are small numbers, so nothing is lost.
-        Some(Value::Int(version)) => *version as f64,
-        _ => 0.0,
-    };
+    let args = &first.run.args;
+    let version = first.run.checkpoint_version.unwrap_or(0.0);
     let mut model = family
         .model(args, version)
         .map_err(|source| SourceError::Model { file: first.name.clone(), source })?;
@@ -212,24 +201,29 @@ fn settle(model: &mut Model, tp: u32, args: &Value, files: &[RankFile]) -> Resul
 /// Files of one checkpoint say the same of the training step and of everything that decides how they are read. A file that does not is a
 /// leftover of another run or step, whose weights must not be mixed in.
 fn check_agreement(first: &RankFile, file: &RankFile, model: &Model) -> Result<(), SourceError> {
-    let args = (args_of(&first.tree, &first.name)?, args_of(&file.tree, &file.name)?);
-    let entries =
-        ["iteration", "checkpoint_version"].map(|name| (name, first.tree.get(name), file.tree.get(name)));
-    let fields = model.deciding_args().map(|name| (name, args.0.attribute(name), args.1.attribute(name)));
-    for (name, one, other) in entries.into_iter().chain(fields) {
+    let differs = |name: &str, one: Option<String>, other: Option<String>| {
+        let text = |text: Option<String>| text.unwrap_or_else(|| "missing".to_owned());
+        let (one, other) = (text(one), text(other));
+        let what = format!("its {name} is {other}, but {one} in {}; is it left from another run or step?", first.name);
+        Err(SourceError::Contents { file: file.name.clone(), what })
+    };
+    let (run, other) = (&first.run, &file.run);
+    if run.iteration != other.iteration {
+        let text = |iteration: Option<u64>| iteration.map(|number| number.to_string());
+        return differs(ITERATION, text(run.iteration), text(other.iteration));
+    }
+    if run.checkpoint_version.map(f64::to_bits) != other.checkpoint_version.map(f64::to_bits) {
+        let text = |version: Option<f64>| version.map(|number| number.to_string());
+        return differs(CHECKPOINT_VERSION, text(run.checkpoint_version), text(other.checkpoint_version));
+    }
+    for name in model.deciding_args() {
+        let (one, other) = (run.args.attribute(name), other.args.attribute(name));
         let same = match (one, other) {
             (Some(one), Some(other)) => one.same_scalar(other).unwrap_or(true),
             (one, other) => one.is_some() == other.is_some(),
         };
         if !same {
-            let text = |value: Option<&Value>| value.map_or_else(|| "missing".to_owned(), text);
-            let what = format!(
-                "its {name} is {}, but {} in {}; is it left from another run or step?",
-                text(other),
-                text(one),
-                first.name
-            );
-            return Err(SourceError::Contents { file: file.name.clone(), what });
+            return differs(name, one.map(text), other.map(text));
         }
     }
     Ok(())
@@ -250,25 +244,13 @@ fn text(value: &Value) -> String {
 /// Every leaf of the model in a rank file, with the part of the model (virtual stage) it is in.
 pub(super) fn leaves_of(file: &RankFile) -> Result<Vec<(u32, Leaf<'_>)>, SourceError> {
     let (mut found, mut room) = (Vec::new(), ROOM);
-    for chunk in 0..file.chunks() {
-        let model = file.model(chunk).filter(|model| model.items().is_some());
-        let Some(model) = model else {
-            return Err(no_model(file.name.clone(), "it has no 'model': this is not what Megatron saves"));
-        };
+    if file.models.is_empty() || file.models.iter().any(|model| model.items().is_none()) {
+        return Err(no_model(file.name.clone(), "it has no 'model': this is not what Megatron saves"));
+    }
+    for (chunk, model) in (0..).zip(&file.models) {
         found.extend(leaves(model, &file.name, &mut room)?.into_iter().map(|leaf| (chunk, leaf)));
     }
     Ok(found)
-}
-
-fn args_of<'a>(tree: &'a Value, file: &str) -> Result<&'a Value, SourceError> {
-    match tree.get("args") {
-        Some(args) if args.fields().is_some() => Ok(args),
-        Some(args) => {
-            let what = format!("its 'args' are a {}, neither a namespace nor a dict", args.kind());
-            Err(SourceError::Contents { file: file.to_owned(), what })
-        }
-        None => Err(no_model(file.to_owned(), "it has no 'args', which say how its tensors are cut")),
-    }
 }
 
 fn no_model(file: String, what: &str) -> SourceError {

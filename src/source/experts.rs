@@ -45,11 +45,11 @@ pub(super) fn really_missing(
     ending: &str,
 ) -> Vec<String> {
     let layout = Layout { experts, ..Layout::dense(sizes.tp, Stages::nearly_even(0, sizes.pp)) };
-    let Some(args) = files.first().and_then(|file| file.tree.get("args")) else { return missing };
+    let Some(first) = files.first() else { return missing };
     if experts.is_none() || missing.is_empty() {
         return missing;
     }
-    let processes = model.processes(args, &layout);
+    let processes = model.processes(&first.run.args, &layout);
     let saved = layout.ranks().filter(|rank| processes.saves(*rank));
     let saved: std::collections::HashSet<String> =
         saved.map(|rank| format!("{}{ending}", rank_dir(rank, sizes.pp, sizes.ep))).collect();
@@ -58,7 +58,6 @@ pub(super) fn really_missing(
 
 /// The size that args say in a field with this role.
 fn number(model: &Model, file: &RankFile, role: ArgRole) -> Option<u32> {
-    let args = file.tree.get("args")?;
-    let values = model.fields_of(role).filter_map(|field| args.attribute(field).and_then(Value::as_int));
+    let values = model.fields_of(role).filter_map(|field| file.run.args.attribute(field).and_then(Value::as_int));
     values.filter_map(|n| u32::try_from(n).ok()).find(|n| *n > 0)
 }

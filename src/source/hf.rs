@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::locate::Sizes;
 use super::{Options, Source, SourceError, aux_files, contents, experts};
-use crate::catalog::{Catalog, Iteration, Param, RankFile, Record};
+use crate::catalog::{Catalog, Iteration, Param, RankFile, Record, RunState};
 use crate::extent::ObjectId;
 use crate::family::Family;
 use crate::family::config::{Config, ConfigError, FromConfig, VOCAB_SIZE, dtype_args};
@@ -71,7 +71,7 @@ pub(super) fn open(
     check_vocabulary(path, &config, &catalog)?;
     // Everything that is wanted of it is in the catalog now.
     for file in &mut catalog.ranks {
-        file.tree = without_model(&file.tree);
+        file.models = Vec::new();
         file.storages = HashMap::new();
     }
     let own: Vec<&str> = files.paths.iter().map(|(name, _)| name.as_str()).chain([INDEX]).collect();
@@ -149,15 +149,12 @@ fn rank_file(path: &Path, tensors: &[shards::Tensor], args: Value) -> RankFile {
         rank: Rank { pp: 0, tp: 0, ep: 0 },
         object: tensors.first().map_or(ObjectId(0), |tensor| tensor.extent.object),
         name: path.display().to_string(),
-        tree: Value::Dict([(Value::str("args"), args), (Value::str("model"), model)].into()),
+        run: RunState::of_args(args),
+        models: vec![model],
+        entries: Vec::new(),
         storages,
         left_out: Vec::new(),
         buffers: None,
         files,
     }
-}
-
-fn without_model(tree: &Value) -> Value {
-    let rest = tree.items().unwrap_or_default().iter().filter(|(key, _)| key.as_str() != Some("model"));
-    Value::Dict(rest.cloned().collect())
 }

@@ -15,9 +15,9 @@ use super::build::Builder;
 use super::known::Known;
 use crate::catalog::{Encoding, MASTER, Optimizer, RankFile, State, StateOf};
 use crate::format::megatron::DISTRIBUTED_FILE;
+use crate::format::megatron::keys::{BUFFER_MASTERS, OPTIMIZER, STEP};
 use crate::store::Store;
 use crate::tensor::Dtype;
-use crate::value::Value;
 
 use chain::{Chain, StateForm, Group};
 use slots::{Slot, slots};
@@ -38,9 +38,7 @@ pub(super) fn read(
     known: &[Known<'_>],
     store: &dyn Store,
 ) -> Result<(), SourceError> {
-    let optimizer_of = |file: &RankFile| file.tree.get(ENTRY).cloned().unwrap_or(Value::None);
-    let values: Vec<Value> = files.iter().map(optimizer_of).collect();
-    let Some(first) = values.iter().position(|value| !matches!(value, Value::None)) else {
+    let Some(first) = files.iter().find(|file| file.run.optimizer.is_some()) else {
         if files.iter().any(|file| file.buffers.is_some()) {
             builder
                 .catalog
@@ -54,12 +52,11 @@ pub(super) fn read(
         of_files.get_mut(known.file).into_iter().for_each(|of_file: &mut Vec<_>| of_file.push(known));
     }
     let mut ranks = Vec::with_capacity(files.len());
-    for ((file, value), of_file) in files.iter().zip(&values).zip(of_files) {
-        if matches!(value, Value::None) {
-            let other = files.get(first).map_or("another rank file", |file| file.name.as_str());
-            return Err(wrong(&file.name, format!("it has no entry 'optimizer', which {other} has")));
+    for (file, of_file) in files.iter().zip(of_files) {
+        if file.run.optimizer.is_none() {
+            return Err(wrong(&file.name, format!("it has no entry '{OPTIMIZER}', which {} has", first.name)));
         }
-        let chains = chain::chains(value, &file.name)?;
+        let chains = chain::chains(file.run.optimizers(), &file.name)?;
         let slots = slots(builder, file, of_file.into_iter(), &chains)?;
         ranks.push(RankOptimizer { file, chains, slots });
     }
@@ -123,8 +120,6 @@ fn check_coverage(builder: &Builder<'_>) -> Result<(), SourceError> {
     Ok(())
 }
 
-const ENTRY: &str = "optimizer";
-
 /// All ranks keep their state in the same form.
 fn common_form(ranks: &[RankOptimizer<'_>]) -> Result<StateForm, SourceError> {
     let mut forms = ranks.iter().flat_map(|rank| rank.chains.iter().map(move |chain| (rank, chain.form)));
@@ -145,7 +140,7 @@ fn note_step(
     store: &dyn Store,
 ) -> Result<(), SourceError> {
     let Some(optimizer) = builder.catalog.optimizer.as_mut() else { return Ok(()) };
-    let step = match optimizer.state("step").map(|state| &state.of) {
+    let step = match optimizer.state(STEP).map(|state| &state.of) {
         Some(StateOf::Same(value)) => value.as_number(),
         Some(StateOf::Scalar(params)) => {
             let first = params.all().first().filter(|param| param.dtype == Dtype::Float32);
@@ -161,7 +156,7 @@ fn note_step(
         Some(StateOf::Elements(_)) => None,
         None => {
             let groups = ranks.iter().flat_map(|rank| &rank.chains).flat_map(|chain| &chain.groups);
-            groups.filter_map(|group| group.fields.get("step")?.as_number()).next()
+            groups.filter_map(|group| group.fields.get(STEP)?.as_number()).next()
         }
     };
     optimizer.step = step;
@@ -198,5 +193,5 @@ fn wrong(file: &str, what: String) -> SourceError {
 /// The catalog's name of a state that a file calls `name`.
 fn canonical(name: &str) -> &str {
     // The masters among the buffers of a distributed optimizer.
-    if name == "param" { MASTER } else { name }
+    if name == BUFFER_MASTERS { MASTER } else { name }
 }

@@ -3,23 +3,21 @@
 use std::path::Path;
 
 use super::SourceError;
+use super::entries::{self, without_foreign};
 use super::locate::Located;
 use super::torch_file::{self, TorchFile};
 use super::workers::in_parallel;
+use crate::catalog::RankFile;
 use crate::extent::ObjectId;
-use crate::format::megatron::{OPTIMIZER_ENTRIES, RANK_STATE_ENTRIES, RankDir, parse_model_entry};
+use crate::format::megatron::RankDir;
 use crate::store::{FileStore, OpenFile, Store};
-use crate::value::Value;
 
 /// The files of one rank as read, before it is known which rank it is.
 #[derive(Debug)]
 pub(super) struct ReadFile {
     pub(super) dir: RankDir,
-    pub(super) object: ObjectId,
-    /// The model and what belongs to it.
-    pub(super) model: TorchFile,
-    /// The buffers of a distributed optimizer.
-    pub(super) buffers: Option<(ObjectId, TorchFile)>,
+    /// What they hold. Its rank is not the right one yet.
+    pub(super) file: RankFile,
 }
 
 /// One file to be read.
@@ -50,9 +48,10 @@ pub(super) fn read_all(
     let ranks = located.files.iter().zip(models).map(|(file, (object, model))| {
         // What is left are buffers, of the ranks that have them.
         let buffers = file.buffers.as_ref().and_then(|_| read.next());
-        ReadFile { dir: file.dir, object, model, buffers }
+        let buffers = buffers.map(|(object, file)| entries::buffer_file(object, file));
+        Ok(ReadFile { dir: file.dir, file: entries::rank_file(object, model, buffers)? })
     });
-    Ok(ranks.collect())
+    ranks.collect()
 }
 
 impl Job<'_> {
@@ -80,24 +79,4 @@ impl Job<'_> {
 /// An error about state that one can do without.
 fn state(error: SourceError) -> SourceError {
     SourceError::State(Box::new(error))
-}
-
-/// The tree without tensors that nobody can cut, and the names of what was left out; without the optimizer too where it is not wanted.
-fn without_foreign(tree: &Value, with_optimizer: bool) -> (Value, Vec<String>) {
-    let Some(items) = tree.items() else { return (tree.clone(), Vec::new()) };
-    let is_optimizer = |name: &str| OPTIMIZER_ENTRIES.contains(&name);
-    let is_known = |name: &str| {
-        name == "args" || parse_model_entry(name).is_some() || RANK_STATE_ENTRIES.contains(&name)
-    };
-    let is_foreign = |(key, value): &(Value, Value)| match key.as_str() {
-        Some(name) if is_optimizer(name) => !with_optimizer,
-        Some(name) => !is_known(name) && value.holds_tensor(),
-        None => value.holds_tensor(),
-    };
-    let (left_out, kept): (Vec<_>, Vec<_>) = items.iter().cloned().partition(is_foreign);
-    let names = left_out
-        .iter()
-        .map(|(key, _)| key.as_str().unwrap_or("an entry without a name").to_owned())
-        .collect();
-    (Value::Dict(kept.into()), names)
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::hf::header;
 use super::locate::{Located, RankPath};
 use super::rank_file::ReadFile;
-use super::torch_file::TorchFile;
 use super::workers::{in_parallel, open_all};
-use super::{Options, Source, SourceError, contents, detect, experts};
-use crate::catalog::{Iteration, Record};
+use super::{Options, Source, SourceError, contents, detect, entries, experts};
+use crate::catalog::{Iteration, RankFile, Record, RunState};
 use crate::extent::{Extent, ObjectId};
 use crate::family::Family;
+use crate::format::megatron::keys::{ITERATION, split_part};
 use crate::format::megatron::{RELEASE, parse_rank_dir};
 use crate::format::ranks::{ENDING, RankHeader};
 use crate::format::safetensors::Header;
@@ -91,7 +91,8 @@ pub(super) fn open(
 fn iteration(header: &RankHeader) -> Option<Iteration> {
     match header.iteration.as_str() {
         RELEASE => Some(Iteration::Release),
-        number => number.parse().ok().map(Iteration::Number),
+        // Rank files keep it in an `int` of 64 bits.
+        number => number.parse().ok().filter(|n| i64::try_from(*n).is_ok()).map(Iteration::Number),
     }
 }
 
@@ -101,7 +102,7 @@ fn one_of_all(path: &Path, headers: &[RankHeader]) -> Result<Iteration, SourceEr
     let Some(first) = headers.first() else { return problem("it has no rank file".into()) };
     for header in headers {
         let pairs =
-            [("iteration", &first.iteration, &header.iteration), ("layout", &first.layout, &header.layout)];
+            [(ITERATION, &first.iteration, &header.iteration), ("layout", &first.layout, &header.layout)];
         if let Some((what, a, b)) = pairs.into_iter().find(|(_, a, b)| a != b) {
             return problem(format!(
                 "its files are of {what} {a:?} and of {what} {b:?}; are there leftovers of another one in it?"
@@ -125,7 +126,7 @@ fn family(path: &Path, headers: &[RankHeader], options: &Options) -> Result<Arc<
     })
 }
 
-/// The file of one rank, as a rank file of Megatron would have been read.
+/// The file of one rank.
 fn read(file: &RankPath, object: ObjectId, store: &dyn Store) -> Result<(RankHeader, ReadFile), SourceError> {
     let name = store.name(object);
     let found = header(object, store)?;
@@ -142,40 +143,42 @@ fn read(file: &RankPath, object: ObjectId, store: &dyn Store) -> Result<(RankHea
         (tensor.name.clone(), Record { extent, crc: None })
     });
     let storages = storages.collect();
-    let model = TorchFile { name: name.clone(), tree: tree(&rank, &found), storages, left_out: Vec::new() };
-    Ok((rank, ReadFile { dir: file.dir, object, model, buffers: None }))
+    let iteration = match iteration(&rank) {
+        Some(Iteration::Number(number)) => Some(number),
+        Some(Iteration::Release) | None => None,
+    };
+    let args = entries::args(Some(&rank.args), &name)?;
+    let run = RunState { checkpoint_version: rank.checkpoint_version, iteration, ..RunState::of_args(args) };
+    let models = models(&found, &name)?;
+    let found = RankFile {
+        rank: rank.rank,
+        object,
+        name,
+        run,
+        models,
+        entries: Vec::new(),
+        storages,
+        left_out: Vec::new(),
+        buffers: None,
+        files: HashMap::new(),
+    };
+    Ok((rank, ReadFile { dir: file.dir, file: found }))
 }
 
-/// The tree that a rank file would have.
-fn tree(rank: &RankHeader, header: &Header) -> Value {
-    let mut parts: Vec<(String, Vec<(Value, Value)>)> = Vec::new();
-    let mut places: HashMap<String, usize> = HashMap::new();
+/// The parts of the model that the tensors make.
+fn models(header: &Header, file: &str) -> Result<Vec<Value>, SourceError> {
+    let mut parts: Vec<(&str, Vec<(Value, Value)>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for tensor in &header.tensors {
-        let (part, name) = split(&tensor.name);
+        let (part, name) = split_part(&tensor.name);
         let reference = TensorRef::whole(tensor.name.clone(), tensor.dtype, tensor.shape.clone());
-        let place = *places.entry(part.to_owned()).or_insert(parts.len());
+        let place = *places.entry(part).or_insert(parts.len());
         if place == parts.len() {
-            parts.push((part.to_owned(), Vec::new()));
+            parts.push((part, Vec::new()));
         }
         if let Some((_, items)) = parts.get_mut(place) {
             items.push((Value::str(name), Value::Tensor(Arc::new(reference))));
         }
     }
-    let mut tree = vec![(Value::str("args"), rank.args.clone())];
-    tree.extend(
-        rank.checkpoint_version.map(|version| (Value::str("checkpoint_version"), Value::Float(version))),
-    );
-    if let Some(Iteration::Number(number)) = iteration(rank) {
-        tree.push((Value::str("iteration"), Value::Int(i64::try_from(number).unwrap_or(i64::MAX))));
-    }
-    tree.extend(parts.into_iter().map(|(part, items)| (Value::Str(part.into()), Value::Dict(items.into()))));
-    Value::Dict(tree.into())
-}
-
-/// The part of the model that a tensor is of, and its name there: `model1/decoder...` with virtual stages.
-fn split(name: &str) -> (&str, &str) {
-    let numbered = |part: &str| {
-        part.strip_prefix("model").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-    };
-    name.split_once('/').filter(|(part, _)| numbered(part)).unwrap_or(("model", name))
+    entries::models(parts.into_iter().map(|(part, items)| (part, Value::Dict(items.into()))).collect(), file)
 }

@@ -40,7 +40,7 @@ pub(super) fn layout(
 fn check_virtual_stages(model: &Model, files: &[RankFile], vpp: u32) -> Result<(), SourceError> {
     let field = model.field_of(ArgRole::Vpp);
     let stated = files.first().zip(field).and_then(|(file, field)| {
-        let value = file.tree.get("args")?.attribute(field)?;
+        let value = file.run.args.attribute(field)?;
         Some((file, field, value.as_int().unwrap_or(1).max(1)))
     });
     match stated {

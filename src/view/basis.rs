@@ -126,7 +126,7 @@ impl Basis {
     /// `args` of the source's first rank.
     #[must_use]
     pub fn args(&self) -> Option<&Value> {
-        self.catalog.ranks.first()?.tree.get("args")
+        Some(&self.catalog.ranks.first()?.run.args)
     }
 
     /// The field of `args` with this role, where the source's args have one.

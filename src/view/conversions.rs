@@ -17,7 +17,7 @@ use super::hf::HfView;
 use super::megatron::{self, MegatronView};
 use super::ranks::RanksView;
 use super::{ViewOptions, OptimizerChoice, Basis, View, ViewError};
-use crate::catalog::{AuxFile, AuxKind, Catalog};
+use crate::catalog::{AuxFile, AuxKind, Catalog, RunState};
 use crate::family::config::{Config, ConfigError};
 use crate::family::{Families, Family, Model, Padding, Vocabulary};
 use crate::layout::Format;
@@ -196,12 +196,12 @@ impl Conversions {
         args.extend(model);
         let divisible_by = i64::try_from(self.conversion.divisible_by).unwrap_or(i64::MAX);
         args.push(("make_vocab_size_divisible_by".into(), Value::Int(divisible_by)));
-        let version = family.fresh_version().map(Value::Float).unwrap_or(Value::None);
-        let entries =
-            vec![(Value::str("checkpoint_version"), version), (Value::str("iteration"), Value::Int(0))];
-        self.rename(family, Value::namespace(last_of_each(args)), dialect, entries, |padding| {
-            (padding, Some(self.conversion.divisible_by))
-        })
+        let run = RunState {
+            checkpoint_version: family.fresh_version(),
+            iteration: Some(0),
+            ..RunState::of_args(Value::namespace(last_of_each(args)))
+        };
+        self.rename(family, run, dialect, |padding| (padding, Some(self.conversion.divisible_by)))
     }
 
     /// What the source's config says and args cannot.
@@ -214,7 +214,7 @@ impl Conversions {
     fn hf(&self) -> Result<Arc<Basis>, ViewError> {
         let family = self.hf_family()?;
         self.check_expressible(&family)?;
-        self.rename(&family, self.args()?, None, Vec::new(), |_| (Padding::Exact, None))
+        self.rename(&family, RunState::of_args(self.args()?), None, |_| (Padding::Exact, None))
     }
 
     /// The args of the source's first rank.
@@ -226,12 +226,11 @@ impl Conversions {
     fn rename(
         &self,
         family: &Arc<Family>,
-        args: Value,
+        run: RunState,
         dialect: Option<&str>,
-        entries: Vec<(Value, Value)>,
         rule: impl FnOnce(Padding) -> (Padding, Option<u64>),
     ) -> Result<Arc<Basis>, ViewError> {
-        let adoption = Renaming { catalog: &self.origin.catalog, family, args, dialect, entries };
+        let adoption = Renaming { catalog: &self.origin.catalog, family, run, dialect };
         let (catalog, model) = adoption.carry_out()?;
         let (padding, multiple) = rule(family.padding());
         let vocabulary = self.vocabulary(padding, multiple.or_else(|| family.padded_to()));

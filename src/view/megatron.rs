@@ -8,6 +8,7 @@ mod args;
 mod verbatim;
 mod containers;
 mod contents;
+mod entries;
 mod modules;
 mod optimizer;
 mod pipeline;
@@ -15,11 +16,11 @@ mod pipeline;
 use std::sync::Arc;
 
 use super::{ViewOptions, PlannedFile, Basis, TargetTensor, View, ViewError, ViewFile, tensors_at};
-use crate::catalog::{Catalog, Encoding, ExtraState, Iteration};
+use crate::catalog::{Catalog, Encoding, EntryKind, ExtraState, Iteration, SavedEntry};
 use crate::family::Model;
+use crate::format::megatron::keys::{model_entry, part_prefix};
 use crate::format::megatron::{
-    DISTRIBUTED_FILE, MODEL_FILE, OPTIMIZER_ENTRIES, RELEASE, RNG_ENTRY, TRACKER, iteration_dir, model_entry,
-    parse_model_entry, parse_rank_dir, rank_dir,
+    DISTRIBUTED_FILE, MODEL_FILE, RELEASE, TRACKER, iteration_dir, parse_rank_dir, rank_dir,
 };
 use crate::layout::Format;
 use crate::layout::{Layout, Place, Rank};
@@ -162,26 +163,24 @@ impl MegatronView {
             models.push(containers::Containers::new(&self.basis, &self.layout, *place, tensors).fill(leaves));
         }
         let mut entries = Vec::new();
-        let lost = || ViewError::Lost { file: source.name.clone(), what: "the dict that it saved".into() };
-        for (key, value) in source.tree.items().ok_or_else(lost)? {
-            match key.as_str() {
-                Some("args") => {
+        for SavedEntry { key, kind, value } in entries::of(source).iter() {
+            match kind {
+                EntryKind::Args => {
                     let args = args::rewrite(value, &self.basis, &self.layout, rank)?;
                     entries.push((key.clone(), Verbatim::new(source, &mut contents).value(&args)));
                 }
                 // Where the source has its first part of the model, the view has all of its own.
-                Some(name) if parse_model_entry(name).is_some() => {
-                    let first = parse_model_entry(name) == Some(0);
-                    if first {
-                        let key = |place: &Place| Value::str(&model_entry(place.chunk, self.layout.vpp));
-                        entries.extend(places.iter().map(key).zip(models.drain(..)));
-                    }
+                EntryKind::Model(0) => {
+                    let key = |place: &Place| Value::str(&model_entry(place.chunk, self.layout.vpp));
+                    entries.extend(places.iter().map(key).zip(models.drain(..)));
                 }
-                Some("optimizer") => {
+                EntryKind::Model(_) => {}
+                EntryKind::Optimizer => {
                     let entry = optimizer.as_ref().map(|optimizer| optimizer.entry(&mut contents));
                     entries.extend(entry.map(|entry| (key.clone(), entry)));
                 }
-                Some(name) if self.leaves_out(name) => {}
+                EntryKind::Schedule if self.basis.optimizer.is_none() => {}
+                EntryKind::Rng if !self.basis.with_rng => {}
                 _ => entries.push((key.clone(), Verbatim::new(source, &mut contents).value(value))),
             }
         }
@@ -197,12 +196,6 @@ impl MegatronView {
         contents.lay_out(tree, DISTRIBUTED_FILE, &source.name)
     }
 
-    /// Whether an entry of the source's rank files is not carried over because the user wants it so.
-    fn leaves_out(&self, entry: &str) -> bool {
-        (self.basis.optimizer.is_none() && OPTIMIZER_ENTRIES.contains(&entry))
-            || (!self.basis.with_rng && entry == RNG_ENTRY)
-    }
-
     /// The value that stands for a tensor, or for an extra state, in the tree. Extra state is that of the same module in the source, or
     /// `None` or an empty tensor of bytes where the source has such.
     fn leaf<'a>(
@@ -211,9 +204,7 @@ impl MegatronView {
         tensor: &'a TargetTensor<'_>,
         contents: &mut Contents<'a>,
     ) -> Result<Value, ViewError> {
-        let part =
-            if self.layout.vpp > 1 { format!("{}/", model_entry(place.chunk, 2)) } else { String::new() };
-        let name = format!("{part}{}", tensor.name);
+        let name = format!("{}{}", part_prefix(place.chunk, self.layout.vpp), tensor.name);
         let saved_by =
             |state: &ExtraState| self.basis.catalog.ranks.iter().find(|file| file.rank == state.rank);
         Ok(match (&tensor.target, tensor.extra_state) {

@@ -8,6 +8,7 @@ use super::ViewError;
 use crate::catalog::{Buffers, Catalog, Encoding, MASTER, Optimizer, StateOf};
 use crate::family::{DistributedBuffers, Model};
 use crate::format::megatron::GroupKind;
+use crate::format::megatron::keys::{OPTIMIZER, PARAM_GROUPS, STEP};
 use crate::tensor::Dtype;
 use crate::value::Value;
 
@@ -69,7 +70,7 @@ fn buffers(of: Trained<'_>, optimizer: &Optimizer) -> Result<Buffers, ViewError>
     for state in &optimizer.states {
         let fits = match &state.of {
             StateOf::Elements(params) => params.all().iter().all(|param| param.dtype == Dtype::Float32),
-            StateOf::Scalar(_) | StateOf::Same(_) => &*state.name == "step" && optimizer.step.is_some(),
+            StateOf::Scalar(_) | StateOf::Same(_) => &*state.name == STEP && optimizer.step.is_some(),
         };
         if !fits {
             return Err(ViewError::NotForBuffers { state: state.name.to_string() });
@@ -106,20 +107,14 @@ fn has_several_widths(of: Trained<'_>) -> bool {
     dtypes.any(|dtype| Some(dtype) != first)
 }
 
-/// Where what torch's own optimizer saved is, in a rank's entry of this name and in what wraps it.
-pub(super) const INNER: &str = "optimizer";
-/// Its parameter groups.
-pub(super) const GROUPS: &str = "param_groups";
-
 /// What torch's own optimizer saved, and whether that is within something else.
 pub(super) fn inner_of(optimizer: &Value) -> (&Value, bool) {
-    optimizer.get(INNER).map_or((optimizer, false), |inner| (inner, true))
+    optimizer.get(OPTIMIZER).map_or((optimizer, false), |inner| (inner, true))
 }
 
 /// Kinds of parameter groups that any rank of the source has.
 pub(super) fn group_kinds(catalog: &Catalog) -> BTreeSet<GroupKind> {
-    let entries = catalog.ranks.iter().filter_map(|file| file.tree.get(INNER));
-    let optimizers = entries.flat_map(|value| value.elements().unwrap_or(std::slice::from_ref(value)));
-    let groups = optimizers.filter_map(|optimizer| inner_of(optimizer).0.get(GROUPS)?.elements()).flatten();
+    let optimizers = catalog.ranks.iter().flat_map(|file| file.run.optimizers());
+    let groups = optimizers.filter_map(|optimizer| inner_of(optimizer).0.get(PARAM_GROUPS)?.elements()).flatten();
     groups.filter_map(|fields| GroupKind::of(fields).ok()).collect()
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use super::target::tensors_at;
 use super::{PlannedFile, Basis, View, ViewError, ViewFile, tensors};
-use crate::format::megatron::{model_entry, parse_rank_dir, rank_dir};
+use crate::format::megatron::keys::part_prefix;
+use crate::format::megatron::{parse_rank_dir, rank_dir};
 use crate::format::ranks::{ENDING, RankHeader};
 use crate::layout::Format;
 use crate::layout::{Layout, Rank};
-use crate::value::Value;
 
 /// The view.
 #[derive(Debug)]
@@ -40,11 +40,7 @@ impl RanksView {
     fn rank_file(&self, rank: Rank) -> Result<PlannedFile, ViewError> {
         let mut all = Vec::new();
         for place in self.layout.places(rank) {
-            let part = if self.layout.vpp > 1 {
-                format!("{}/", model_entry(place.chunk, self.layout.vpp))
-            } else {
-                String::new()
-            };
+            let part = part_prefix(place.chunk, self.layout.vpp);
             let tensors = tensors_at(&self.basis, &self.layout, place)?;
             all.extend(
                 tensors.into_iter().map(|tensor| (Arc::from(format!("{part}{}", tensor.name)), tensor)),
@@ -55,15 +51,13 @@ impl RanksView {
 
     fn metadata(&self, rank: Rank) -> Result<BTreeMap<String, String>, ViewError> {
         let source = self.basis.nearest(rank, &self.layout)?;
-        #[expect(clippy::disallowed_methods, reason = "a source without args has none to hand on")]
-        let args = source.tree.get("args").unwrap_or(&Value::None);
         let header = RankHeader {
             family: self.basis.model.family().name.clone(),
             layout: self.layout.to_string(),
             rank,
             iteration: self.basis.catalog.iteration.to_string(),
-            checkpoint_version: source.tree.get("checkpoint_version").and_then(Value::as_number),
-            args: super::megatron::rewrite_args(args, &self.basis, &self.layout, rank)?,
+            checkpoint_version: source.run.checkpoint_version,
+            args: super::megatron::rewrite_args(&source.run.args, &self.basis, &self.layout, rank)?,
         };
         Ok(header.encode())
     }

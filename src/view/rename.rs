@@ -7,21 +7,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::ViewError;
-use crate::catalog::{Catalog, Param, Params, RankFile};
+use crate::catalog::{Catalog, Param, Params, RankFile, RunState};
 use crate::family::{Entry, Family, LayerKind, Model, Numbers};
 use crate::layout::{Experts, Layout, Stages};
-use crate::value::Value;
 
 /// What makes a source another family's.
 pub(super) struct Renaming<'a> {
     pub(super) catalog: &'a Catalog,
     pub(super) family: &'a Arc<Family>,
-    /// What the model is, in the args that the family reads.
-    pub(super) args: Value,
+    /// What its rank files say of the run. The args are those that the family reads.
+    pub(super) run: RunState,
     /// Which of the family's spellings of names.
     pub(super) dialect: Option<&'a str>,
-    /// What beside args a rank saves.
-    pub(super) entries: Vec<(Value, Value)>,
 }
 
 impl Renaming<'_> {
@@ -30,9 +27,9 @@ impl Renaming<'_> {
         let title = self.family.title.clone();
         let mut model = self
             .family
-            .model(&self.args, self.family.fresh_version().unwrap_or(0.0))
+            .model(&self.run.args, self.family.fresh_version().unwrap_or(0.0))
             .map_err(|source| ViewError::Model { title: title.clone(), source })?;
-        model.settle_unsaved(&self.args);
+        model.settle_unsaved(&self.run.args);
         let layers = u32::try_from(self.catalog.layout.stages.total()).unwrap_or(u32::MAX);
         let (params, unused) = (&self.catalog.weights, &self.catalog.unused);
         let renamed = Renamed { model: &model, params, unused, title: &title, layers };
@@ -50,15 +47,13 @@ impl Renaming<'_> {
     /// What one rank with everything would have saved, but for the model.
     fn rank_file(&self) -> RankFile {
         let first = self.catalog.ranks.first();
-        let mut tree = vec![(Value::str("args"), self.args.clone())];
-        tree.extend(self.entries.iter().cloned());
-        // Where the model stands among what is saved; views put their own there.
-        tree.push((Value::str("model"), Value::Dict([].into())));
         RankFile {
             rank: crate::layout::Rank { pp: 0, tp: 0, ep: 0 },
             object: first.map_or(crate::extent::ObjectId(0), |file| file.object),
             name: first.map_or_else(String::new, |file| file.name.clone()),
-            tree: Value::Dict(tree.into()),
+            run: self.run.clone(),
+            models: Vec::new(),
+            entries: Vec::new(),
             storages: HashMap::new(),
             left_out: Vec::new(),
             buffers: None,

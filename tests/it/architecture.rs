@@ -264,6 +264,34 @@ fn what_cannot_happen_fails_loudly() {
     }
 }
 
+/// A source need not be a pickle: what rank files call their entries is known where they are read and written, and everything else asks the
+/// catalog.
+#[test]
+fn keys_of_rank_files_are_spelled_once() {
+    const SPELLED: &str = "format/megatron/keys.rs";
+    // Words in tables for people, keys of this tool's own metadata, and names of a model's files.
+    const OTHERS: &[&str] = &["cli/", "format/ranks", "view/hf.rs"];
+    let files: BTreeMap<PathBuf, String> = sources().into_values().flatten().collect();
+    let spelled = code(&files[Path::new(SPELLED)]);
+    let is_key = |text: &&str| text.len() > 2 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let keys: BTreeSet<&str> = spelled.split('"').skip(1).step_by(2).filter(is_key).collect();
+    assert!(["args", "model", "optimizer", "rng_state", "param_groups"].iter().all(|key| keys.contains(key)));
+    for (path, text) in &files {
+        let name = path.to_str().unwrap();
+        let is_test = path.iter().any(|part| part == "tests" || part == "tests.rs");
+        if is_test || name == SPELLED || OTHERS.iter().any(|other| name.starts_with(other)) {
+            continue;
+        }
+        let code = code(text);
+        let again: Vec<&str> = code
+            .split('"')
+            .skip(1)
+            .filter(|text| keys.contains(text) || text.starts_with("model{"))
+            .collect();
+        assert!(again.is_empty(), "{name} spells {again:?}: see {SPELLED}");
+    }
+}
+
 #[test]
 fn threads_that_share_work_are_those_of_the_pool() {
     // One beside another that hands it what to write, or asks a mount, is no pool.

@@ -5,6 +5,7 @@
 use super::super::SourceError;
 use super::wrong;
 use crate::format::megatron::GroupKind;
+use crate::format::megatron::keys::{MASTERS, OPTIMIZER, PARAM_GROUPS, STATE};
 use crate::value::Value;
 
 /// One optimizer of a rank.
@@ -46,10 +47,9 @@ impl StateForm {
     }
 }
 
-/// The optimizers in the `optimizer` entry of a rank file.
-pub(super) fn chains<'a>(value: &'a Value, file: &str) -> Result<Vec<Chain<'a>>, SourceError> {
-    let parts = value.elements().unwrap_or(std::slice::from_ref(value));
-    let chains: Vec<Chain<'a>> = parts.iter().map(|part| chain(part, file)).collect::<Result<_, _>>()?;
+/// The optimizers of a rank file.
+pub(super) fn chains<'a>(optimizers: &'a [Value], file: &str) -> Result<Vec<Chain<'a>>, SourceError> {
+    let chains: Vec<Chain<'a>> = optimizers.iter().map(|part| chain(part, file)).collect::<Result<_, _>>()?;
     for (index, one) in chains.iter().enumerate() {
         if one
             .groups
@@ -74,8 +74,8 @@ pub(super) fn chains<'a>(value: &'a Value, file: &str) -> Result<Vec<Chain<'a>>,
 }
 
 fn chain<'a>(value: &'a Value, file: &str) -> Result<Chain<'a>, SourceError> {
-    let inner = value.get("optimizer").unwrap_or(value);
-    let groups = inner.get("param_groups").and_then(Value::elements);
+    let inner = value.get(OPTIMIZER).unwrap_or(value);
+    let groups = inner.get(PARAM_GROUPS).and_then(Value::elements);
     let Some(groups) = groups.filter(|_| value.items().is_some()) else {
         let what = "it is of a kind that is not known: expected a dict with param_groups";
         return Err(wrong(file, what.into()));
@@ -85,8 +85,8 @@ fn chain<'a>(value: &'a Value, file: &str) -> Result<Chain<'a>, SourceError> {
         Err(error) => Err(wrong(file, format!("it is of a kind that is not known: {error}"))),
     });
     let groups: Vec<Group<'a>> = groups.collect::<Result<_, _>>()?;
-    let masters = value.get("fp32_from_fp16_params").or_else(|| value.get("fp32_from_fp16"));
-    let has_state = inner.get("state").is_some();
+    let masters = MASTERS.iter().find_map(|name| value.get(name));
+    let has_state = inner.get(STATE).is_some();
     let form = match (has_state, masters) {
         (true, Some(_)) => StateForm::Mixed,
         (true, None) => StateForm::Single,

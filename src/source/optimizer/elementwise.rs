@@ -8,6 +8,7 @@ use super::chain::{Chain, StateForm, Group};
 use super::slots::Slot;
 use super::{RankOptimizer, elements, select, wrong};
 use crate::catalog::{MASTER, RankFile, StateOf};
+use crate::format::megatron::keys::{PARAMS, STATE};
 use crate::value::{TensorRef, Value};
 
 /// Adds the state of one rank.
@@ -52,7 +53,7 @@ pub(super) fn add(builder: &mut Builder<'_>, rank: &RankOptimizer<'_>) -> Result
 
 /// States by their number.
 fn numbered<'a>(chain: &Chain<'a>, file: &RankFile) -> Result<HashMap<i64, &'a Value>, SourceError> {
-    let items = chain.inner.get("state").and_then(Value::items);
+    let items = chain.inner.get(STATE).and_then(Value::items);
     let Some(items) = items else {
         return Err(wrong(&file.name, "expected a dict of states by number".into()));
     };
@@ -74,7 +75,7 @@ fn numbers(
     members: usize,
     file: &RankFile,
 ) -> Result<Vec<i64>, SourceError> {
-    let numbers = group.fields.get("params").and_then(Value::elements).unwrap_or_default();
+    let numbers = group.fields.get(PARAMS).and_then(Value::elements).unwrap_or_default();
     if numbers.len() != members {
         let decays = if group.kind.decays { "with" } else { "without" };
         let what = format!(

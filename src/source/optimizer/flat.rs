@@ -9,6 +9,7 @@ use super::slots::{Slot, part_of};
 use super::{RankOptimizer, canonical, elements, select, wrong};
 use crate::catalog::{BufferFile, Buffers, RankFile};
 use crate::format::megatron::{DISTRIBUTED_FILE, Flat, FlatItem, FlatRule, bucket_size};
+use crate::format::megatron::keys::{BUFFER_MASTERS, COALESCED, ROW_LENGTH as LENGTH};
 use crate::layout::Place;
 use crate::tensor::Dtype;
 use crate::value::{TensorRef, Value};
@@ -18,7 +19,7 @@ pub(super) fn buffers(ranks: &[RankOptimizer<'_>], builder: &Builder<'_>) -> Res
     let mut coalesced = None;
     for rank in ranks {
         let file = buffer_file(rank)?;
-        let this = parts(&file.tree).any(|part| part.get(COALESCED).is_some());
+        let this = file.sets.iter().any(|part| part.get(COALESCED).is_some());
         if *coalesced.get_or_insert(this) != this {
             return Err(wrong(
                 &file.name,
@@ -63,9 +64,6 @@ pub(super) fn add(
     Ok(())
 }
 
-const COALESCED: &str = "buckets_coalesced";
-const LENGTH: &str = "numel_unpadded";
-
 /// A parameter in a buffer.
 struct FoundBuffer<'a> {
     /// The file's name of the state.
@@ -86,16 +84,15 @@ fn each(
     mut with: impl FnMut(FoundBuffer<'_>) -> Result<(), SourceError>,
 ) -> Result<(), SourceError> {
     let file = buffer_file(rank)?;
-    let parts: Vec<&Value> = parts(&file.tree).collect();
-    if parts.len() != rank.chains.len() {
+    if file.sets.len() != rank.chains.len() {
         let what = format!(
             "it has {} sets of buffers, but its rank has {} optimizers",
-            parts.len(),
+            file.sets.len(),
             rank.chains.len()
         );
         return Err(wrong(&file.name, what));
     }
-    for (chain, part) in rank.chains.iter().zip(parts) {
+    for (chain, part) in rank.chains.iter().zip(&file.sets) {
         // Of several optimizers, a rank saves those whose first replica it is.
         if matches!(part, Value::None) {
             continue;
@@ -117,7 +114,7 @@ fn each(
             check_types(members, types, &file.name)?;
             let (rule, flat) = lay_out(rank, builder, members, buffers, &file.name)?;
             check_offsets(members, &flat, rule, rank.file)?;
-            for (state, tensor) in buffer_states(buffer, &flat, rank, builder, file)? {
+            for (state, tensor) in buffer_states(buffer, &flat, rank, file)? {
                 for ((index, slot), start) in members.iter().zip(&flat.starts) {
                     with(FoundBuffer { state, slot, index: *index, buffer: tensor, start: *start })?;
                 }
@@ -165,7 +162,7 @@ fn saved<'a>(part: &'a Value, coalesced: bool, file: &BufferFile) -> Result<Vec<
     }
     numbered.sort_by_key(|(number, _)| *number);
     if !coalesced
-        && numbered.iter().any(|(_, (_, buffer))| buffer.get("param").is_some_and(|v| v.tensor().is_none()))
+        && numbered.iter().any(|(_, (_, buffer))| buffer.get(BUFFER_MASTERS).is_some_and(|v| v.tensor().is_none()))
     {
         let what = "its buffers are in pieces, as Megatron-LM wrote them for a while before February 2024, which is not read";
         return Err(wrong(&file.name, what.into()));
@@ -202,7 +199,7 @@ fn lay_out(
     let place = Place { rank: rank.file.rank, chunk };
     let total = rank.slots.iter().map(Slot::elements).fold(0, u64::saturating_add);
     let bucket =
-        builder.catalog.ranks.first().and_then(|first| bucket_size(first.tree.get("args")?, place, total));
+        builder.catalog.ranks.first().and_then(|first| bucket_size(&first.run.args, place, total));
     let rule = if buffers.aligned { FlatRule::Aligned { bucket } } else { FlatRule::Dense };
     let items: Vec<FlatItem> = members
         .iter()
@@ -217,7 +214,6 @@ fn buffer_states<'a>(
     buffer: &'a Value,
     flat: &Flat,
     rank: &RankOptimizer<'_>,
-    builder: &Builder<'_>,
     file: &BufferFile,
 ) -> Result<Vec<(&'a str, &'a TensorRef)>, SourceError> {
     let mut states = Vec::new();
@@ -233,22 +229,21 @@ fn buffer_states<'a>(
         };
         let found = tensor.shape.elements().unwrap_or(u64::MAX);
         if buffer.get(LENGTH).is_none() {
-            check_length(Some(found).map(|len| unpadded(len, flat.len, rank, builder)), flat, name, file)?;
+            check_length(Some(found).map(|len| unpadded(len, flat.len, rank)), flat, name, file)?;
         } else {
             check_length(Some(found), flat, name, file)?;
         }
         states.push((name, &**tensor));
     }
-    if !states.iter().any(|(name, _)| *name == "param") {
-        return Err(wrong(&file.name, "one of its buffers has no 'param'".into()));
+    if !states.iter().any(|(name, _)| *name == BUFFER_MASTERS) {
+        return Err(wrong(&file.name, format!("one of its buffers has no '{BUFFER_MASTERS}'")));
     }
     Ok(states)
 }
 
 /// The length without the padding that shares a buffer out among data-parallel ranks, where it is just that.
-fn unpadded(found: u64, expected: u64, rank: &RankOptimizer<'_>, builder: &Builder<'_>) -> u64 {
-    let args = rank.file.tree.get("args").or_else(|| builder.catalog.ranks.first()?.tree.get("args"));
-    let size = |field: &str| args?.attribute(field)?.as_int().and_then(|n| u64::try_from(n).ok());
+fn unpadded(found: u64, expected: u64, rank: &RankOptimizer<'_>) -> u64 {
+    let size = |field: &str| rank.file.run.args.attribute(field)?.as_int().and_then(|n| u64::try_from(n).ok());
     let replicas = size("data_parallel_size").unwrap_or(1).max(1);
     if expected.checked_next_multiple_of(replicas) == Some(found) { expected } else { found }
 }
@@ -303,9 +298,4 @@ fn buffer_file<'a>(rank: &RankOptimizer<'a>) -> Result<&'a BufferFile, SourceErr
         let what = format!("its optimizer is distributed, but there is no {DISTRIBUTED_FILE} beside it");
         wrong(&rank.file.name, what)
     })
-}
-
-/// The sets of buffers in the file: one, or one for each optimizer.
-fn parts(tree: &Value) -> impl Iterator<Item = &Value> {
-    tree.elements().unwrap_or(std::slice::from_ref(tree)).iter()
 }

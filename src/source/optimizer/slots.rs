@@ -39,13 +39,12 @@ pub(super) fn slots<'a>(
         chains.iter().flat_map(|chain| &chain.groups).any(|group| test(&group.kind))
     };
     let (any_expert, any_decoupled) = (any(|kind| kind.expert), any(|kind| kind.decoupled));
-    let args = file.tree.get("args");
     let mut slots = Vec::new();
     for known in known {
         let Some(weight) = known.leaf.value.tensor().filter(|_| known.entry.is_trained()) else { continue };
         let name = &*known.entry.name;
         let kind = GroupKind {
-            decays: GroupKind::decays(args, name, weight.shape.rank()),
+            decays: GroupKind::decays(Some(&file.run.args), name, weight.shape.rank()),
             decoupled: any_decoupled && known.entry.is_vocabulary(),
             expert: any_expert && known.entry.is_expert(),
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Conversions;
+use crate::catalog::RunState;
 use crate::family::Family;
 use crate::layout::Format;
 use crate::view::{Basis, ViewError};
@@ -13,7 +14,7 @@ impl Conversions {
         let model = self.hf_family()?;
         self.check_engine_model(&model)?;
         let family = self.engine_family(format, &model)?;
-        self.rename(&family, self.args()?, None, Vec::new(), |padding| (padding, None))
+        self.rename(&family, RunState::of_args(self.args()?), None, |padding| (padding, None))
     }
 
     /// A config must go beside the files: what it cannot say, an engine cannot know.

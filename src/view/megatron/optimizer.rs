@@ -12,9 +12,10 @@ mod slots;
 use super::verbatim::Verbatim;
 use super::contents::Contents;
 use crate::catalog::{Encoding, RankFile};
+use crate::format::megatron::keys::{MASTERS, OPTIMIZER, PARAM_GROUPS, STATE};
 use crate::layout::{Layout, Place, Rank};
 use crate::value::Value;
-use crate::view::optimizer::{GROUPS, INNER, inner_of};
+use crate::view::optimizer::inner_of;
 use crate::view::{Basis, ViewError};
 
 use groups::Group;
@@ -72,7 +73,7 @@ impl<'s> RankOptimizer<'s> {
         if self.encoding == Encoding::Single {
             return inner;
         }
-        let mut entries = vec![(Value::str(INNER), inner)];
+        let mut entries = vec![(Value::str(OPTIMIZER), inner)];
         if is_nested {
             let mut verbatim = Verbatim::new(chain.file, contents);
             #[expect(
@@ -81,7 +82,7 @@ impl<'s> RankOptimizer<'s> {
             )]
             let others =
                 chain.template.items().unwrap_or_default().iter().filter(|(key, _)| {
-                    !key.as_str().is_some_and(|key| key == INNER || MASTERS.contains(&key))
+                    !key.as_str().is_some_and(|key| key == OPTIMIZER || MASTERS.contains(&key))
                 });
             entries.extend(others.map(|(key, value)| (key.clone(), verbatim.value(value))));
         }
@@ -107,7 +108,7 @@ impl<'s> RankOptimizer<'s> {
         for (key, value) in others {
             match key.as_str() {
                 Some(STATE) => {}
-                Some(GROUPS) => {
+                Some(PARAM_GROUPS) => {
                     entries.push((key.clone(), groups::list(self, chain, &steps, contents)));
                 }
                 _ => entries.push((key.clone(), Verbatim::new(chain.file, contents).value(value))),
@@ -141,9 +142,6 @@ impl<'s> RankOptimizer<'s> {
         Place { rank: self.rank, chunk }
     }
 }
-
-const STATE: &str = "state";
-const MASTERS: [&str; 2] = ["fp32_from_fp16_params", "fp32_from_fp16"];
 
 fn one_or_list(values: Vec<Value>) -> Value {
     match <[Value; 1]>::try_from(values) {

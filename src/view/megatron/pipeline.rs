@@ -4,7 +4,6 @@
 
 use crate::catalog::Encoding;
 use crate::family::{ArgRole, RunFlags};
-use crate::format::megatron::RNG_ENTRY;
 use crate::layout::{Experts, Layout, Place, Rank, PipelineLayout};
 use crate::value::Value;
 use crate::view::Basis;
@@ -110,7 +109,7 @@ fn layout_flags(basis: &Basis, layout: &Layout) -> Vec<String> {
         Some(Encoding::Mixed | Encoding::Single) => {}
         None => flags.push("--no-load-optim".to_owned()),
     }
-    let has_rng = basis.catalog.ranks.iter().any(|file| file.tree.get(RNG_ENTRY).is_some());
+    let has_rng = basis.catalog.ranks.iter().any(|file| file.run.rng.is_some());
     if !(basis.with_rng && has_rng) {
         flags.push("--no-load-rng".to_owned());
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::slots::{Slot, SlotOf};
 use super::{Chain, RankOptimizer};
 use crate::catalog::{Buffers, MASTER};
+use crate::format::megatron::keys::{BUFFER_MASTERS, COALESCED, ROW_LENGTH};
 use crate::format::megatron::{Flat, FlatItem, FlatRule, bucket_size};
 use crate::plan::Target;
 use crate::tensor::Dtype;
@@ -21,7 +22,7 @@ pub(super) fn part<'a>(
 ) -> Result<Value, ViewError> {
     let mut entries = Vec::new();
     if kept.coalesced {
-        entries.push((Value::str("buckets_coalesced"), Value::Bool(true)));
+        entries.push((Value::str(COALESCED), Value::Bool(true)));
     }
     let in_chain = |slot: &&Slot<'_>| chain.groups.iter().any(|group| group.kind == slot.kind);
     let members_of = members(rank.slots.iter().filter(in_chain), kept.coalesced);
@@ -74,13 +75,13 @@ fn buffer<'a>(
             let target: &'a Target<'_> = target;
             Some((*start, Arc::from(slot.label(state, rank.layout.vpp)), target))
         });
-        let name = if **state == *MASTER { "param" } else { state };
+        let name = if **state == *MASTER { BUFFER_MASTERS } else { state };
         let row = contents.flat(&format!("{label} {name}"), Dtype::Float32, flat.len, parts.collect());
         entries.push((Value::str(name), row));
     }
     if kept.coalesced {
         let len = i64::try_from(flat.len).map_err(|_| TOO_LARGE)?;
-        entries.push((Value::str("numel_unpadded"), Value::Int(len)));
+        entries.push((Value::str(ROW_LENGTH), Value::Int(len)));
     }
     Ok(Value::Dict(entries.into()))
 }
@@ -102,8 +103,7 @@ fn lay_out(rank: &RankOptimizer<'_>, members: &[&Slot<'_>], chunk: u32, kept: Bu
 fn types_key(rank: &RankOptimizer<'_>, first: &Slot<'_>, kept: Buffers) -> Value {
     let own = global(first.dtype);
     let saved = rank.source.buffers.as_ref().and_then(|file| {
-        let parts = file.tree.elements().unwrap_or(std::slice::from_ref(&file.tree)).iter();
-        let buffers = parts.flat_map(|part| part.items().unwrap_or_default());
+        let buffers = file.sets.iter().flat_map(|part| part.items().unwrap_or_default());
         let mut keys = buffers.flat_map(|(_, types)| types.items().unwrap_or_default()).map(|(key, _)| key);
         keys.find(|key| {
             !kept.coalesced || key.elements().and_then(<[_]>::first).is_some_and(|first| same(first, &own))

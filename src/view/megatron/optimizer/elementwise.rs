@@ -7,10 +7,11 @@
 
 use std::sync::Arc;
 
-use super::groups::{STEP, Steps};
+use super::groups::Steps;
 use super::slots::{Slot, SlotOf};
 use super::{Chain, RankOptimizer};
 use crate::catalog::MASTER;
+use crate::format::megatron::keys::STEP;
 use crate::tensor::{Dtype, Shape};
 use crate::value::{Object, Value};
 use crate::view::megatron::contents::Contents;

@@ -7,11 +7,12 @@ use super::{Chain, RankOptimizer};
 use crate::catalog::RankFile;
 use crate::family::Entry;
 use crate::format::megatron::GroupKind;
+use crate::format::megatron::keys::{PARAM_GROUPS, PARAMS, STEP};
 use crate::layout::Layout;
 use crate::value::Value;
 use crate::view::megatron::verbatim::Verbatim;
 use crate::view::megatron::contents::Contents;
-use crate::view::optimizer::{GROUPS, INNER, inner_of};
+use crate::view::optimizer::inner_of;
 use crate::view::{Basis, ViewError};
 
 /// A parameter group.
@@ -77,8 +78,6 @@ impl<'s> Steps<'s> {
     }
 }
 
-pub(super) const STEP: &str = "step";
-const PARAMS: &str = "params";
 const EXPERT: &str = "is_expert_parallel";
 
 /// The optimizers of a rank: one, or one for the dense part and one for the experts.
@@ -134,10 +133,8 @@ pub(super) fn chains<'s>(
 fn templates<'s>(basis: &'s Basis, source: &'s RankFile) -> Vec<Template<'s>> {
     let mut templates: Vec<Template<'s>> = Vec::new();
     for file in std::iter::once(source).chain(&basis.catalog.ranks) {
-        let Some(value) = file.tree.get(INNER) else { continue };
-        let optimizers = value.elements().unwrap_or(std::slice::from_ref(value));
-        for (index, optimizer) in optimizers.iter().enumerate() {
-            let groups = inner_of(optimizer).0.get(GROUPS).and_then(Value::elements).unwrap_or_default();
+        for (index, optimizer) in file.run.optimizers().iter().enumerate() {
+            let groups = inner_of(optimizer).0.get(PARAM_GROUPS).and_then(Value::elements).unwrap_or_default();
             let groups =
                 groups.iter().filter_map(|value| Some((GroupKind::of(value).ok()?, Fields { file, value })));
             match templates.get_mut(index) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::catalog::{MASTER, Param, Params, StateOf};
 use crate::family::Entry;
 use crate::format::megatron::GroupKind;
+use crate::format::megatron::keys::part_prefix;
 use crate::layout::{Layout, Place, Rank};
 use crate::plan::{Source, Target};
 use crate::tensor::{Band, Dtype};
@@ -59,8 +60,7 @@ impl Slot<'_> {
 
     /// A name of one of its states that nothing else in the file has.
     pub(super) fn label(&self, state: &str, chunks: u32) -> String {
-        let part = if chunks > 1 { format!("model{}/", self.chunk) } else { String::new() };
-        format!("optimizer/{state}/{part}{}", self.name)
+        format!("optimizer/{state}/{}{}", part_prefix(self.chunk, chunks), self.name)
     }
 }
 
