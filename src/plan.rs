@@ -159,6 +159,15 @@ impl FilePlan {
     }
 }
 
+#[cfg(test)]
+impl FilePlan {
+    /// Segments and where they start, as no builder makes them: what becomes of a plan with gaps is for those who follow it to say.
+    pub(crate) fn flawed(segments: Vec<(u64, Segment)>, len: u64) -> Self {
+        let (starts, segments) = segments.into_iter().unzip();
+        Self { segments, starts, len }
+    }
+}
+
 /// Some bytes of a segment, and where they go.
 #[derive(Debug, Clone)]
 pub struct SegmentPart<'plan> {

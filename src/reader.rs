@@ -301,6 +301,23 @@ mod tests {
         assert_eq!(out, [0; 4]);
         assert_eq!(reader.read(&plan, &zero, 99, &mut out).unwrap(), 0);
     }
+
+    #[test]
+    fn a_plan_with_gaps_is_not_followed() {
+        let reader = Reader::new(Arc::new(MemoryStore::new()));
+        let read = |starts: [u64; 2], len: u64| {
+            let segments = [b"ab", b"cd"].map(|bytes| Segment::Literal(bytes.as_slice().into()));
+            let plan = FilePlan::flawed(starts.into_iter().zip(segments).collect(), len);
+            let mut out = vec![0xAA; len as usize];
+            reader.read(&plan, &Checksums::default(), 0, &mut out).map(|_| out)
+        };
+        assert_eq!(read([0, 2], 4).unwrap(), b"abcd");
+        for (starts, len) in [([0, 3], 5), ([0, 1], 3), ([1, 3], 5), ([0, 2], 5)] {
+            let refused = read(starts, len);
+            assert!(matches!(&refused, Err(ReadError::Plan(range)) if *range == (0..len)), "{refused:?}");
+        }
+    }
+
     #[test]
     fn an_answer_with_gaps_or_twice_the_same_is_none() {
         let check = |parts: &[(u64, u64)], range: Range<u64>| {
@@ -322,5 +339,6 @@ mod tests {
         }
         assert!(put_part(&mut [0; 4], 0, &[1, 2, 3, 4], 2..5).is_err());
         assert!(put_part(&mut [0; 4], 3, &[1, 2, 3, 4], 2..4).is_err());
+        assert!(matches!(zero(&mut [0; 4], 3, 2), Err(ReadError::Plan(range)) if range == (3..5)));
     }
 }

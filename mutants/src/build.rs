@@ -107,9 +107,14 @@ fn changed(
 
 /// Sites that an error of the compiler is about.
 fn blame(directory: &Path, message: &Value) -> Result<Vec<usize>, Box<dyn Error>> {
-    let spans = message["spans"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // Where the error is comes before what it is compared with, e.g. other arms of a match.
+    let mut spans = message["spans"].as_array().cloned().unwrap_or_default();
+    spans.sort_by_key(|span| span["is_primary"] != true);
     let mut on_lines = Vec::new();
-    for span in spans {
+    for span in &spans {
+        if span["is_primary"] != true && !on_lines.is_empty() {
+            break;
+        }
         let Some(file) = span["file_name"].as_str() else { continue };
         let text = fs::read_to_string(directory.join(file))?;
         let place = |key: &str| span[key].as_u64().map_or(0, |number| number as usize);

@@ -94,9 +94,15 @@ fn mutants() -> Result<bool, Box<dyn Error>> {
         current = false;
     }
     if !options.files.is_empty() {
-        sites.retain(|site| {
-            options.files.iter().any(|prefix| site.file.starts_with(prefix) || site.name.starts_with(prefix))
-        });
+        // In the order in which they were named.
+        let named = |site: &Site| {
+            options
+                .files
+                .iter()
+                .position(|prefix| site.file.starts_with(prefix) || site.name.starts_with(prefix))
+        };
+        sites.retain(|site| named(site).is_some());
+        sites.sort_by_key(named);
     }
     if options.list {
         sites.iter().for_each(|site| println!("{}", site.name));

@@ -1,5 +1,6 @@
 //! Runs the tests that can see a mutant, with that mutant on.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -17,7 +18,7 @@ const MEMORY: u64 = 8 << 20;
 
 /// What became of each site.
 pub fn run(built: &Built, sites: &[Site]) -> Result<Vec<Outcome>, Box<dyn Error>> {
-    let limit = baseline(built)?;
+    let limits = baseline(built)?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(vec![Outcome::Refused; sites.len()]);
@@ -32,7 +33,11 @@ pub fn run(built: &Built, sites: &[Site]) -> Result<Vec<Outcome>, Box<dyn Error>
                         eprintln!("{} of {} after {} s", index + 1, sites.len(), start.elapsed().as_secs());
                     }
                     if !built.refused.contains(&(index + 1)) {
-                        let outcome = one(built, site, index + 1, limit);
+                        let outcome = one(built, site, index + 1, &limits);
+                        if outcome == Outcome::Missed {
+                            // Said at once: a run is long, and what is missing can be written meanwhile.
+                            eprintln!("no test notices {}", site.name);
+                        }
                         if let Ok(mut outcomes) = outcomes.lock() {
                             outcomes[index] = outcome;
                         }
@@ -44,26 +49,26 @@ pub fn run(built: &Built, sites: &[Site]) -> Result<Vec<Outcome>, Box<dyn Error>
     Ok(outcomes.into_inner().map_err(|_| "a worker stopped in the middle")?)
 }
 
-/// The tests pass as the code is; a mutant gets many times as long.
-fn baseline(built: &Built) -> Result<Duration, Box<dyn Error>> {
-    let mut longest = Duration::ZERO;
-    for set in SETS {
+/// How long each pass may take: the tests pass as the code is; a mutant gets many times as long.
+type Limits = HashMap<&'static [&'static str], Duration>;
+
+fn baseline(built: &Built) -> Result<Limits, Box<dyn Error>> {
+    let mut limits = Limits::new();
+    for filters in SETS.iter().flat_map(Set::passes) {
         let start = Instant::now();
-        for filters in set.passes() {
-            if tests(built, filters, 0, Duration::from_secs(600)) != Outcome::Missed {
-                return Err(format!("{filters:?} fail without any change").into());
-            }
+        if tests(built, filters, 0, Duration::from_secs(600)) != Outcome::Missed {
+            return Err(format!("{filters:?} fail without any change").into());
         }
-        longest = longest.max(start.elapsed());
+        eprintln!("{filters:?} take {:.1} s without any change", start.elapsed().as_secs_f32());
+        limits.insert(filters, (start.elapsed() * 8).max(Duration::from_secs(10)));
     }
-    eprintln!("tests take up to {} s without any change", longest.as_secs_f32());
-    Ok((longest * 8).max(Duration::from_secs(20)))
+    Ok(limits)
 }
 
-fn one(built: &Built, site: &Site, number: usize, limit: Duration) -> Outcome {
+fn one(built: &Built, site: &Site, number: usize, limits: &Limits) -> Outcome {
     let Some(set) = Set::of(&site.file) else { return Outcome::Missed };
     for filters in set.passes() {
-        let outcome = tests(built, filters, number, limit);
+        let outcome = tests(built, filters, number, limits[filters]);
         if outcome != Outcome::Missed {
             return outcome;
         }

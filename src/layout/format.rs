@@ -71,3 +71,31 @@ impl fmt::Display for Format {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Experts, Stages};
+    use super::*;
+
+    #[test]
+    fn formats_are_told_by_their_names() {
+        let names = Format::ALL.map(|format| format.to_string());
+        assert_eq!(names, ["megatron", "safetensors", "hf", "vllm", "sglang"]);
+        let words = ["Megatron", "per rank", "Hugging Face", "vLLM", "SGLang"];
+        for (format, word) in Format::ALL.iter().zip(words) {
+            assert!(format.title().contains(word), "{format}: {}", format.title());
+        }
+        assert_eq!(Format::ALL.map(Format::is_single), [false, false, true, false, false]);
+    }
+
+    #[test]
+    fn engines_are_told_no_more_of_a_layout_than_they_know() {
+        let names = |stages| {
+            let experts = Some(Experts { ep: 2, etp: 4 });
+            let layout = Layout { experts, ..Layout::dense(4, Stages::nearly_even(4, stages)) };
+            Format::ALL.map(|format| format.layout_name(&layout))
+        };
+        assert_eq!(names(1), ["tp4pp1ep2", "tp4pp1ep2", "tp4pp1ep2", "tp4", "tp4"]);
+        assert_eq!(names(2), ["tp4pp2ep2", "tp4pp2ep2", "tp4pp2ep2", "tp4pp2", "tp4pp2"]);
+    }
+}

@@ -197,6 +197,18 @@ mod tests {
     }
 
     #[test]
+    fn warming_takes_nothing_from_what_is_kept() {
+        let (store, plan, wanted) = file();
+        let cache = Arc::new(Cache::new(2 << 20, None));
+        let reader = Reader::with_cache(Arc::new(store), Arc::clone(&cache));
+        assert_eq!(reader.warm(&plan, 0..plan.len()).unwrap(), 2 << 20);
+        assert_eq!(reader.warm(&plan, 0..plan.len()).unwrap(), 2 << 20);
+        let stats = cache.stats();
+        assert_eq!((stats.tile_bytes, stats.evicted), (2 << 20, 0));
+        assert!(pass(&reader, &plan, &wanted, 1 << 20));
+    }
+
+    #[test]
     fn what_is_kept_of_a_changed_source_is_not_served() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("source");
@@ -214,6 +226,14 @@ mod tests {
         let read = reader.read(&plan, &Checksums::new(CrcMode::Zero), 4, &mut [0; 1000]);
         assert!(matches!(read, Err(ReadError::Store(crate::store::StoreError::Changed { .. }))));
         assert!(reader.check(&plan, 0..plan.len()).is_err());
+    }
+
+    #[test]
+    fn what_a_stripe_does_not_have_is_not_noted() {
+        let stripe = Stripe::contiguous(crate::extent::ObjectId(0), 5, 10);
+        assert!(note(&stripe, 3..10, 0, &mut Runs::new()).is_ok());
+        let beyond = note(&stripe, 3..11, 0, &mut Runs::new());
+        assert!(matches!(&beyond, Err(ReadError::Plan(range)) if *range == (0..8)), "{beyond:?}");
     }
 
     #[test]
