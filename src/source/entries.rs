@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use super::SourceError;
 use super::torch_file::TorchFile;
+use super::{SourceError, some_of};
 use crate::catalog::{BufferFile, EntryKind, RankFile, RunState, SavedEntry, one_or_more};
 use crate::extent::ObjectId;
 use crate::format::megatron::keys::{
@@ -116,25 +116,17 @@ pub(super) fn args(found: Option<&Value>, file: &str) -> Result<Value, SourceErr
 }
 
 /// The parts of the model by the keys of their entries, in their order: `model` alone, or `model0`, `model1` and so on.
-pub(super) fn models<'a>(
-    mut parts: Vec<(&'a str, Value)>,
-    file: &str,
-) -> Result<Vec<Value>, SourceError> {
+pub(super) fn models(mut parts: Vec<(&str, Value)>, file: &str) -> Result<Vec<Value>, SourceError> {
     parts.sort_by_key(|(key, _)| parse_model_entry(key));
-    let is_whole = |parts: &[(&'a str, Value)]| {
-        let single = |chunk: usize| parts.len() == 1 && chunk == 0;
-        parts.iter().enumerate().all(|(chunk, (key, _))| {
-            // Any number of entries fits: see `RankFile::chunks`.
-            (single(chunk) && *key == model_entry(0, 1)) || *key == model_entry(chunk as u32, 2)
-        })
-    };
-    if is_whole(&parts) {
+    let is_single = matches!(parts.as_slice(), [(key, _)] if *key == model_entry(0, 1));
+    let is_numbered = (0..).zip(&parts).all(|(chunk, (key, _))| *key == model_entry(chunk, 2));
+    if is_single || is_numbered {
         return Ok(parts.into_iter().map(|(_, model)| model).collect());
     }
-    let keys: Vec<&str> = parts.iter().map(|(key, _)| *key).collect();
+    let keys: Vec<String> = parts.iter().map(|(key, _)| (*key).to_owned()).collect();
     let what = format!(
         "its parts of the model are {}; expected {} alone, or parts numbered from 0 without gaps",
-        keys.join(", "),
+        some_of(&keys),
         model_entry(0, 1)
     );
     Err(SourceError::Contents { file: file.to_owned(), what })

@@ -647,6 +647,10 @@ fn old_rows_of_the_fused_attention() {
         checkpoint.files.iter_mut().for_each(|file| file.version = version.clone());
         Bad::of(&checkpoint).refused(UNSUPPORTED, &["mp_rank_00_000", "checkpoint_version"]);
     }
+    let mut checkpoint = Checkpoint::small();
+    checkpoint.files[1].version = Some(Value::str("3.0"));
+    Bad::of(&checkpoint)
+        .refused(SOURCE, &["model_optim_rng.pt", "'checkpoint_version' is a str, not a number"]);
 }
 
 #[test]
@@ -726,6 +730,9 @@ fn virtual_pipeline_stages() {
     let mut checkpoint = Checkpoint::small();
     checkpoint.files.iter_mut().for_each(|file| file.model = "module".into());
     Bad::of(&checkpoint).refused(SOURCE, &["mp_rank_00_000/model_optim_rng.pt", "'model'"]);
+    let mut checkpoint = Checkpoint::small();
+    checkpoint.files[1].model = "model1".into();
+    Bad::of(&checkpoint).refused(SOURCE, &["model_optim_rng.pt", "are model1; expected", "numbered from 0"]);
 }
 
 /// A pickle has the model once and names it as often as it likes; each name is a stage on every pipeline rank that args say.
