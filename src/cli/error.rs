@@ -173,6 +173,7 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::NoPlace { .. }
         | ViewError::Lacks { .. }
         | ViewError::NotExpressible { .. }
+        | ViewError::OtherArchitecture { .. }
         | ViewError::Inexpressible { .. }
         | ViewError::Spelling { .. }
         | ViewError::Safetensors(_)

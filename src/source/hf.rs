@@ -44,7 +44,9 @@ pub(super) fn open(
     store: &FileStore,
 ) -> Result<Source, SourceError> {
     let config = read_config(path)?;
-    let family = family_of(path, &config, options)?;
+    // Only asked where the config alone does not say which family it is.
+    let tensors = || Ok(shards::read(&shards::files(path, names)?, store)?.into_iter().map(|tensor| tensor.name).collect());
+    let family = family_of(path, &config, options, &tensors)?;
     let files = shards::files(path, names)?;
     let tensors = shards::read(&files, store)?;
     let dtype = shards::main_dtype(&tensors);

@@ -213,8 +213,13 @@ impl Conversions {
     /// A Hugging Face model, for a source that is none.
     fn hf(&self) -> Result<Arc<Basis>, ViewError> {
         let family = self.hf_family()?;
-        self.check_expressible(&family)?;
-        self.rename(&family, RunState::of_args(self.args()?), None, |_| (Padding::Exact, None))
+        self.as_architecture(&family).map_err(|error| self.or_another(error, &family))
+    }
+
+    /// The basis as a model of this architecture.
+    fn as_architecture(&self, family: &Arc<Family>) -> Result<Arc<Basis>, ViewError> {
+        self.check_expressible(family)?;
+        self.rename(family, RunState::of_args(self.args()?), None, |_| (Padding::Exact, None))
     }
 
     /// The args of the source's first rank.

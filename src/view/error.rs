@@ -204,9 +204,7 @@ pub enum ViewError {
         source: ModelError,
     },
     /// A parameter that the other family has no tensor for.
-    #[error(
-        "{title} files have no place for {param}; if the architecture is another one, say which with --hf-model-type"
-    )]
+    #[error("{title} files have no place for {param}")]
     NoPlace {
         /// The family for people.
         title: String,
@@ -214,9 +212,7 @@ pub enum ViewError {
         param: String,
     },
     /// A parameter that the other family's models cannot be without.
-    #[error(
-        "{title} files need {param}, which this checkpoint does not have; if the architecture is another one, say which with --hf-model-type"
-    )]
+    #[error("{title} files need {param}, which this checkpoint does not have")]
     Lacks {
         /// The family for people.
         title: String,
@@ -224,10 +220,18 @@ pub enum ViewError {
         param: String,
     },
     /// Args that a `config.json` cannot say.
-    #[error("{source}; if the architecture is another one, say which with --hf-model-type")]
+    #[error("{source}")]
     NotExpressible {
         /// What.
         source: Box<ConfigError>,
+    },
+    /// An architecture that cannot say what the checkpoint is, and those that can.
+    #[error("{why}; {}", instead(.others))]
+    OtherArchitecture {
+        /// What it cannot say.
+        why: Box<ViewError>,
+        /// `model_type` of those that can.
+        others: Vec<String>,
     },
     /// A `config.json` that args cannot say.
     #[error("config.json cannot be said in Megatron's args: {source}")]
@@ -304,5 +308,13 @@ fn advice(format: Format) -> &'static str {
             ": its loader knows --tp alone, and for dense models --pp from version 0.32 on; experts are cut like the rest"
         }
         Format::Megatron | Format::Safetensors => "",
+    }
+}
+
+/// The way on where an architecture does not fit: only one that does is named.
+fn instead(others: &[String]) -> String {
+    match others {
+        [] => "and no other architecture that is known fits".to_owned(),
+        others => format!("an architecture that fits is {} (--hf-model-type)", others.join(" or ")),
     }
 }

@@ -318,7 +318,9 @@ fn a_checkpoint_that_no_architecture_can_express() {
         let (dir, checkpoint) = trained(Arch::Llama, |_| {});
         (dir, checkpoint.arg(field, &value))
     };
-    let words = |field: &'static str| ["a Llama model cannot have args.", field, "--hf-model-type"];
+    let words = |field: &'static str| {
+        ["a Llama model cannot have args.", field, "; and no other architecture that is known fits"]
+    };
     for (field, value) in [
         ("normalization", Value::str("LayerNorm")),
         ("position_embedding_type", Value::str("learned_absolute")),
@@ -342,7 +344,7 @@ fn a_checkpoint_that_no_architecture_can_express() {
         llama("rotary_seq_len_interpolation_factor", Value::Int(2)),
         &["--hf-model-type", "qwen3"],
         UNSUPPORTED,
-        &["Qwen3", "qk_layernorm"],
+        &["Qwen3", "qk_layernorm", "; an architecture that fits is llama or mistral (--hf-model-type)"],
     );
     not_as_hf(
         llama("a", Value::None),

@@ -157,6 +157,27 @@ fn what_another_architecture_takes_by_default_is_not_known() {
     }
 }
 
+/// A config whose every key is understood, of a model whose tensors are not: the flag would only lead to the next refusal.
+#[test]
+fn tensors_tell_an_architecture_from_another_too() {
+    let model = Model::of(Arch::Llama, json!({ "model_type": "my_llama" }));
+    let config = small(Arch::Llama);
+    let mut tensors = hf::tensors(Arch::Llama, &config);
+    for (name, _) in &mut tensors {
+        *name = name.replace("self_attn.o_proj", "self_attn.out_proj");
+    }
+    let mut said = hf::config(Arch::Llama, &config);
+    said.insert("model_type".into(), json!("my_llama"));
+    hf::write(&model.path(), &said, &tensors, 1);
+    let said = ckpt!("inspect", model.path())
+        .refused(
+            UNSUPPORTED,
+            &["as llama, it has a tensor model.layers.0.self_attn.out_proj.weight, which no such model has"],
+        )
+        .err;
+    assert!(!said.contains("--hf-model-type"), "{said}");
+}
+
 /// Every key is understood: the same model under another name.
 #[test]
 fn an_architecture_under_another_name_stays_possible() {

@@ -12,6 +12,7 @@ use crate::layout::Format;
 use crate::source::aux_files::read_small_file;
 use crate::source::{Options, SourceError};
 use crate::store::OpenFile;
+use crate::value::Value;
 
 /// Larger is no config: the largest, with a line for every layer, have 100 kB. Read, it takes a hundred times as much memory.
 const MOST: u64 = 4 << 20;
@@ -40,6 +41,7 @@ pub(in crate::source) fn family_of(
     path: &Path,
     config: &Config,
     options: &Options,
+    tensors: &dyn Fn() -> Result<Vec<Arc<str>>, SourceError>,
 ) -> Result<Arc<Family>, SourceError> {
     let stated = config.get(MODEL_TYPE).and_then(serde_json::Value::as_str);
     let file = path.join(CONFIG).display().to_string();
@@ -57,7 +59,7 @@ pub(in crate::source) fn family_of(
     let family = options.families.of_model_type(wanted);
     let explain = |source| SourceError::Config { file: file.clone(), source: Box::new(source) };
     let Some(family) = family else {
-        let (known, advice) = others(config, options).map_err(explain)?;
+        let (known, advice) = others(config, options, &tensors()?).map_err(explain)?;
         return Err(SourceError::ModelType {
             file,
             found: wanted.to_owned(),
@@ -75,23 +77,30 @@ pub(in crate::source) fn family_of(
 }
 
 /// The architectures that are known, and what to do about a config of none of them: it is one under another name only if that one's rules
-/// understand all that the config says.
-fn others(config: &Config, options: &Options) -> Result<(Vec<String>, String), ConfigError> {
+/// understand all that the config says, and it has the names of these tensors.
+fn others(
+    config: &Config,
+    options: &Options,
+    tensors: &[Arc<str>],
+) -> Result<(Vec<String>, String), ConfigError> {
     const ELSE: &str = "describe it in a family file and pass --family FILE";
     let mut families: BTreeMap<&str, &Arc<Family>> = BTreeMap::new();
     for family in options.families.of(Format::Hf) {
         families.extend(family.model_type().filter(|name| !families.contains_key(name)).map(|name| (name, family)));
     }
-    let mut misfits = Vec::new();
+    let mut fitting = Vec::new();
+    let mut nearest: Option<(usize, String)> = None;
     for (name, family) in &families {
-        misfits.push((*name, family.misfits(config)?));
-    }
-    let fitting: Vec<&str> =
-        misfits.iter().filter(|(_, why)| why.is_empty()).map(|(name, _)| *name).collect();
-    let advice = match (fitting.as_slice(), misfits.iter().min_by_key(|(_, why)| why.len())) {
-        ([], Some((nearest, why))) => {
-            format!("It is none of these under another name: as {nearest}, {}. So {ELSE}", explain_all(why))
+        match against(family, config, tensors)? {
+            None => fitting.push(*name),
+            Some((count, why)) if nearest.as_ref().is_none_or(|(least, _)| count < *least) => {
+                nearest = Some((count, format!("as {name}, {why}")));
+            }
+            Some(_) => {}
         }
+    }
+    let advice = match (fitting.as_slice(), nearest) {
+        ([], Some((_, why))) => format!("It is none of these under another name: {why}. So {ELSE}"),
         ([], None) => format!("So {ELSE}"),
         (fitting, _) => format!(
             "If it is one of these under another name, say which with --hf-model-type (by its config it could be {}); else {ELSE}",
@@ -99,4 +108,22 @@ fn others(config: &Config, options: &Options) -> Result<(Vec<String>, String), C
         ),
     };
     Ok((families.keys().map(|name| (*name).to_owned()).collect(), advice))
+}
+
+/// What stands against reading the config as one of `family`: how many of its keys, and what in words. `None` where nothing does.
+fn against(
+    family: &Arc<Family>,
+    config: &Config,
+    tensors: &[Arc<str>],
+) -> Result<Option<(usize, String)>, ConfigError> {
+    let misfits = family.misfits(config)?;
+    if !misfits.is_empty() {
+        return Ok(Some((misfits.len(), explain_all(&misfits))));
+    }
+    let model = match family.model(&Value::namespace(family.args_of(config)?.args), 0.0) {
+        Ok(model) => model,
+        Err(error) => return Ok(Some((1, error.to_string()))),
+    };
+    let foreign = tensors.iter().find(|name| model.find(name).is_none());
+    Ok(foreign.map(|name| (0, format!("it has a tensor {name}, which no such model has"))))
 }

@@ -61,10 +61,7 @@ impl Conversions {
         }
         let of_template = self.template_config().and_then(|(_, config)| config.get(MODEL_TYPE)?.as_str());
         let wanted = self.conversion.model_type.as_deref().or(of_template);
-        let candidates = || {
-            let all = self.families.of(Format::Hf);
-            all.filter(|family| family.megatron() == Some(&own.name))
-        };
+        let candidates = || self.architectures();
         if let Some(wanted) = wanted {
             let found = candidates().find(|family| family.model_type() == Some(wanted));
             let known =
@@ -84,6 +81,27 @@ impl Conversions {
         let suited = candidates().filter_map(|family| Some((family.suits(&args)?, family)));
         let best = suited.max_by_key(|(fields, _)| *fields).map(|(_, family)| family.clone());
         best.ok_or_else(|| ViewError::NoFamily { title: own.title.clone(), format: Format::Hf })
+    }
+
+    /// The architectures that a source of Megatron files may be.
+    fn architectures(&self) -> impl Iterator<Item = &Arc<Family>> {
+        let own = self.origin.model.family().name.as_str();
+        self.families.of(Format::Hf).filter(move |family| family.megatron() == Some(own))
+    }
+
+    /// Why the model is none of `family`, with the architectures that can say what it is; other errors as they are.
+    pub(super) fn or_another(&self, error: ViewError, family: &Family) -> ViewError {
+        let of_architecture = matches!(
+            error,
+            ViewError::NotExpressible { .. } | ViewError::NoPlace { .. } | ViewError::Lacks { .. }
+        );
+        if !of_architecture || self.origin.model.family().format() == Format::Hf {
+            return error;
+        }
+        let others = self.architectures().filter(|other| other.name != family.name);
+        let fitting = others.filter(|other| self.as_architecture(other).is_ok());
+        let others = fitting.filter_map(|other| other.model_type()).map(ToOwned::to_owned).collect();
+        ViewError::OtherArchitecture { why: Box::new(error), others }
     }
 
     /// The architecture can say everything that args say.

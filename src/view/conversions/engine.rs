@@ -12,7 +12,7 @@ impl Conversions {
     /// What the engine's rank files are made of.
     pub(super) fn engine(&self, format: Format) -> Result<Arc<Basis>, ViewError> {
         let model = self.hf_family()?;
-        self.check_engine_model(&model)?;
+        self.check_engine_model(&model).map_err(|error| self.or_another(error, &model))?;
         let family = self.engine_family(format, &model)?;
         self.rename(&family, RunState::of_args(self.args()?), None, |padding| (padding, None))
     }
