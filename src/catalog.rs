@@ -120,6 +120,23 @@ pub struct Record {
 }
 
 impl RankFile {
+    /// What a run in this state saved that has one rank, with nothing of its model yet.
+    #[must_use]
+    pub fn of_run(object: ObjectId, name: String, run: RunState) -> Self {
+        Self {
+            rank: Rank { pp: 0, tp: 0, ep: 0 },
+            object,
+            name,
+            run,
+            models: Vec::new(),
+            entries: Vec::new(),
+            storages: HashMap::new(),
+            left_out: Vec::new(),
+            buffers: None,
+            files: HashMap::new(),
+        }
+    }
+
     /// Parts of the model (virtual stages) in it, at least 1.
     #[must_use]
     pub fn chunks(&self) -> u32 {
@@ -238,17 +255,9 @@ mod tests {
     }
 
     fn catalog(layout: Layout, skip: &[Rank]) -> Catalog {
-        let file = |rank: Rank| RankFile {
-            rank,
-            object: ObjectId(0),
-            name: String::new(),
-            run: RunState::of_args(Value::None),
-            models: Vec::new(),
-            entries: Vec::new(),
-            storages: HashMap::new(),
-            left_out: Vec::new(),
-            buffers: None,
-            files: HashMap::new(),
+        let file = |rank: Rank| {
+            let run = RunState::of_args(Value::None);
+            RankFile { rank, ..RankFile::of_run(ObjectId(0), String::new(), run) }
         };
         let ranks = layout.ranks().filter(|r| !skip.contains(r)).map(file).collect();
         Catalog::new(layout, Iteration::Release, ranks)

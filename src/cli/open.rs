@@ -101,9 +101,16 @@ impl Opened {
         }
     }
 
-    /// Keys of the config that the architecture's own code does not know either.
+    /// Keys of the config that the architecture's own code does not know either, and code that is not its own.
     fn say_what_is_not_known(&self) {
-        let Ok(Some((file, keys))) = self.conversions.unknown_keys() else { return };
+        if let Some((file, all)) = self.conversions.foreign_code() {
+            all.iter().for_each(|what| note(&format!("{file}: {what}")));
+        }
+        let (file, keys) = match self.conversions.unknown_keys() {
+            Ok(Some(found)) => found,
+            Ok(None) => return,
+            Err(error) => return note(&error.to_string()),
+        };
         let what = match self.format {
             Format::Hf | Format::Vllm | Format::Sglang => "they are passed on as they are",
             Format::Megatron | Format::Safetensors => "they do not go along",

@@ -29,6 +29,12 @@ pub type Config = Map<String, Json>;
 /// The key that says what a config is of.
 pub const MODEL_TYPE: &str = "model_type";
 
+/// The key that says which classes loaders make of it.
+pub const ARCHITECTURES: &str = "architectures";
+
+/// The key that names code of the model's own.
+const AUTO_MAP: &str = "auto_map";
+
 /// The key that says how many rows the vocabulary has.
 pub const VOCAB_SIZE: &str = "vocab_size";
 
@@ -138,6 +144,29 @@ impl super::Family {
             _ => None,
         });
         Ok(keys.collect())
+    }
+
+    /// What a config of this architecture says of the code that runs it and this family does not look at, in words.
+    #[must_use]
+    pub fn foreign_code(&self, config: &Config) -> Vec<String> {
+        let Some(file) = &self.file.config else { return Vec::new() };
+        let mut found = Vec::new();
+        // A family whose architecture is code of its own describes just that.
+        if file.has_all_keys() && config.get(AUTO_MAP).is_some_and(is_truthy) {
+            found.push(format!(
+                "it names code of its own ({AUTO_MAP}), which may compute something else than {} does",
+                self.title
+            ));
+        }
+        let is_own = config.get(MODEL_TYPE).and_then(Json::as_str) == Some(&file.model_type);
+        let classes = config.get(ARCHITECTURES).filter(|classes| is_own && is_truthy(classes));
+        if let Some(classes) = classes.filter(|classes| **classes != Json::from(file.architectures.clone())) {
+            found.push(format!(
+                "its {ARCHITECTURES} are {classes}, and it is read as its {MODEL_TYPE} says, {}",
+                file.architectures.join(", ")
+            ));
+        }
+        found
     }
 
     /// Why a config with another `model_type` cannot be read as one of this family; nothing where all that it says is understood.

@@ -2,7 +2,6 @@
 //!
 //! Not here: what the keys are (`format`), tensors in a part of the model (`state_dict`).
 
-use std::collections::HashMap;
 
 use super::torch_file::TorchFile;
 use super::{SourceError, some_of};
@@ -12,7 +11,6 @@ use crate::format::megatron::keys::{
     ARGS, CHECKPOINT_VERSION, ITERATION, OPERATIONS, OPTIMIZER, RERUN_STATE, RNG_STATE, SCHEDULES,
     model_entry, parse_model_entry,
 };
-use crate::layout::Rank;
 use crate::value::Value;
 
 /// What the entry under this key is.
@@ -62,18 +60,8 @@ pub(super) fn rank_file(
         }
         entries.push(SavedEntry { key: key.clone(), kind, value: value.clone() });
     }
-    Ok(RankFile {
-        rank: Rank { pp: 0, tp: 0, ep: 0 },
-        object,
-        run: run_state(&tree, &name)?,
-        models: models(parts, &name)?,
-        entries,
-        storages,
-        left_out,
-        buffers,
-        files: HashMap::new(),
-        name,
-    })
+    let (run, models) = (run_state(&tree, &name)?, models(parts, &name)?);
+    Ok(RankFile { models, entries, storages, left_out, buffers, ..RankFile::of_run(object, name, run) })
 }
 
 /// What a rank saved in its file with the buffers of a distributed optimizer.
@@ -134,6 +122,8 @@ pub(super) fn models(mut parts: Vec<(&str, Value)>, file: &str) -> Result<Vec<Va
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn tree(entries: &[(&str, Value)]) -> Value {

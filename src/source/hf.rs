@@ -17,7 +17,7 @@ use crate::extent::ObjectId;
 use crate::family::Family;
 use crate::family::config::{Config, ConfigError, FromConfig, VOCAB_SIZE, dtype_args};
 use crate::format::hf::{CONFIG, INDEX, SINGLE};
-use crate::layout::{Format, Rank};
+use crate::layout::Format;
 use crate::store::FileStore;
 use crate::tensor::Dtype;
 use crate::value::{TensorRef, Value};
@@ -147,16 +147,8 @@ fn rank_file(path: &Path, tensors: &[shards::Tensor], args: Value) -> RankFile {
         (Value::Str(tensor.name.clone()), Value::Tensor(Arc::new(reference)))
     });
     let model = Value::Dict(model.collect());
-    RankFile {
-        rank: Rank { pp: 0, tp: 0, ep: 0 },
-        object: tensors.first().map_or(ObjectId(0), |tensor| tensor.extent.object),
-        name: path.display().to_string(),
-        run: RunState::of_args(args),
-        models: vec![model],
-        entries: Vec::new(),
-        storages,
-        left_out: Vec::new(),
-        buffers: None,
-        files,
-    }
+    // Of no tensor nothing is read.
+    let object = tensors.first().map_or(ObjectId(0), |tensor| tensor.extent.object);
+    let empty = RankFile::of_run(object, path.display().to_string(), RunState::of_args(args));
+    RankFile { models: vec![model], storages, files, ..empty }
 }

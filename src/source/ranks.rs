@@ -150,18 +150,7 @@ fn read(file: &RankPath, object: ObjectId, store: &dyn Store) -> Result<(RankHea
     let args = entries::args(Some(&rank.args), &name)?;
     let run = RunState { checkpoint_version: rank.checkpoint_version, iteration, ..RunState::of_args(args) };
     let models = models(&found, &name)?;
-    let found = RankFile {
-        rank: rank.rank,
-        object,
-        name,
-        run,
-        models,
-        entries: Vec::new(),
-        storages,
-        left_out: Vec::new(),
-        buffers: None,
-        files: HashMap::new(),
-    };
+    let found = RankFile { rank: rank.rank, models, storages, ..RankFile::of_run(object, name, run) };
     Ok((rank, ReadFile { dir: file.dir, file: found }))
 }
 

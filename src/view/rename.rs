@@ -3,7 +3,7 @@
 //! The result is a catalog as though the source had been of the other family all along, whole and on one rank. Nothing is moved: a
 //! parameter is found where the source has it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::ViewError;
@@ -38,27 +38,16 @@ impl Renaming<'_> {
         let experts = model.size("experts").map(|_| Experts { ep: 1, etp: 1 });
         let stages = Stages::new(vec![layers]).unwrap_or_else(|| Stages::nearly_even(0, 1));
         let layout = Layout { experts, ..Layout::dense(1, stages) };
-        let mut catalog = Catalog::new(layout, self.catalog.iteration, vec![self.rank_file()]);
+        let mut catalog = Catalog::new(layout, self.catalog.iteration, vec![self.rank_file()?]);
         catalog.spellings = renamed.spellings(self.dialect);
         catalog.weights = self.catalog.weights.clone();
         Ok((catalog, model))
     }
 
     /// What one rank with everything would have saved, but for the model.
-    fn rank_file(&self) -> RankFile {
-        let first = self.catalog.ranks.first();
-        RankFile {
-            rank: crate::layout::Rank { pp: 0, tp: 0, ep: 0 },
-            object: first.map_or(crate::extent::ObjectId(0), |file| file.object),
-            name: first.map_or_else(String::new, |file| file.name.clone()),
-            run: self.run.clone(),
-            models: Vec::new(),
-            entries: Vec::new(),
-            storages: HashMap::new(),
-            left_out: Vec::new(),
-            buffers: None,
-            files: HashMap::new(),
-        }
+    fn rank_file(&self) -> Result<RankFile, ViewError> {
+        let first = self.catalog.ranks.first().ok_or(ViewError::NoRank)?;
+        Ok(RankFile::of_run(first.object, first.name.clone(), self.run.clone()))
     }
 }
 

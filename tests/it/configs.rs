@@ -157,6 +157,25 @@ fn what_another_architecture_takes_by_default_is_not_known() {
     }
 }
 
+/// Loaders act on both keys, and no weight shows it.
+#[test]
+fn code_that_is_not_the_architecture_s_own_is_said_and_stays() {
+    let keys = json!({
+        "auto_map": { "AutoModelForCausalLM": "modeling.MineForCausalLM" }, "architectures": ["MineForCausalLM"],
+    });
+    let model = Model::of(Arch::Llama, keys.clone());
+    for format in ["megatron", "hf"] {
+        let said = model.run(&["--as", format]).ok().err;
+        for words in ["names code of its own (auto_map)", "its architectures are [\"MineForCausalLM\"]"] {
+            assert!(said.contains(words), "{format}: {said}");
+        }
+    }
+    let shown = model.shown();
+    assert_eq!((&shown["auto_map"], &shown["architectures"]), (&keys["auto_map"], &keys["architectures"]));
+    let said = Model::of(Arch::Llama, json!({})).run(&["--as", "hf"]).ok().err;
+    assert!(!said.contains("its architectures") && !said.contains("auto_map"), "{said}");
+}
+
 /// A config whose every key is understood, of a model whose tensors are not: the flag would only lead to the next refusal.
 #[test]
 fn tensors_tell_an_architecture_from_another_too() {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::rule::{ConfigFile, KeyRule};
-use super::{Config, ConfigError, MODEL_TYPE, VOCAB_SIZE, is_truthy, same, spelling};
+use super::{ARCHITECTURES, Config, ConfigError, MODEL_TYPE, VOCAB_SIZE, is_truthy, same, spelling};
 
 const TEXT: &str = include_str!("../../../families/neutral.toml");
 
@@ -43,7 +43,7 @@ impl ConfigFile {
 
     /// Whether a rule looks after this key.
     fn names(&self, key: &str) -> bool {
-        const EVERY: [&str; 5] = [MODEL_TYPE, VOCAB_SIZE, "architectures", "dtype", "torch_dtype"];
+        const EVERY: [&str; 5] = [MODEL_TYPE, VOCAB_SIZE, ARCHITECTURES, "dtype", "torch_dtype"];
         let by_rule = |(name, rule): (&String, &KeyRule)| {
             !rule.any && (name == key || rule.or_keys.iter().any(|other| other == key))
         };

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::rule::{ArgRule, ConfigFile, ExpertLayers, KeyForm, KeyRule};
 use super::value::{quotient, wrong_arg};
-use super::{Config, ConfigError, MODEL_TYPE, is_truthy, rope, same, to_json};
+use super::{ARCHITECTURES, Config, ConfigError, MODEL_TYPE, is_truthy, rope, same, to_json};
 use crate::value::Value;
 
 /// The config that says what `args` say, but for the vocabulary and the kind of weights.
@@ -49,7 +49,7 @@ pub(super) fn config(file: &ConfigFile, title: &str, args: &Value) -> Result<Con
 /// What the model is.
 pub(super) fn kind(file: &ConfigFile, config: &mut Config) {
     config.insert(MODEL_TYPE.into(), file.model_type.as_str().into());
-    config.insert("architectures".into(), json!(file.architectures));
+    config.insert(ARCHITECTURES.into(), json!(file.architectures));
 }
 
 pub(super) fn put(config: &mut Config, key: &str, rule: &KeyRule, value: Json) {

@@ -138,8 +138,13 @@ fn shape_of(param: &Param, positions: u64) -> Shape {
 /// [`SourceError::Tensor`] naming both where they differ.
 pub(super) fn compare(builder: &Builder<'_>, store: &dyn Store) -> Result<(), SourceError> {
     for beside in &builder.beside {
-        let Some(param) = builder.catalog.param(&beside.param) else { continue };
-        for copy in param.copies().iter().filter(|copy| copy.rank == beside.rank) {
+        let lost = || beside.error("it was lost before it could be compared with");
+        let param = builder.catalog.param(&beside.param).ok_or_else(lost)?;
+        let copies: Vec<&Chunk> = param.copies().iter().filter(|copy| copy.rank == beside.rank).collect();
+        if copies.is_empty() {
+            return Err(lost());
+        }
+        for copy in copies {
             let is_original = |chunk: &&Chunk| (chunk.rank, &chunk.span) == (copy.rank, &copy.span);
             let original = param.chunks().iter().find(is_original);
             let (Some(original), Some(len)) = (original, bytes_in_row(param, copy)) else {

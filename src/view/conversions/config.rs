@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Conversions, Origin, ModelFiles};
-use crate::family::config::{Config, ConfigError, MODEL_TYPE, VOCAB_SIZE, explain};
+use crate::family::config::{ARCHITECTURES, Config, ConfigError, MODEL_TYPE, VOCAB_SIZE, explain};
 use crate::family::{self, Family, VocabularyError};
 use crate::layout::Format;
 use crate::tensor::Dtype;
@@ -39,18 +39,30 @@ impl Conversions {
     /// # Errors
     /// [`ConfigError`]: never for the files of this repository.
     pub fn unknown_keys(&self) -> Result<Option<(String, Vec<String>)>, ConfigError> {
-        let own = self.origin.model.family();
+        let Some((name, family, config)) = self.shown_config() else { return Ok(None) };
+        let keys = family.unknown_keys(config)?;
+        Ok((!keys.is_empty()).then_some((name, keys)))
+    }
+
+    /// What the config that views have says of the code that runs it and nothing here looks at, in words: its name, and each.
+    #[must_use]
+    pub fn foreign_code(&self) -> Option<(String, Vec<String>)> {
+        let (name, family, config) = self.shown_config()?;
+        Some((name, family.foreign_code(config)))
+    }
+
+    /// The config that views are made after, with its name and the family that reads it.
+    fn shown_config(&self) -> Option<(String, Arc<Family>, &Config)> {
+        let own = || Arc::new(self.origin.model.family().clone());
         let template = self.template_config().filter(|_| self.origin.inexpressible.is_empty());
-        let family = if template.is_some() { self.hf_family().ok() } else { None };
-        let found = match (template, &self.origin.files.config) {
+        match (template, &self.origin.files.config) {
             (Some((template, config)), _) => {
-                let keys = family.as_deref().unwrap_or(own).unknown_keys(config)?;
-                Some((format!("{}/config.json", template.name), keys))
+                let family = self.hf_family().ok().unwrap_or_else(own);
+                Some((format!("{}/config.json", template.name), family, config))
             }
-            (None, Some(config)) => Some(("config.json".to_owned(), own.unknown_keys(config)?)),
+            (None, Some(config)) => Some(("config.json".to_owned(), own(), config)),
             (None, None) => None,
-        };
-        Ok(found.filter(|(_, keys)| !keys.is_empty()))
+        }
     }
 
     /// The family that the source would be as a Hugging Face model: its own, the user's, the template's, or the one that its args suit.
@@ -189,7 +201,10 @@ fn merged(family: &Family, base: Option<&Config>, written: Config) -> Result<Con
     let Some(base) = base else { return Ok(written) };
     let mut config = base.clone();
     for (key, value) in written {
-        if !(family.is_loose(&key) && config.contains_key(&key)) {
+        // Engines choose code by the classes that a config names: those of the same architecture stay.
+        let stated = base.get(MODEL_TYPE).and_then(serde_json::Value::as_str);
+        let is_named = key == ARCHITECTURES && stated == family.model_type();
+        if !((is_named || family.is_loose(&key)) && config.contains_key(&key)) {
             config.insert(key, value);
         }
     }
