@@ -6,6 +6,8 @@
 #![deny(clippy::disallowed_methods)]
 
 mod aux_file;
+mod chunk;
+mod coverage;
 mod extra;
 mod optimizer;
 mod param;
@@ -19,7 +21,9 @@ use std::sync::Arc;
 pub use aux_file::{AuxFile, AuxKind};
 pub use extra::ExtraState;
 pub use optimizer::{Buffers, Encoding, MASTER, Optimizer, State, StateOf};
-pub use param::{Chunk, ChunkError, Param, Period};
+pub use chunk::{Chunk, Period};
+pub use coverage::ChunkError;
+pub use param::{Held, Param, Row};
 pub use params::Params;
 pub use run::{EntryKind, RunState, SavedEntry, one_or_more};
 
@@ -89,6 +93,8 @@ pub struct RankFile {
     pub entries: Vec<SavedEntry>,
     /// The record of each storage.
     pub storages: HashMap<Arc<str>, Record>,
+    /// The pieces of each tensor that is stored in several, by the key that stands for its storage. None of them is a copy of another.
+    pub pieces: HashMap<Arc<str>, Vec<Chunk>>,
     /// What it saved and the entries do not have, in words for people.
     pub left_out: Vec<String>,
     /// The file beside it with the flat buffers of a distributed optimizer.
@@ -131,6 +137,7 @@ impl RankFile {
             models: Vec::new(),
             entries: Vec::new(),
             storages: HashMap::new(),
+            pieces: HashMap::new(),
             left_out: Vec::new(),
             buffers: None,
             files: HashMap::new(),
@@ -147,8 +154,10 @@ impl RankFile {
     /// What messages call the file that holds the tensor.
     #[must_use]
     pub fn name_of(&self, value: &Value) -> &str {
-        let record = value.tensor().and_then(|tensor| self.storages.get(&tensor.storage.key));
-        match record.and_then(|record| self.files.get(&record.extent.object)) {
+        let key = value.tensor().map(|tensor| &tensor.storage.key);
+        let stored = key.and_then(|key| self.storages.get(key)).map(|record| record.extent.object);
+        let piece = || key.and_then(|key| self.pieces.get(key)).and_then(|pieces| pieces.first());
+        match stored.or_else(|| Some(piece()?.object)).and_then(|object| self.files.get(&object)) {
             Some(name) => name,
             None => &self.name,
         }

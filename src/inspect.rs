@@ -16,6 +16,7 @@ pub use listing::{FileListing, Listing, Piece, TensorListing};
 use crate::catalog::{AuxKind, Encoding, EntryKind, Optimizer, SavedEntry};
 use crate::layout::{Format, Layout};
 use crate::source::{Source, some_of};
+use crate::tensor::Region;
 use crate::view::megatron::training_run;
 use crate::view::{Conversions, Basis, ViewError};
 
@@ -320,7 +321,7 @@ pub fn parameters(source: &Source) -> Vec<ParameterSummary> {
     let ranks = source.catalog.layout.ranks().count();
     let params = source.catalog.params().iter().map(|param| {
         let stored = param.stored();
-        let whole = stored.iter().all(|chunk| chunk.span == (0..param.size()));
+        let whole = stored.iter().all(|chunk| chunk.region == Region::whole(&param.shape));
         ParameterSummary {
             name: param.name.to_string(),
             dtype: param.dtype.name(),

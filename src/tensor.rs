@@ -5,10 +5,12 @@
 #![deny(clippy::disallowed_methods)]
 
 mod band;
+mod region;
 
 use std::fmt;
 
 pub use band::Band;
+pub use region::{Region, Slab, slabs};
 
 /// Makes the element types out of one table, so that names and sizes cannot drift apart and none can be left out.
 macro_rules! dtypes {

@@ -212,8 +212,7 @@ fn compare_sets(
 
 /// Where the element at `index` is stored, for people.
 fn holder(weights: &Weights, param: &Param, index: &[u64]) -> String {
-    let position = if index.is_empty() { Some(0) } else { index.get(param.axis).copied() };
-    match position.and_then(|position| param.chunk_at(position)) {
+    match param.chunk_of(index) {
         Some(chunk) => weights.name_of(param, chunk),
         None => "a file that is not known".to_owned(),
     }
@@ -241,7 +240,7 @@ pub fn check_replicas(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, We
         let stored = param.stored();
         for (before, chunk) in stored.iter().zip(stored.iter().skip(1)) {
             // Each replica against the one before it: equality passes along.
-            if before.span == chunk.span {
+            if before.region == chunk.region {
                 pairs.push((set, param, before, chunk));
             }
         }
@@ -256,10 +255,8 @@ pub fn check_replicas(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, We
     report.states = sets.len() - 1;
     for ((set, param, one, other), (_, at)) in pairs.iter().zip(results) {
         if let Some(byte) = at {
-            let mut index = index_of(byte, param, one.span.end - one.span.start);
-            if let Some(position) = index.get_mut(param.axis) {
-                *position += one.span.start;
-            }
+            let within = one.region.shape().index_of(byte / param.dtype.size());
+            let index = within.iter().zip(one.region.ranges()).map(|(index, range)| range.start + index).collect();
             let name = |chunk: &Chunk| weights.name_of(param, chunk);
             report.differs(set.name_of(param), What::Bytes { index, first: name(one), second: name(other) });
         }

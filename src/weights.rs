@@ -13,7 +13,7 @@ use crate::family::{Model, Vocabulary};
 use crate::parallel::{Failed, Pool};
 use crate::plan::{FilePlan, GatherError, whole};
 use crate::reader::{BLOCK, Checksums, ReadError, Reader};
-use crate::tensor::Shape;
+use crate::tensor::{Region, Shape};
 
 /// The parameters of one checkpoint.
 #[derive(Debug, Clone)]
@@ -154,11 +154,11 @@ impl Weights {
     /// # Errors
     /// [`WeightsError::Gather`]
     pub fn plan_of_chunk(param: &Param, chunk: &Chunk) -> Result<FilePlan, WeightsError> {
-        let positions = chunk.span.end - chunk.span.start;
-        let shape = Self::shape(param, positions);
+        let shape = chunk.region.shape();
+        let region = Region::whole(&shape);
         let mut alone = Param::new(param.name.clone(), param.dtype, shape, param.axis);
-        alone.add(Chunk { span: 0..positions, ..chunk.clone() });
-        Self::plan(&alone, positions)
+        alone.add(Chunk { region, ..chunk.clone() });
+        Self::plan(&alone, alone.size())
     }
 
     /// Reads bytes of a plan, a block at a time, until `sink` answers false.

@@ -1,6 +1,6 @@
 //! Why a tensor cannot be made of the parameters it is said to hold.
 
-use crate::tensor::{Dtype, Shape};
+use crate::tensor::{Dtype, Region, Shape};
 
 /// Why a tensor cannot be made of the parameters it is said to hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +23,12 @@ pub enum GatherError {
         /// The position.
         position: u64,
     },
+    /// Elements that no stored piece has.
+    #[error("no stored piece has {0} of it")]
+    Hole(Region),
+    /// Elements that several stored pieces have which are no replicas.
+    #[error("several stored pieces have {0} of it; this is a bug")]
+    Twice(Region),
     /// A tensor that does not have the axis it is said to be cut along.
     #[error("it has no axis {axis} to be cut along; this is a bug")]
     Axis {

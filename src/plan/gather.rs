@@ -1,10 +1,16 @@
 //! From parameters to stripes: the bytes of one tensor of a target file, row-major, as source bytes.
 //!
-//! The bound to keep: segments per tensor <= source shards x parts of the arrangement, never rows.
+//! The bound to keep: segments per tensor <= source shards x parts of the arrangement, never rows; where pieces are cut along several axes
+//! one for each row of their grid more (`grid`).
+
+mod grid;
+
+use std::ops::Range;
 
 use super::{Builder, Dim, FilePlan, GatherError, Piece, Stripe};
-use crate::catalog::{Chunk, Param};
-use crate::tensor::{Band, Dtype, Shape};
+use crate::catalog::{Chunk, Held, Param, Row};
+use crate::tensor::{Band, Dtype, Region, Shape};
+use grid::{Cell, Run};
 
 /// What the positions of a band hold.
 #[derive(Debug, Clone, Copy)]
@@ -190,21 +196,9 @@ impl Gatherer<'_> {
             for (band, source) in cell {
                 let from = band.from + k * band.from_step;
                 match source {
-                    Source::Fill(Fill::Zero) => {
+                    Source::Fill(fill) => {
                         // Only new vocabulary rows are filled, and their band stands alone.
-                        out.zero(band.len * self.inner());
-                        rounds = 1;
-                    }
-                    Source::Fill(Fill::Float(number)) => {
-                        // Such tensors have one element.
-                        let bytes = number.to_le_bytes().into_iter().cycle();
-                        let len = band.len * self.inner();
-                        out.literal(bytes.take(len as usize).collect::<Vec<u8>>());
-                        rounds = 1;
-                    }
-                    Source::Fill(Fill::Last(param)) => {
-                        let last = self.pieces(param, param.size().saturating_sub(1), 1)?;
-                        out.stripe(Stripe::new(band.len, last));
+                        self.fill(*fill, band.len, out)?;
                         rounds = 1;
                     }
                     Source::Param(param) => {
@@ -212,7 +206,7 @@ impl Gatherer<'_> {
                             pieces.push(piece);
                             rounds = rounds.min(steady);
                         } else {
-                            pieces.extend(self.pieces(param, from, band.len)?);
+                            self.rows(param, from, band.len, &mut pieces, out)?;
                             rounds = 1;
                         }
                     }
@@ -226,14 +220,76 @@ impl Gatherer<'_> {
         Ok(())
     }
 
+    /// New positions.
+    fn fill(&self, fill: Fill<'_>, positions: u64, out: &mut Builder) -> Result<(), GatherError> {
+        match fill {
+            Fill::Zero => out.zero(positions * self.inner()),
+            Fill::Float(number) => {
+                // Such tensors have one element.
+                let bytes = number.to_le_bytes().into_iter().cycle();
+                let len = positions * self.inner();
+                out.literal(bytes.take(len as usize).collect::<Vec<u8>>());
+            }
+            Fill::Last(param) => {
+                let last = param.size().saturating_sub(1);
+                let pieces = match row_at(param, last)?.held {
+                    Held::One(chunk) => vec![self.piece(&Cut { chunk, from: last, len: 1 }, 0)?],
+                    Held::Several(chunks) => {
+                        let cells = Cell::all(&chunks, Run { param, from: last, at: 0, len: 1 })?;
+                        grid::row(&cells, &self.slab(1), self.element)?
+                    }
+                };
+                out.stripe(Stripe::new(positions, pieces));
+            }
+        }
+        Ok(())
+    }
+
+    /// The region of so many positions of the tensor.
+    fn slab(&self, positions: u64) -> Region {
+        Region::slab(&Shape(self.shape.to_vec()), self.axis, 0..positions)
+    }
+
+    /// These positions of a parameter, as pieces for a stripe of one row; where they are stored in a grid, those before it go out first.
+    fn rows(
+        &self,
+        param: &Param,
+        from: u64,
+        len: u64,
+        pieces: &mut Vec<Piece>,
+        out: &mut Builder,
+    ) -> Result<(), GatherError> {
+        let mut at = from;
+        while at < from + len {
+            let row = row_at(param, at)?;
+            let end = row.span.end.min(from + len);
+            match row.held {
+                Held::One(chunk) => {
+                    for cut in cuts_of(chunk, self.axis, at..end) {
+                        pieces.push(self.piece(&cut, 0)?);
+                    }
+                }
+                Held::Several(chunks) => {
+                    if !pieces.is_empty() {
+                        out.stripe(Stripe::new(1, std::mem::take(pieces)));
+                    }
+                    let cells = Cell::all(&chunks, Run { param, from: at, at: 0, len: end - at })?;
+                    grid::stripes(&cells, &self.slab(end - at), self.element, out)?;
+                }
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
     /// For how many rounds, from the one that starts at `from`, the band stays in one run of one chunk, and how far its bytes move each
     /// round. `None` where already this round's positions are not one run.
     fn steady(&self, param: &Param, band: &Band, from: u64) -> Result<Option<(Piece, u64)>, GatherError> {
-        let chunk = chunk_at(param, from)?;
-        if from + band.len > chunk.span.end {
+        let Row { span, held: Held::One(chunk) } = row_at(param, from)? else { return Ok(None) };
+        if from + band.len > span.end {
             return Ok(None);
         }
-        let to_the_end = match (chunk.span.end - from - band.len).checked_div(band.from_step) {
+        let to_the_end = match (span.end - from - band.len).checked_div(band.from_step) {
             Some(further) => further + 1,
             // Each round reads the same positions.
             None => 1,
@@ -241,7 +297,7 @@ impl Gatherer<'_> {
         let stride = self.stride(chunk)?;
         let (step, rounds) = match chunk.period {
             None => (band.from_step * stride, to_the_end),
-            Some(period) if (from - chunk.span.start) % period.len + band.len > period.len => {
+            Some(period) if (from - chunk.region.along(self.axis).start) % period.len + band.len > period.len => {
                 return Ok(None);
             }
             Some(period) if band.from_step.is_multiple_of(period.len) => {
@@ -254,15 +310,20 @@ impl Gatherer<'_> {
 
     /// Sizes before the axis: stripes over them, each row made of the pieces of every band.
     fn across_rows(&self, bands: &[(Band, Source<'_>)], out: &mut Builder) -> Result<(), GatherError> {
-        let mut runs: Vec<_> =
-            bands.iter().flat_map(|(band, source)| band.runs().map(move |run| (run, source))).collect();
-        runs.sort_by_key(|(run, _)| run.at);
-        let mut row = Vec::new();
-        for (run, source) in runs {
+        let mut runs = Vec::new();
+        for (run, source) in bands.iter().flat_map(|(band, source)| band.runs().map(move |run| (run, source))) {
             let Source::Param(param) = source else {
                 return Err(GatherError::Bands { axis: self.axis, position: run.at, size: self.size });
             };
-            row.extend(cuts(param, run.from, run.len)?);
+            runs.push(Run { param, from: run.from, at: run.at, len: run.len });
+        }
+        runs.sort_by_key(|run| run.at);
+        if runs.iter().any(|run| run.param.is_grid()) {
+            return self.across_grid(&runs, out);
+        }
+        let mut row = Vec::new();
+        for run in runs {
+            row.extend(cuts(run.param, self.axis, run.from..run.from + run.len)?);
         }
         // Outer axes that one step walks in every chunk are one loop; a permuted tensor leaves some to be written out.
         let outer = self.shape.get(..self.axis).ok_or(GatherError::Axis { axis: self.axis })?;
@@ -283,15 +344,22 @@ impl Gatherer<'_> {
         Ok(())
     }
 
+    /// The same, where pieces are cut along other axes too: all that they hold of the tensor, as one grid.
+    fn across_grid(&self, runs: &[Run<'_>], out: &mut Builder) -> Result<(), GatherError> {
+        if let Some(run) = runs.iter().find(|run| run.from + run.len > run.param.size()) {
+            let (param, position) = (run.param.name.to_string(), run.param.size());
+            return Err(GatherError::Missing { param, position });
+        }
+        let cells = runs.iter().map(|run| Cell::all(&run.param.readable(), *run));
+        let cells: Vec<Vec<Cell<'_>>> = cells.collect::<Result<_, _>>()?;
+        let cells: Vec<Cell<'_>> = cells.into_iter().flatten().collect();
+        grid::stripes(&cells, &Region::whole(&Shape(self.shape.to_vec())), self.element, out)
+    }
+
     /// Bytes from one position of a chunk to the next. A chunk has a stride for every axis: a loop without one would be left out.
     fn stride(&self, chunk: &Chunk) -> Result<u64, GatherError> {
         let stride = chunk.stride(self.axis).filter(|_| chunk.strides.len() == self.shape.len());
         stride.ok_or(GatherError::Axis { axis: self.axis })
-    }
-
-    /// The pieces for these positions of a parameter, for a stripe of one row.
-    fn pieces(&self, param: &Param, from: u64, len: u64) -> Result<Vec<Piece>, GatherError> {
-        cuts(param, from, len)?.iter().map(|cut| self.piece(cut, 0)).collect()
     }
 
     /// The bytes of a cut, at 0 on every axis before the cut one.
@@ -309,7 +377,7 @@ impl Gatherer<'_> {
         };
         let inner = self.shape.iter().zip(&chunk.strides).skip(self.axis + 1);
         dims.extend(inner.map(|(count, step)| Dim { count: *count, step: *step }));
-        Ok(Piece::new(chunk.object, chunk.byte_of(from, stride), step, &dims, self.element))
+        Ok(Piece::new(chunk.object, chunk.byte_of(from, self.axis, stride), step, &dims, self.element))
     }
 }
 
@@ -321,28 +389,42 @@ struct Cut<'catalog> {
     len: u64,
 }
 
-/// `len` positions of `param` from `from` on, chunk by chunk.
-fn cuts(param: &Param, mut from: u64, len: u64) -> Result<Vec<Cut<'_>>, GatherError> {
-    let end = from + len;
+/// Positions of a parameter whose pieces are whole on the other axes, chunk by chunk.
+fn cuts(param: &Param, axis: usize, span: Range<u64>) -> Result<Vec<Cut<'_>>, GatherError> {
     let mut cuts = Vec::new();
-    while from < end {
-        let chunk = chunk_at(param, from)?;
-        let in_chunk = chunk.span.end.min(end) - from;
+    let mut from = span.start;
+    while from < span.end {
+        let Row { span: held, held: Held::One(chunk) } = row_at(param, from)? else {
+            return Err(GatherError::Scattered);
+        };
+        let end = held.end.min(span.end);
+        cuts.extend(cuts_of(chunk, axis, from..end));
+        from = end;
+    }
+    Ok(cuts)
+}
+
+/// Positions that a chunk holds: inside one of its groups, or whole groups.
+fn cuts_of(chunk: &Chunk, axis: usize, span: Range<u64>) -> Vec<Cut<'_>> {
+    let mut cuts = Vec::new();
+    let mut from = span.start;
+    while from < span.end {
+        let left = span.end - from;
         let len = match chunk.period {
-            None => in_chunk,
-            Some(period) => match (from - chunk.span.start) % period.len {
-                0 if in_chunk >= period.len => in_chunk / period.len * period.len,
-                skipped => in_chunk.min(period.len - skipped),
+            None => left,
+            Some(period) => match (from - chunk.region.along(axis).start) % period.len {
+                0 if left >= period.len => left / period.len * period.len,
+                skipped => left.min(period.len - skipped),
             },
         };
         cuts.push(Cut { chunk, from, len });
         from += len;
     }
-    Ok(cuts)
+    cuts
 }
 
-fn chunk_at(param: &Param, position: u64) -> Result<&Chunk, GatherError> {
-    param.chunk_at(position).ok_or_else(|| GatherError::Missing { param: param.name.to_string(), position })
+fn row_at(param: &Param, position: u64) -> Result<Row<'_>, GatherError> {
+    param.row_at(position).ok_or_else(|| GatherError::Missing { param: param.name.to_string(), position })
 }
 
 /// Whether one step walks the axes `outer[from..]`: each steps exactly over the one inside it.

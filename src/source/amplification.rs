@@ -31,7 +31,7 @@ pub(super) fn check(catalog: &Catalog, store: &FileStore) -> Result<(), SourceEr
         stored += u128::from(store.len(*object)?);
     }
     let largest = params.iter().max_by_key(|param| bytes(param));
-    match largest.and_then(|param| Some((param, param.chunk_at(0)?))) {
+    match largest.and_then(|param| Some((param, *param.stored().first()?))) {
         Some((param, chunk)) if shown > MOST * stored + ROOM => Err(SourceError::Contents {
             file: store.name(chunk.object),
             what: format!(

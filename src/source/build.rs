@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::known::Known;
 use super::{SourceError, TiedHead};
-use crate::catalog::{Catalog, ExtraState, Param, Params, RankFile, StateOf};
+use crate::catalog::{Catalog, Chunk, ExtraState, Param, Params, RankFile, StateOf};
 use crate::extent::Extent;
 use crate::family::{Entry, LayerKind, Model, Numbers, Stage, part_sizes};
 use crate::format::hf::CONFIG;
@@ -18,7 +18,8 @@ use crate::layout::{Place, Rank};
 use crate::store::Store;
 use crate::tensor::{Band, Shape};
 use crate::value::{TensorRef, Value};
-use stored::{chunk, expert_of};
+pub(super) use stored::pieces_at;
+use stored::{chunks, expert_of};
 
 /// A catalog on its way.
 pub(super) struct Builder<'a> {
@@ -44,8 +45,26 @@ pub(super) struct Stored<'a> {
     pub(super) file: &'a str,
     pub(super) path: &'a str,
     pub(super) tensor: &'a TensorRef,
-    /// Where its storage is.
-    pub(super) storage: Extent,
+    /// Where it is stored.
+    pub(super) bytes: Bytes<'a>,
+}
+
+/// Where a tensor is stored.
+#[derive(Clone, Copy)]
+pub(super) enum Bytes<'a> {
+    /// In one storage.
+    Storage(Extent),
+    /// In these pieces of it.
+    Pieces(&'a [Chunk]),
+}
+
+impl<'a> Bytes<'a> {
+    /// Where a rank file says that a tensor is.
+    pub(super) fn of(tensor: &TensorRef, file: &'a RankFile) -> Option<Self> {
+        let key = &tensor.storage.key;
+        let storage = file.storages.get(key).map(|record| Self::Storage(record.extent));
+        storage.or_else(|| file.pieces.get(key).map(|pieces| Self::Pieces(pieces)))
+    }
 }
 
 impl Stored<'_> {
@@ -102,12 +121,11 @@ impl Builder<'_> {
             let what = "expected a tensor here".to_owned();
             return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
         };
-        let Some(storage) = file.storages.get(&tensor.storage.key) else {
+        let Some(bytes) = Bytes::of(tensor, file) else {
             let what = format!("its storage data/{} is not in the file", tensor.storage.key);
             return Err(SourceError::Tensor { file: file.name.clone(), tensor: leaf.path.clone(), what });
         };
-        let stored =
-            Stored { rank: file.rank, file: file_name, path: &leaf.path, tensor, storage: storage.extent };
+        let stored = Stored { rank: file.rank, file: file_name, path: &leaf.path, tensor, bytes };
         if entry.is_copy() {
             return self.copy(&stored, entry, numbers);
         }
@@ -242,7 +260,14 @@ impl Builder<'_> {
             let tensor = expert_of(stored.tensor, expert)
                 .ok_or_else(|| stored.error("its strides are beyond reason".into()))?;
             let numbers = Numbers { expert: Some(first.saturating_add(expert)), ..numbers };
-            self.single(&Stored { tensor: &tensor, ..*stored }, entry, numbers)?;
+            let pieces = match stored.bytes {
+                Bytes::Storage(_) => None,
+                Bytes::Pieces(all) => Some(pieces_at(all, expert.into()).ok_or_else(|| {
+                    stored.error("its strides are beyond reason".into())
+                })?),
+            };
+            let bytes = pieces.as_deref().map_or(stored.bytes, Bytes::Pieces);
+            self.single(&Stored { tensor: &tensor, bytes, ..*stored }, entry, numbers)?;
         }
         Ok(())
     }
@@ -283,8 +308,9 @@ impl Builder<'_> {
             self.check_dimensions(stored, entry, &holding.dimensions, &global)?;
             let param = self.param(stored, name, global, entry.axis)?;
             for band in bands.iter().filter(|band| band.part == index) {
-                let chunk = chunk(stored, band, entry.axis)?;
-                if entry.is_copy() { param.add_copy(chunk) } else { param.add(chunk) }
+                for chunk in chunks(stored, band, entry.axis)? {
+                    if entry.is_copy() { param.add_copy(chunk) } else { param.add(chunk) }
+                }
             }
         }
         Ok(())
@@ -300,11 +326,8 @@ impl Builder<'_> {
         let Some(holding) = entry.holds.first() else { return Ok(()) };
         let name = numbers.fill(&holding.param).into();
         let param = self.param(stored, name, stored.tensor.shape.clone(), 0)?;
-        let chunk = chunk(stored, &Band::once(0, 0, 0, 1), 0)?;
-        if entry.is_copy() {
-            param.add_copy(chunk)
-        } else {
-            param.add(chunk)
+        for chunk in chunks(stored, &Band::once(0, 0, 0, 1), 0)? {
+            if entry.is_copy() { param.add_copy(chunk) } else { param.add(chunk) }
         }
         Ok(())
     }

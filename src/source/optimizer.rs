@@ -144,7 +144,7 @@ fn note_step(
         Some(StateOf::Same(value)) => value.as_number(),
         Some(StateOf::Scalar(params)) => {
             let first = params.all().first().filter(|param| param.dtype == Dtype::Float32);
-            match first.and_then(|param| param.chunk_at(0)) {
+            match first.and_then(|param| param.stored().first().copied()) {
                 Some(chunk) => {
                     let mut bytes = [0; 4];
                     store.read_exact_at(chunk.object, chunk.start, &mut bytes)?;

@@ -10,7 +10,7 @@ fn param(sizes: &[u64], axis: usize, dtype: Dtype) -> Param {
     let strides = shape.contiguous_strides().unwrap().iter().map(|stride| stride * dtype.size()).collect();
     let mut param = Param::new("p".into(), dtype, shape, axis);
     let (rank, object) = (Rank { pp: 0, tp: 0, ep: 0 }, ObjectId(0));
-    param.add(Chunk { span: 0..param.size(), rank, object, start: 0, strides, period: None });
+    param.add(Chunk { region: Region::whole(&param.shape), rank, object, start: 0, strides, period: None });
     param
 }
 

@@ -4,6 +4,7 @@
 //! like any other: `verify` compares it. Beside its original it must be the same, because views have only one of the two; that is told by
 //! their bytes alone, so those are read here. Not here: replicas of other ranks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Builder, Stored};
@@ -117,7 +118,11 @@ fn check_kind(
     advice: &str,
 ) -> Result<(), SourceError> {
     let of_rank = known.chunks().iter().filter(|chunk| chunk.rank == stored.rank);
-    let positions = of_rank.map(|chunk| chunk.span.end - chunk.span.start).sum();
+    let spans: BTreeSet<(u64, u64)> = of_rank
+        .map(|chunk| chunk.region.along(known.axis))
+        .map(|span| (span.start, span.end))
+        .collect();
+    let positions = spans.iter().map(|(start, end)| end - start).sum();
     let (dtype, shape) = (stored.tensor.dtype, &stored.tensor.shape);
     let wanted = shape_of(known, positions);
     if (dtype, shape) == (known.dtype, &wanted) {
@@ -145,7 +150,7 @@ pub(super) fn compare(builder: &Builder<'_>, store: &dyn Store) -> Result<(), So
             return Err(lost());
         }
         for copy in copies {
-            let is_original = |chunk: &&Chunk| (chunk.rank, &chunk.span) == (copy.rank, &copy.span);
+            let is_original = |chunk: &&Chunk| (chunk.rank, &chunk.region) == (copy.rank, &copy.region);
             let original = param.chunks().iter().find(is_original);
             let (Some(original), Some(len)) = (original, bytes_in_row(param, copy)) else {
                 return Err(beside.error("it is stored so that it cannot be compared with"));
@@ -161,7 +166,7 @@ pub(super) fn compare(builder: &Builder<'_>, store: &dyn Store) -> Result<(), So
 
 /// Bytes of a piece that is stored row after row without gaps.
 fn bytes_in_row(param: &Param, chunk: &Chunk) -> Option<u64> {
-    let shape = shape_of(param, chunk.span.end - chunk.span.start);
+    let shape = chunk.region.shape();
     let mut stride = param.dtype.size();
     for (size, found) in shape.0.iter().zip(&chunk.strides).rev() {
         if *size > 1 && *found != stride {
@@ -200,8 +205,8 @@ impl Beside {
                         return Ok(());
                     }
                     let element = (start + same as u64) / param.dtype.size();
-                    let shape = shape_of(param, copy.span.end - copy.span.start);
-                    let index = Shape(shape.index_of(element));
+                    let within = copy.region.shape().index_of(element);
+                    let index = Shape(within);
                     Err(self.error(&format!("from element {index} on it is not the same as")))
                 })
             })

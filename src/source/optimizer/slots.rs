@@ -3,7 +3,7 @@
 //! That is the order in which the model registers them, which is the order in which it saves them.
 
 use super::super::SourceError;
-use super::super::build::{Builder, Stored};
+use super::super::build::{Builder, Bytes, Stored};
 use super::super::known::Known;
 use super::chain::Chain;
 use super::wrong;
@@ -92,7 +92,7 @@ impl Slot<'_> {
             file: name,
             path: &self.known.leaf.path,
             tensor,
-            storage: record.extent,
+            bytes: Bytes::Storage(record.extent),
         };
         let added = if tensor.shape.rank() == 0 && self.weight.shape.rank() != 0 {
             builder.scalar(&stored, self.known.entry, self.numbers)

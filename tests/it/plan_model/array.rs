@@ -1,6 +1,6 @@
 //! Dense arrays, and how a source may keep one in its file.
 
-use ckpt_fs::tensor::Dtype;
+use ckpt_fs::tensor::{Dtype, Region, Shape};
 
 /// A dense row-major array.
 #[derive(Clone, Debug)]
@@ -26,6 +26,19 @@ impl Array {
     pub(super) fn filled(dtype: Dtype, shape: Vec<u64>, mut value: impl FnMut() -> u8) -> Self {
         let len = shape.iter().product::<u64>() * dtype.size();
         Self { dtype, shape, data: (0..len).map(|_| value()).collect() }
+    }
+
+    /// A part of it.
+    pub(super) fn part(&self, region: &Region) -> Self {
+        let (whole, part) = (Shape(self.shape.clone()), region.shape());
+        let element = self.dtype.size() as usize;
+        let mut data = Vec::new();
+        for index in 0..whole.elements().unwrap() {
+            if region.has(&whole.index_of(index)) {
+                data.extend_from_slice(&self.data[index as usize * element..][..element]);
+            }
+        }
+        Self { dtype: self.dtype, shape: part.0, data }
     }
 
     /// These positions along `axis`, in this order. Arrays differ along that axis alone.

@@ -4,7 +4,7 @@ use ckpt_fs::catalog::{Chunk, Param};
 use ckpt_fs::extent::ObjectId;
 use ckpt_fs::layout::Rank;
 use ckpt_fs::plan::{Builder, Fill, GatherError, Part, Piece, Segment, Source, Stripe, Target, gather};
-use ckpt_fs::tensor::{Band, Dtype, Shape};
+use ckpt_fs::tensor::{Band, Dtype, Region, Shape};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -126,7 +126,7 @@ proptest! {
 fn new_rows_stand_alone() {
     let mut param = Param::new("p".into(), Dtype::Float32, Shape(vec![6]), 0);
     param.add(Chunk {
-        span: 0..6,
+        region: Region::new(vec![0..6]),
         rank: Rank { pp: 0, tp: 0, ep: 0 },
         object: ObjectId(0),
         start: 0,

@@ -5,8 +5,9 @@ use ckpt_fs::extent::ObjectId;
 use ckpt_fs::family::Arrangement;
 use ckpt_fs::layout::Rank;
 use ckpt_fs::plan::{Fill, Part, Source, Target};
-use ckpt_fs::tensor::{Band, Dtype, Shape};
+use ckpt_fs::tensor::{Band, Dtype, Region, Shape};
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use super::array::{Array, Position, Storage};
 
@@ -41,10 +42,23 @@ pub(super) struct Case {
     pub(super) storage: [Storage; 2],
     /// Files that each hold the same of it.
     pub(super) copies: u32,
+    /// How each rank's tensor is cut again.
+    pub(super) cut: Cut,
     /// Tensors like it that stand on each other in the target.
     pub(super) stack: usize,
     pub(super) padding: Option<Padding>,
     pub(super) seed: u16,
+}
+
+/// Pieces that a rank's tensor is stored in.
+#[derive(Clone, Debug)]
+pub(super) enum Cut {
+    /// One.
+    Whole,
+    /// A grid: cuts on each axis.
+    Grid(Vec<Vec<Index>>),
+    /// Stretches of its elements.
+    Flat(Vec<Index>),
 }
 
 /// The source's files, and what the catalog knows of each parameter: those of the first tensor of a stack, then those of the next.
@@ -71,12 +85,12 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
         Just(Storage::Turned)
     ];
     let cuts = (0usize..3, 0usize..3, 1u64..5, 1u64..5);
-    let more =
-        ([storage.clone(), storage], 1u32..3, 1usize..4, proptest::option::of(padding()), any::<u16>());
+    let copies = (1u32..3, cut());
+    let more = ([storage.clone(), storage], copies, 1usize..4, proptest::option::of(padding()), any::<u16>());
     (dtype, sizes, around, cuts, more).prop_map(
         |(dtype, sizes, (before, after), (source, target, source_tp, target_tp), more)| {
             let (groups, finer, source_is_finer, shares) = sizes;
-            let (storage, copies, stack, padding, seed) = more;
+            let (storage, (copies, cut), stack, padding, seed) = more;
             let kind = |kind, is_finer: bool| match kind {
                 0 => Arrangement::Replicated,
                 1 => Arrangement::Concatenated,
@@ -91,9 +105,18 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
             let padding = padding.filter(|padding| before.iter().all(|size| *size == 1) && fits(padding));
             let source = (kind(source, source_is_finer), source_tp);
             let target = (kind(target, !source_is_finer), target_tp);
-            Case { dtype, sizes, before, after, source, target, storage, copies, stack, padding, seed }
+            Case { dtype, sizes, before, after, source, target, storage, copies, cut, stack, padding, seed }
         },
     )
+}
+
+fn cut() -> impl Strategy<Value = Cut> {
+    let cuts = || proptest::collection::vec(any::<Index>(), 0..3);
+    prop_oneof![
+        Just(Cut::Whole),
+        proptest::collection::vec(cuts(), 1..4).prop_map(Cut::Grid),
+        proptest::collection::vec(any::<Index>(), 0..4).prop_map(Cut::Flat),
+    ]
 }
 
 fn padding() -> impl Strategy<Value = Padding> {
@@ -163,16 +186,20 @@ impl Case {
                 // Copies come in the wrong order, so that it takes more than the order of files to find the first.
                 let number = (rank as u32) * self.copies + (self.copies - 1 - copy);
                 let file = &mut files[number as usize];
-                let before = file.len();
-                let (start, strides) = self.storage[rank as usize % 2].write(&local, file);
-                if copy > 0 {
-                    // Only the first of several copies is read, so that all readers share its pages.
-                    file[before..].fill(0xCC);
-                }
                 let place = Rank { pp: 0, tp: rank as u32, ep: copy };
-                for band in arrangement.bands(&self.sizes, tp, rank).unwrap() {
+                for region in self.cut.regions(&local.shape) {
+                    let before = file.len();
+                    let (start, strides) = self.storage[rank as usize % 2].write(&local.part(&region), file);
+                    if copy > 0 {
+                        // Only the first of several copies is read, so that all readers share its pages.
+                        file[before..].fill(0xCC);
+                    }
                     let object = ObjectId(first_file + number);
-                    params[band.part].add(chunk(&band, self.axis(), (place, object), start, &strides));
+                    let piece = Chunk { region, rank: place, object, start, strides, period: None };
+                    for band in arrangement.bands(&self.sizes, tp, rank).unwrap() {
+                        let param = &mut params[band.part];
+                        chunks(&band, self.axis(), &piece).into_iter().for_each(|chunk| param.add(chunk));
+                    }
                 }
             }
         }
@@ -231,15 +258,53 @@ impl Case {
     }
 }
 
-/// A chunk per band, as a source makes them.
-fn chunk(band: &Band, axis: usize, (rank, object): (Rank, ObjectId), start: u64, strides: &[u64]) -> Chunk {
-    let stride = strides[axis];
-    Chunk {
-        span: band.from..band.from + band.positions(),
-        rank,
-        object,
-        start: start + band.at * stride,
-        strides: strides.to_vec(),
-        period: (band.repeat > 1).then_some(Period { len: band.len, step: band.at_step * stride }),
+impl Cut {
+    /// The pieces of a tensor of this shape.
+    fn regions(&self, shape: &[u64]) -> Vec<Region> {
+        let ends = |cuts: &[Index], size: u64| {
+            let cuts = cuts.iter().map(|cut| cut.index(size as usize + 1) as u64);
+            let mut ends: Vec<u64> = cuts.chain([0, size]).collect();
+            ends.sort_unstable();
+            ends.windows(2).map(|pair| pair[0]..pair[1]).filter(|range| !range.is_empty()).collect::<Vec<_>>()
+        };
+        let shape = Shape(shape.to_vec());
+        match self {
+            Self::Whole => vec![Region::whole(&shape)],
+            Self::Grid(cuts) => {
+                let mut regions = vec![vec![]];
+                for (axis, size) in shape.0.iter().enumerate() {
+                    let of_axis = ends(&cuts[axis % cuts.len()], *size);
+                    let each = regions.into_iter().flat_map(|outer: Vec<_>| {
+                        of_axis.iter().map(move |range| [outer.as_slice(), &[range.clone()]].concat())
+                    });
+                    regions = each.collect();
+                }
+                // Not in the order of the tensor.
+                regions.into_iter().rev().map(Region::new).collect()
+            }
+            Self::Flat(cuts) => {
+                let stretches = ends(cuts, shape.elements().unwrap());
+                stretches.into_iter().flat_map(|stretch| Region::of_flat(&shape, stretch).unwrap()).collect()
+            }
+        }
     }
+}
+
+/// What a piece of a rank's tensor has of a band: a chunk in groups where it has all of it, else one of each run.
+fn chunks(band: &Band, axis: usize, piece: &Chunk) -> Vec<Chunk> {
+    let (held, stride) = (piece.region.along(axis), piece.strides[axis]);
+    let start = |at: u64| piece.start + (at - held.start) * stride;
+    let end = band.at + (band.repeat - 1) * band.at_step + band.len;
+    if held.start <= band.at && end <= held.end {
+        let region = piece.region.clone().with(axis, band.from..band.from + band.positions());
+        let period = (band.repeat > 1).then_some(Period { len: band.len, step: band.at_step * stride });
+        return vec![Chunk { region, start: start(band.at), period, ..piece.clone() }];
+    }
+    let runs = band.runs().filter_map(|run| {
+        let (from, to) = (run.at.max(held.start), (run.at + run.len).min(held.end));
+        let span = run.from + from.saturating_sub(run.at)..run.from + to.saturating_sub(run.at);
+        let region = piece.region.clone().with(axis, span);
+        (from < to).then(|| Chunk { region, start: start(from), ..piece.clone() })
+    });
+    runs.collect()
 }

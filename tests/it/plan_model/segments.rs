@@ -1,15 +1,17 @@
 //! How many segments a plan is: known exactly, so that a stripe for each row, or for each group, cannot come back unseen.
 
+use std::collections::BTreeSet;
+
 use ckpt_fs::catalog::{Chunk, Param, Period};
 use ckpt_fs::extent::ObjectId;
 use ckpt_fs::family::Arrangement;
 use ckpt_fs::layout::Rank;
 use ckpt_fs::plan::{Builder, FilePlan, GatherError, Read, Segment, Source, Target, gather, whole};
-use ckpt_fs::tensor::{Band, Dtype, Shape};
+use ckpt_fs::tensor::{Band, Dtype, Region, Shape};
 use proptest::prelude::*;
 
 use super::array::Storage;
-use super::case::{Case, Files, case};
+use super::case::{Case, Cut, Files, case};
 
 const CONCATENATED: Arrangement = Arrangement::Concatenated;
 const GROUPS: Arrangement = Arrangement::Interleaved { groups: 8 };
@@ -43,8 +45,24 @@ fn fewest_runs(plan: &FilePlan, bytes: u64) -> usize {
     runs.len()
 }
 
+/// A tensor like many: one, without new rows, contiguous.
 fn plain(mut case: Case) -> Case {
     (case.stack, case.padding, case.storage) = (1, None, [Storage::Contiguous; 2]);
+    case
+}
+
+/// The same where each rank has it in one piece.
+fn whole_on_ranks(case: Case) -> Case {
+    Case { cut: Cut::Whole, ..plain(case) }
+}
+
+/// The same where parameters stand one after the other on both sides.
+fn in_order(mut case: Case) -> Case {
+    for side in [&mut case.source.0, &mut case.target.0] {
+        if matches!(side, Arrangement::Interleaved { .. }) {
+            *side = CONCATENATED;
+        }
+    }
     case
 }
 
@@ -54,13 +72,8 @@ proptest! {
     /// Parameters that lie and are wanted one after the other: a piece for each run that there is, and no row is one by itself.
     #[test]
     fn rows_in_order_are_as_many_pieces_as_there_are_runs(case in case()) {
-        let mut case = plain(case);
+        let case = in_order(whole_on_ranks(case));
         prop_assume!(case.before.iter().all(|size| *size == 1));
-        for side in [&mut case.source.0, &mut case.target.0] {
-            if matches!(side, Arrangement::Interleaved { .. }) {
-                *side = CONCATENATED;
-            }
-        }
         for rank in 0..case.target.1 {
             let plan = plan(&case, rank);
             let pieces: usize = stripes(&plan).iter().map(|(rows, pieces)| { assert_eq!(*rows, 1); *pieces }).sum();
@@ -71,7 +84,7 @@ proptest! {
     /// A cut in the middle of rows is one stripe, or one run where whole rows are read on; a row has a piece for each of its runs.
     #[test]
     fn a_cut_of_every_row_is_one_segment(case in case()) {
-        let mut case = plain(case);
+        let mut case = whole_on_ranks(case);
         case.before.insert(0, 2);
         for rank in 0..case.target.1 {
             let plan = plan(&case, rank);
@@ -83,6 +96,26 @@ proptest! {
             if !loops {
                 prop_assert_eq!(pieces, fewest_runs(&plan, stripe.row_bytes()));
             }
+        }
+    }
+
+    /// Pieces that are cut along several axes are a segment for each row of their grid, and not one for each row of the tensor.
+    #[test]
+    fn a_grid_is_a_segment_for_each_of_its_rows(case in case(), columns in any::<bool>()) {
+        let mut case = in_order(plain(case));
+        (case.before, case.after) = if columns { (vec![6], vec![]) } else { (vec![], vec![5]) };
+        let stored = case.store(&mut Files::default());
+        // Positions along the first axis where the grid of any parameter is cut.
+        let mut cuts = BTreeSet::new();
+        for chunk in stored[0].1.iter().flat_map(Param::chunks) {
+            let first = chunk.region.along(0);
+            cuts.extend([first.start, first.end]);
+        }
+        for rank in 0..case.target.1 {
+            let plan = plan(&case, rank);
+            let parameters = case.sizes.len();
+            let most = if columns { cuts.len() } else { cuts.len() * parameters + parameters };
+            prop_assert!(plan.segments().len() <= most, "{} of {most}: {plan:?}", plan.segments().len());
         }
     }
 }
@@ -97,6 +130,7 @@ fn rows(sizes: &[u64], source: (Arrangement, u64), target: (Arrangement, u64)) -
         target,
         storage: [Storage::Contiguous; 2],
         copies: 1,
+        cut: Cut::Whole,
         stack: 1,
         padding: None,
         seed: 3,
@@ -142,7 +176,7 @@ fn groups_of_a_chunk_count_from_its_start() {
     let mut param = Param::new("p".into(), Dtype::Int8, Shape(vec![7]), 0);
     for (span, object, period) in [(0..1, 0, None), (1..7, 1, Some(Period { len: 3, step: 100 }))] {
         param.add(Chunk {
-            span,
+            region: Region::new(vec![span]),
             rank: Rank { pp: 0, tp: object, ep: 0 },
             object: ObjectId(object),
             start: 10,
@@ -185,7 +219,7 @@ fn a_column_cut_of_a_large_weight_is_one_segment() {
     let mut param = Param::new("w".into(), Dtype::Bfloat16, Shape(vec![8192, 8192]), 1);
     for tp in 0..2u32 {
         param.add(Chunk {
-            span: u64::from(tp) * 4096..u64::from(tp + 1) * 4096,
+            region: Region::new(vec![0..8192, u64::from(tp) * 4096..u64::from(tp + 1) * 4096]),
             rank: Rank { pp: 0, tp, ep: 0 },
             object: ObjectId(tp),
             start: 0,
@@ -205,7 +239,7 @@ fn strided(sizes: &[u64], strides: &[u64]) -> Result<FilePlan, GatherError> {
     let axis = sizes.len() - 1;
     let mut param = Param::new("w".into(), Dtype::Int8, Shape(sizes.to_vec()), axis);
     param.add(Chunk {
-        span: 0..sizes[axis],
+        region: Region::whole(&Shape(sizes.to_vec())),
         rank: Rank { pp: 0, tp: 0, ep: 0 },
         object: ObjectId(0),
         start: 0,
@@ -256,7 +290,7 @@ fn several_axes_that_are_written_out_are_counted_through() {
 fn tensors_without_axes_and_without_elements() {
     let mut scalar = Param::new("s".into(), Dtype::Float32, Shape(vec![]), 0);
     scalar.add(Chunk {
-        span: 0..1,
+        region: Region::new(vec![]),
         rank: Rank { pp: 0, tp: 0, ep: 0 },
         object: ObjectId(7),
         start: 12,
@@ -267,7 +301,7 @@ fn tensors_without_axes_and_without_elements() {
     let Some(Segment::Stripe(stripe)) = plan.segments().first() else { panic!("{plan:?}") };
     assert_eq!((stripe.bytes(), stripe.pieces()[0].start, stripe.pieces()[0].object), (4, 12, ObjectId(7)));
     let mut vector = Param::new("v".into(), Dtype::Float32, Shape(vec![5]), 0);
-    vector.add(Chunk { span: 0..5, strides: vec![4], ..scalar.chunks()[0].clone() });
+    vector.add(Chunk { region: Region::new(vec![0..5]), strides: vec![4], ..scalar.chunks()[0].clone() });
     assert_eq!(stripes(&whole(&vector, 5).unwrap()), [(1, 1)]);
     assert_eq!(whole(&vector, 2).unwrap().len(), 8);
     // Nothing is asked of files for a tensor that has no bytes, whichever of its sizes says so.
