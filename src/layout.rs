@@ -170,6 +170,15 @@ impl Layout {
         Self { tp, stages, vpp: 1, experts: None }
     }
 
+    /// That of one rank with everything.
+    #[must_use]
+    pub fn undivided(&self) -> Self {
+        // No model has as many layers as 2^32.
+        let layers = self.stages.total() as u32;
+        let stages = Stages::new(vec![layers]).unwrap_or_else(|| Stages::nearly_even(0, 1));
+        Self { experts: self.experts.map(|_| Experts { ep: 1, etp: 1 }), ..Self::dense(1, stages) }
+    }
+
     /// Number of pipeline ranks.
     #[must_use]
     pub fn pp(&self) -> u32 {

@@ -113,7 +113,9 @@ impl Opened {
         };
         let what = match self.format {
             Format::Hf | Format::Vllm | Format::Sglang => "they are passed on as they are",
-            Format::Megatron | Format::Safetensors => "they do not go along",
+            Format::Megatron | Format::Safetensors | Format::TorchDist | Format::Dcp => {
+                "they do not go along"
+            }
         };
         note(&format!("{file} has keys that are not known: {}; {what}", some_of(&keys)));
     }

@@ -19,11 +19,17 @@ pub enum Format {
     Vllm,
     /// Rank files as SGLang's does.
     Sglang,
+    /// A distributed checkpoint of Megatron-core: torch DCP with Megatron's keys.
+    #[serde(rename = "torch_dist")]
+    TorchDist,
+    /// A distributed checkpoint of torch (`torch.distributed.checkpoint`), with the names of whatever model it is of.
+    Dcp,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Megatron, Self::Safetensors, Self::Hf, Self::Vllm, Self::Sglang];
+    pub const ALL: [Self; 7] =
+        [Self::Megatron, Self::Safetensors, Self::Hf, Self::Vllm, Self::Sglang, Self::TorchDist, Self::Dcp];
 
     /// Its name, as flags and directories of a mount have it.
     #[must_use]
@@ -34,6 +40,8 @@ impl Format {
             Self::Hf => "hf",
             Self::Vllm => "vllm",
             Self::Sglang => "sglang",
+            Self::TorchDist => "torch_dist",
+            Self::Dcp => "dcp",
         }
     }
 
@@ -46,6 +54,8 @@ impl Format {
             Self::Hf => "Hugging Face model directory (safetensors)",
             Self::Vllm => "vLLM rank files (sharded_state)",
             Self::Sglang => "SGLang rank files (sharded_state)",
+            Self::TorchDist => "Megatron-core distributed checkpoint (torch_dist)",
+            Self::Dcp => "torch distributed checkpoint (DCP)",
         }
     }
 
@@ -55,14 +65,14 @@ impl Format {
         match self {
             Self::Vllm | Self::Sglang if layout.pp() == 1 => format!("tp{}", layout.tp),
             Self::Vllm | Self::Sglang => Layout { experts: None, ..layout.clone() }.to_string(),
-            Self::Megatron | Self::Safetensors | Self::Hf => layout.to_string(),
+            Self::Megatron | Self::Safetensors | Self::Hf | Self::TorchDist | Self::Dcp => layout.to_string(),
         }
     }
 
     /// Whether there is one layout only: everything whole, for one reader.
     #[must_use]
     pub fn is_single(self) -> bool {
-        self == Self::Hf
+        matches!(self, Self::Hf | Self::TorchDist | Self::Dcp)
     }
 }
 
@@ -80,12 +90,12 @@ mod tests {
     #[test]
     fn formats_are_told_by_their_names() {
         let names = Format::ALL.map(|format| format.to_string());
-        assert_eq!(names, ["megatron", "safetensors", "hf", "vllm", "sglang"]);
-        let words = ["Megatron", "per rank", "Hugging Face", "vLLM", "SGLang"];
+        assert_eq!(names, ["megatron", "safetensors", "hf", "vllm", "sglang", "torch_dist", "dcp"]);
+        let words = ["Megatron", "per rank", "Hugging Face", "vLLM", "SGLang", "torch_dist", "DCP"];
         for (format, word) in Format::ALL.iter().zip(words) {
             assert!(format.title().contains(word), "{format}: {}", format.title());
         }
-        assert_eq!(Format::ALL.map(Format::is_single), [false, false, true, false, false]);
+        assert_eq!(Format::ALL.map(Format::is_single), [false, false, true, false, false, true, true]);
     }
 
     #[test]
@@ -95,7 +105,7 @@ mod tests {
             let layout = Layout { experts, ..Layout::dense(4, Stages::nearly_even(4, stages)) };
             Format::ALL.map(|format| format.layout_name(&layout))
         };
-        assert_eq!(names(1), ["tp4pp1ep2", "tp4pp1ep2", "tp4pp1ep2", "tp4", "tp4"]);
-        assert_eq!(names(2), ["tp4pp2ep2", "tp4pp2ep2", "tp4pp2ep2", "tp4pp2", "tp4pp2"]);
+        assert_eq!(names(1), ["tp4pp1ep2", "tp4pp1ep2", "tp4pp1ep2", "tp4", "tp4", "tp4pp1ep2", "tp4pp1ep2"]);
+        assert_eq!(names(2), ["tp4pp2ep2", "tp4pp2ep2", "tp4pp2ep2", "tp4pp2", "tp4pp2", "tp4pp2ep2", "tp4pp2ep2"]);
     }
 }

@@ -150,6 +150,8 @@ impl Conversions {
             Format::Hf if self.origin.format == Format::Hf => self.own_whole(),
             Format::Hf => self.hf(),
             Format::Vllm | Format::Sglang => self.engine(format),
+            Format::TorchDist => self.basis(Format::Megatron),
+            Format::Dcp => self.basis(Format::Hf),
         }
     }
 
@@ -255,17 +257,17 @@ impl Conversions {
     /// [`ViewError`] with the reason and what is possible.
     pub fn layout(&self, format: Format, spec: &LayoutSpec) -> Result<Layout, ViewError> {
         let basis = self.basis(format)?;
-        let whole = basis.catalog.layout.clone();
-        // Said before what does not divide: nothing would.
-        if let Some(layout) =
-            spec.resolve(&whole).ok().filter(|layout| format.is_single() && *layout != whole)
-        {
-            return Err(ViewError::NoSuchLayout { format, layout });
+        if format.is_single() {
+            let whole = basis.catalog.layout.undivided();
+            // Said before what does not divide: nothing would.
+            return match spec.resolve(&whole)? {
+                layout if layout == whole => Ok(whole),
+                layout => Err(ViewError::NoSuchLayout { format, layout }),
+            };
         }
         let layout = basis.layout(spec)?;
         let fits = match format {
-            Format::Megatron | Format::Safetensors => true,
-            Format::Hf => layout == whole,
+            Format::Megatron | Format::Safetensors | Format::Hf | Format::TorchDist | Format::Dcp => true,
             Format::Vllm | Format::Sglang => {
                 let version = self.conversion.engine_version.as_deref();
                 let pipelined = layout.pp() == 1 || basis.model.family().has_pipelines(version);
@@ -293,6 +295,10 @@ impl Conversions {
             Format::Vllm | Format::Sglang => {
                 let aux_files: Vec<&AuxFile> = self.descriptions().collect();
                 Arc::new(EngineView::new(basis, layout, format, self.config()?, &aux_files))
+            }
+            Format::TorchDist | Format::Dcp => {
+                let title = self.origin.model.family().title.clone();
+                return Err(ViewError::NoFamily { title, format });
             }
         })
     }

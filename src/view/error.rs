@@ -307,6 +307,7 @@ fn advice(format: Format) -> &'static str {
         Format::Vllm => {
             ": its loader knows --tp alone, and for dense models --pp from version 0.32 on; experts are cut like the rest"
         }
+        Format::TorchDist | Format::Dcp => ": a distributed checkpoint has no layout; loaders of any read it",
         Format::Megatron | Format::Safetensors => "",
     }
 }

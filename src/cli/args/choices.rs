@@ -32,6 +32,8 @@ words! { Format:
     Hf = "hf", "Hugging Face model directory, for from_pretrained";
     Vllm = "vllm", "Rank files for vLLM's --load-format sharded_state";
     Sglang = "sglang", "Rank files for SGLang's --load-format sharded_state";
+    TorchDist = "torch_dist", "Megatron-core distributed checkpoint, for --load in any layout";
+    Dcp = "dcp", "Distributed checkpoint for torch.distributed.checkpoint.load (FSDP)";
 }
 
 words! { OptimizerChoice:
