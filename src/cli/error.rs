@@ -137,6 +137,7 @@ fn source_exit(error: &SourceError) -> Exit {
         | SourceError::NotACheckpoint { .. }
         | SourceError::File { .. }
         | SourceError::Safetensors { .. }
+        | SourceError::Dcp { .. }
         | SourceError::Contents { .. }
         | SourceError::Arrange { .. }
         | SourceError::Tensor { .. }
@@ -169,6 +170,7 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::TemplateConfig { .. } => Exit::Usage,
         ViewError::NoSuchLayout { .. } => Exit::Layout,
         ViewError::NoFamily { .. }
+        | ViewError::ReadOnly { .. }
         | ViewError::Model { .. }
         | ViewError::NoPlace { .. }
         | ViewError::Lacks { .. }

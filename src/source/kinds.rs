@@ -76,7 +76,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         signs: &[".metadata", "*.distcp"],
-        name: "a distributed checkpoint of torch_dist or torch DCP",
+        name: "a distributed checkpoint of torch_dist without its metadata.json, or of torch DCP",
         advice: "save it with --ckpt-format torch, or as a Hugging Face model",
         ..PLAIN
     },

@@ -120,6 +120,15 @@ impl Conversions {
         self.origin.format
     }
 
+    /// The format of views where none is asked for: the source's own, or rank files where that is no format of views.
+    #[must_use]
+    pub fn usual_format(&self) -> Format {
+        match self.origin.format {
+            Format::TorchDist | Format::Dcp => Format::Megatron,
+            own => own,
+        }
+    }
+
     /// The source as its own family's, in its own format.
     #[must_use]
     pub fn own(&self) -> &Arc<Basis> {
@@ -150,8 +159,7 @@ impl Conversions {
             Format::Hf if self.origin.format == Format::Hf => self.own_whole(),
             Format::Hf => self.hf(),
             Format::Vllm | Format::Sglang => self.engine(format),
-            Format::TorchDist => self.basis(Format::Megatron),
-            Format::Dcp => self.basis(Format::Hf),
+            Format::TorchDist | Format::Dcp => Err(ViewError::ReadOnly { format }),
         }
     }
 
@@ -296,10 +304,7 @@ impl Conversions {
                 let aux_files: Vec<&AuxFile> = self.descriptions().collect();
                 Arc::new(EngineView::new(basis, layout, format, self.config()?, &aux_files))
             }
-            Format::TorchDist | Format::Dcp => {
-                let title = self.origin.model.family().title.clone();
-                return Err(ViewError::NoFamily { title, format });
-            }
+            Format::TorchDist | Format::Dcp => return Err(ViewError::ReadOnly { format }),
         })
     }
 

@@ -151,6 +151,12 @@ pub enum ViewError {
     /// Tensors that a safetensors file cannot hold.
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
+    /// A format that views are not in.
+    #[error("{format} is not written by this version")]
+    ReadOnly {
+        /// The format.
+        format: Format,
+    },
     /// A source that no family of another format describes.
     #[error("a {title} checkpoint cannot be shown as {format}: no family describes such files of it")]
     NoFamily {
