@@ -130,6 +130,8 @@ impl Freezer<'_> {
             Node::Global(global) => Value::Global(global),
             Node::Object(object) => Value::Object(Arc::new(self.object(&object)?)),
             Node::Persistent(id) => Value::Persistent(Arc::new(self.finished(id)?.value.clone())),
+            // Nothing is taken out of what becomes a tree.
+            Node::Taken(_) => return Err(PickleError::TooManyValues),
         })
     }
 

@@ -6,8 +6,14 @@ use std::sync::Arc;
 
 use crate::value::{Construct, Global};
 
-/// Number of a node.
+/// Number of a node, or, with [`TAKEN`], of what a consumer made of one, or, with [`SMALL`], a small number itself.
 pub(super) type Id = u32;
+
+/// Set in an [`Id`] that is a consumer's: there is no node of this number.
+pub(super) const TAKEN: Id = 1 << 31;
+
+/// Set in an [`Id`] below [`TAKEN`] that is an `int` of less than this.
+pub(super) const SMALL: Id = 1 << 30;
 
 /// A node.
 #[derive(Debug)]
@@ -30,6 +36,8 @@ pub(super) enum Node {
     // Boxed, because most nodes are a few bytes and this one is not.
     Object(Box<ObjectNode>),
     Persistent(Id),
+    /// An object that a consumer took after it was referred to: the number that stands for it.
+    Taken(Id),
 }
 
 /// See [`crate::value::Object`].
@@ -61,6 +69,7 @@ impl Node {
             Self::Global(_) => "global",
             Self::Object(_) => "object",
             Self::Persistent(_) => "persistent id",
+            Self::Taken(_) => "finished object",
         }
     }
 
@@ -87,7 +96,36 @@ impl Node {
             | Self::Str(_)
             | Self::Surrogates(_)
             | Self::Bytes(_)
-            | Self::Global(_) => {}
+            | Self::Global(_)
+            | Self::Taken(_) => {}
+        }
+    }
+
+    /// Calls `change` with each child, to give it another number.
+    pub(super) fn renumber(&mut self, mut change: impl FnMut(&mut Id)) {
+        match self {
+            Self::List(ids) | Self::Tuple(ids) | Self::Set(ids) | Self::FrozenSet(ids) => {
+                ids.iter_mut().for_each(change);
+            }
+            Self::Dict(items) => items.iter_mut().flat_map(|(key, value)| [key, value]).for_each(change),
+            Self::Object(object) => {
+                change(&mut object.callable);
+                change(&mut object.args);
+                object.appended.iter_mut().for_each(&mut change);
+                object.items.iter_mut().flat_map(|(key, value)| [key, value]).for_each(&mut change);
+                object.state.iter_mut().for_each(change);
+            }
+            Self::Persistent(id) => change(id),
+            Self::None
+            | Self::Bool(_)
+            | Self::Int(_)
+            | Self::Long(_)
+            | Self::Float(_)
+            | Self::Str(_)
+            | Self::Surrogates(_)
+            | Self::Bytes(_)
+            | Self::Global(_)
+            | Self::Taken(_) => {}
         }
     }
 }

@@ -86,3 +86,29 @@ opcodes! {
     MEMOIZE = 0x94,
     FRAME = 0x95,
 }
+
+/// What follows an opcode in the bytes.
+pub(super) enum Operand {
+    /// So many bytes.
+    Bytes(u64),
+    /// A length of so many bytes, and as many bytes as it says.
+    Counted(u64),
+    /// So many lines of text.
+    Lines(u8),
+}
+
+/// What follows `code`: nothing where it is not known, because nobody goes on behind it.
+pub(super) fn operand(code: u8) -> Operand {
+    match code {
+        BININT1 | BINGET | BINPUT | PROTO => Operand::Bytes(1),
+        BININT2 => Operand::Bytes(2),
+        BININT | LONG_BINGET | LONG_BINPUT => Operand::Bytes(4),
+        BINFLOAT | FRAME => Operand::Bytes(8),
+        LONG1 | SHORT_BINUNICODE | SHORT_BINBYTES => Operand::Counted(1),
+        LONG4 | BINUNICODE | BINBYTES => Operand::Counted(4),
+        BINUNICODE8 | BINBYTES8 => Operand::Counted(8),
+        INT | LONG | FLOAT | GET | PUT => Operand::Lines(1),
+        GLOBAL => Operand::Lines(2),
+        _ => Operand::Bytes(0),
+    }
+}
