@@ -38,6 +38,8 @@ pub struct Catalog {
     pub layout: Layout,
     /// Training step it was saved at.
     pub iteration: Iteration,
+    /// Tensor-parallel size that the rows of the vocabulary were padded for: that of the run, where the source itself is in no layout.
+    pub vocabulary_tp: u32,
     /// One entry per rank file that exists, sorted by rank.
     pub ranks: Vec<RankFile>,
     /// Names, as the family spells them with `{layer}`, of the entries that the source's files use, with the layers (in the model) where.
@@ -186,6 +188,7 @@ impl Catalog {
         ranks.sort_by_key(|file| file.rank);
         let left_out = ranks.iter().flat_map(|file| file.left_out.iter().cloned()).collect();
         Self {
+            vocabulary_tp: layout.tp,
             layout,
             iteration,
             ranks,

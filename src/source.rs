@@ -9,6 +9,8 @@ mod aux_files;
 mod build;
 mod coverage;
 mod contents;
+#[allow(dead_code, reason = "the sources made of it follow")]
+mod dcp;
 mod detect;
 mod entries;
 mod error;
@@ -25,6 +27,7 @@ mod amplification;
 mod rank_file;
 mod ranks;
 mod stages;
+mod torch_dist;
 #[cfg(test)]
 mod tests;
 mod torch_file;
@@ -64,6 +67,8 @@ pub struct Options {
     pub divisible_by: Option<u64>,
     /// What becomes of a head that stands beside the embedding it should be a copy of.
     pub tied_head: TiedHead,
+    /// The layers that a model of Megatron is built of, where its args do not say it: `te` or `local`.
+    pub megatron_spec: Option<String>,
 }
 
 /// What becomes of a tensor that stands beside the one it should be a copy of.
@@ -201,6 +206,10 @@ pub fn open(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
 
 fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source, SourceError> {
     let names = nowhere::names(path)?;
+    if torch_dist::is_checkpoint(&names) {
+        let iteration = locate::iteration_of(path, options.iteration)?;
+        return torch_dist::open(path, &names, iteration, options, store);
+    }
     if !locate::is_run(&names) {
         if ranks::is_checkpoint(&names) {
             return ranks::open(path, &names, options, store);
@@ -209,6 +218,12 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
             return hf::open(path, &names, options, store);
         }
         return Err(below::explain(path, &names));
+    }
+    if let Some((directory, iteration)) = locate::iteration_below(path, &names, options.iteration)? {
+        let inner = locate::list(&directory)?;
+        if torch_dist::is_checkpoint(&inner) {
+            return torch_dist::open(&directory, &inner, iteration, options, store);
+        }
     }
     let located = locate::locate(path, &names, options.iteration)?;
     let ranks = rank_file::read_all(&located, store, !options.without_optimizer)?;

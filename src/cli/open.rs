@@ -174,6 +174,7 @@ fn opened(
         model_type: format.and_then(|format| format.hf_model_type.clone()),
         divisible_by: format.map(|format| format.make_vocab_size_divisible_by),
         tied_head: args.tied_head,
+        megatron_spec: format.map(|format| format.megatron_spec.clone()),
     };
     let mut source = open(path, &options, &store)?;
     // What comes next would otherwise be added to what reading the metadata took.
@@ -199,7 +200,9 @@ fn opened(
     };
     let conversions = Conversions::new(origin, families, view_options(args, layout), conversion(format))?;
     let store: Arc<dyn Store> = store;
-    let format = format.and_then(|format| format.format).unwrap_or(own);
+    // Rank files are what one makes of a checkpoint that has no layout.
+    let usual = if own == Format::TorchDist { Format::Megatron } else { own };
+    let format = format.and_then(|format| format.format).unwrap_or(usual);
     Ok(Opened { source, conversions: Arc::new(conversions), format, reader: Reader::new(store) })
 }
 

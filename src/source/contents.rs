@@ -17,12 +17,27 @@ use crate::store::Store;
 /// The catalog of these rank files.
 pub(super) fn catalog(
     model: &Model,
-    (sizes, experts): (Sizes, Option<Experts>),
+    sizes: (Sizes, Option<Experts>),
     iteration: Iteration,
     files: Vec<RankFile>,
     missing: &[String],
     tied_head: TiedHead,
     store: &dyn Store,
+) -> Result<Catalog, SourceError> {
+    let ranks = files.clone();
+    let optimizer = |builder: &mut Builder<'_>, known: &[Known<'_>]| optimizer::read(builder, &ranks, known, store);
+    catalog_with(model, sizes, iteration, files, (missing, tied_head), store, optimizer)
+}
+
+/// As [`catalog`], where the optimizer's state is added by somebody who knows where it is.
+pub(super) fn catalog_with(
+    model: &Model,
+    (sizes, experts): (Sizes, Option<Experts>),
+    iteration: Iteration,
+    files: Vec<RankFile>,
+    (missing, tied_head): (&[String], TiedHead),
+    store: &dyn Store,
+    optimizer: impl FnOnce(&mut Builder<'_>, &[Known<'_>]) -> Result<(), SourceError>,
 ) -> Result<Catalog, SourceError> {
     let (mut known, mut foreign) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
@@ -49,6 +64,6 @@ pub(super) fn catalog(
     builder.compare_copies(store)?;
     // What the weights lack, the optimizer lacks too: the weights say it better.
     coverage::check(&builder.catalog, model, missing)?;
-    optimizer::read(&mut builder, &files, &known, store)?;
+    optimizer(&mut builder, &known)?;
     Ok(builder.catalog)
 }

@@ -104,6 +104,21 @@ pub(super) fn locate(
     Ok(Located { directory, iteration, files, ending: format!("/{MODEL_FILE}") })
 }
 
+/// The directory of the iteration that is meant, and which one it is, where `path` is the root of a run.
+pub(super) fn iteration_below(
+    path: &Path,
+    names: &[String],
+    choice: Option<IterationChoice>,
+) -> Result<Option<(PathBuf, Iteration)>, SourceError> {
+    let is_iteration = names.iter().any(|name| parse_rank_dir(name).is_some());
+    if is_iteration { Ok(None) } else { below_root(path, names, choice).map(Some) }
+}
+
+/// The iteration that `path`, the directory of one, says by its name, or the user.
+pub(super) fn iteration_of(path: &Path, choice: Option<IterationChoice>) -> Result<Iteration, SourceError> {
+    Ok(iteration_itself(path, choice)?.1)
+}
+
 /// Whether these are the names in a run of Megatron, whatever else lies in it.
 pub(super) fn is_run(names: &[String]) -> bool {
     names.iter().any(|name| name == TRACKER || parse_rank_dir(name).is_some())

@@ -6,6 +6,7 @@
 mod chain;
 mod elementwise;
 mod flat;
+pub(super) mod named;
 mod slots;
 
 use std::sync::Arc;
@@ -139,6 +140,21 @@ fn note_step(
     ranks: &[RankOptimizer<'_>],
     store: &dyn Store,
 ) -> Result<(), SourceError> {
+    let groups = ranks.iter().flat_map(|rank| &rank.chains).flat_map(|chain| &chain.groups);
+    let of_groups = groups.filter_map(|group| group.fields.get(STEP)?.as_number()).next();
+    match ranks.first() {
+        Some(rank) => note_step_of(builder, &rank.file.name, of_groups, store),
+        None => Ok(()),
+    }
+}
+
+/// As [`note_step`], where `of_groups` is what parameter groups say.
+fn note_step_of(
+    builder: &mut Builder<'_>,
+    file: &str,
+    of_groups: Option<f64>,
+    store: &dyn Store,
+) -> Result<(), SourceError> {
     let Some(optimizer) = builder.catalog.optimizer.as_mut() else { return Ok(()) };
     let step = match optimizer.state(STEP).map(|state| &state.of) {
         Some(StateOf::Same(value)) => value.as_number(),
@@ -154,16 +170,13 @@ fn note_step(
             }
         }
         Some(StateOf::Elements(_)) => None,
-        None => {
-            let groups = ranks.iter().flat_map(|rank| &rank.chains).flat_map(|chain| &chain.groups);
-            groups.filter_map(|group| group.fields.get(STEP)?.as_number()).next()
-        }
+        None => of_groups,
     };
     optimizer.step = step;
-    if let (Some(step), Some(rank)) = (step.filter(|step| !step.is_finite() || *step < 0.0), ranks.first()) {
-        return Err(wrong(&rank.file.name, format!("its step is {step}")));
+    match step.filter(|step| !step.is_finite() || *step < 0.0) {
+        Some(step) => Err(wrong(file, format!("its step is {step}"))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The state called `name` as what parameters are added to. `None` where it is known as something else.

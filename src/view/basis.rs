@@ -107,7 +107,7 @@ impl Basis {
         if let Some(vocabulary) = vocabulary {
             basis.vocabulary = vocabulary;
         } else if let (Some(rows), Some(args)) = (rows, basis.args()) {
-            let mut vocabulary = basis.model.vocabulary(args, rows, basis.catalog.layout.tp);
+            let mut vocabulary = basis.model.vocabulary(args, rows, basis.catalog.vocabulary_tp);
             if let Some(origin) = view_options.vocab_size {
                 vocabulary.state(origin)?;
             }

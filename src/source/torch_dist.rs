@@ -1,0 +1,123 @@
+//! Opens a distributed checkpoint of Megatron-core (`torch_dist`): one rank that saved everything, with the names of rank files.
+//!
+//! A tensor of such a checkpoint is what a rank file of one tensor-parallel rank would hold, with layers and experts stacked. It is taken
+//! apart into those tensors, each in the pieces that ranks saved. Not here: the directory and its pieces (`dcp`), keys (`format`).
+
+mod args;
+mod common;
+mod flattened;
+mod names;
+mod objects;
+mod optimizer;
+mod tensors;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::contents;
+use super::locate::Sizes;
+use super::{Options, Source, SourceError, dcp, experts};
+use crate::catalog::Iteration;
+use crate::family::{ArgRole, Families, Family, Model};
+use crate::format::megatron::dist_keys::Spec;
+use crate::layout::Format;
+use crate::store::FileStore;
+use crate::value::Value;
+use common::Common;
+use names::Named;
+use objects::Objects;
+pub(super) use tensors::RankTensor;
+
+/// What Megatron puts beside `.metadata`, without which its loaders take a directory for none of theirs.
+const METADATA_JSON: &str = "metadata.json";
+
+/// Whether a directory with these names in it is such a checkpoint.
+pub(super) fn is_checkpoint(names: &[String]) -> bool {
+    dcp::is_checkpoint(names) && names.iter().any(|name| name == METADATA_JSON)
+}
+
+/// Opens the checkpoint in `path`, a directory with these names in it, which is of this iteration.
+pub(super) fn open(
+    path: &Path,
+    names: &[String],
+    iteration: Iteration,
+    options: &Options,
+    store: &FileStore,
+) -> Result<Source, SourceError> {
+    let opened = dcp::open(path, names, store)?;
+    let common = Common::read(path, names, &opened, store)?;
+    let spec = args::spec(&common.args, options.megatron_spec.as_deref());
+    let named = Named::of(opened.metadata());
+    let family = family(&options.families, &common, &named, spec)?;
+    let model = model(&family, &common, &named, spec)?;
+    let objects = Objects::read(&opened, &named, &model, spec, store)?;
+    let weights = tensors::read(&opened, &named.weights, &model, spec, store)?;
+    let mut file = common.rank_file(args::undivided(&common.args, &model), opened.names());
+    tensors::put(&mut file, weights, objects.states);
+    file.left_out = objects.left_out;
+    let files = vec![file];
+    let sizes = Sizes { tp: 1, pp: 1, ep: 1 };
+    let shared_out = experts::shared_out(&model, sizes, &files)?;
+    let state = optimizer::State { opened: &opened, named: &named, common: &common, spec };
+    let with_optimizer = !options.without_optimizer;
+    let mut catalog = contents::catalog_with(
+        &model,
+        (sizes, shared_out),
+        iteration,
+        files,
+        (&[], options.tied_head),
+        store,
+        |builder, known| if with_optimizer { state.read(builder, known, store) } else { state.leave_out(builder) },
+    )?;
+    catalog.vocabulary_tp = args::size(&common.args, &model, ArgRole::Tp);
+    let files: Vec<PathBuf> = opened.paths().chain(common.file.iter().cloned()).collect();
+    Ok(Source {
+        catalog: Arc::new(catalog),
+        model: Arc::new(model),
+        format: Format::TorchDist,
+        config: None,
+        inexpressible: Vec::new(),
+        aux_files: Vec::new(),
+        escaping_links: Vec::new(),
+        unfetched: Vec::new(),
+        other_weights: Vec::new(),
+        directories: Vec::new(),
+        directory: path.to_owned(),
+        files,
+        missing: Vec::new(),
+    })
+}
+
+/// The first family that describes a run with these args and names.
+fn family(
+    families: &Families,
+    common: &Common,
+    named: &Named<'_>,
+    spec: Spec,
+) -> Result<Arc<Family>, SourceError> {
+    let templates: HashSet<String> =
+        named.weights.iter().flat_map(|weight| weight.templates(spec)).collect();
+    let has = |name: &str| templates.contains(name);
+    let found = families.of(Format::Megatron).find(|family| family.matches(&common.args, &has));
+    found.cloned().ok_or_else(|| {
+        let known: Vec<&str> = families.of(Format::Megatron).map(|family| family.name.as_str()).collect();
+        let example = named.weights.first().map_or_else(String::new, |weight| weight.tensor.key.to_string());
+        SourceError::UnknownFamily { file: common.name.clone(), example, known: known.join(", ") }
+    })
+}
+
+/// The family applied to the args. Whether ranks hold parts of a tensor or copies is seen by its pieces where args leave it open.
+fn model(
+    family: &Arc<Family>,
+    common: &Common,
+    named: &Named<'_>,
+    spec: Spec,
+) -> Result<Model, SourceError> {
+    let explain = |source| SourceError::Model { file: common.name.clone(), source };
+    let mut model = family.model(&common.args, common.version).map_err(explain)?;
+    let tp = args::size(&common.args, &model, ArgRole::Tp);
+    let rows: HashMap<String, u64> = named.weights.iter().flat_map(|weight| weight.rows_on_ranks(spec)).collect();
+    model.settle(tp, &common.args, &rows);
+    Ok(model)
+}

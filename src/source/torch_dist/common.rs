@@ -1,0 +1,118 @@
+//! What all ranks of the run have in common: `common.pt`, or an object among the others in later versions.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::catalog::{RankFile, Record, RunState};
+use crate::extent::ObjectId;
+use crate::format::megatron::keys::{ARGS, CHECKPOINT_VERSION, ITERATION, OPTIMIZER};
+use crate::source::dcp::Opened;
+use crate::source::entries::{self, without_foreign};
+use crate::source::torch_file::{self, TorchFile};
+use crate::source::{SourceError, locate};
+use crate::store::{FileStore, OpenFile};
+use crate::value::Value;
+
+/// The file of versions up to 0.16. Where it is there, later ones read it too.
+const COMMON: &str = "common.pt";
+/// The object of later versions: a list of one dict.
+const COMMON_STATE: &str = "common_state/shard_0_1";
+
+/// What all ranks have in common.
+pub(super) struct Common {
+    /// The file, where it is one of its own.
+    pub(super) file: Option<PathBuf>,
+    /// Its name for messages.
+    pub(super) name: String,
+    /// Arguments of training.
+    pub(super) args: Value,
+    /// Version of the order of rows in fused tensors: that of every version that saves so, where it is not said.
+    pub(super) version: f64,
+    /// The optimizer's part.
+    pub(super) optimizer: Option<Value>,
+    /// Storages of tensors in it.
+    pub(super) storages: HashMap<Arc<str>, Record>,
+    read: RankFile,
+}
+
+/// Rows of the fused QKV are in this order since years before there were distributed checkpoints.
+const VERSION: f64 = 3.0;
+
+impl Common {
+    /// Reads it.
+    pub(super) fn read(
+        path: &Path,
+        names: &[String],
+        opened: &Opened,
+        store: &FileStore,
+    ) -> Result<Self, SourceError> {
+        let has_file = names.iter().any(|name| name == COMMON);
+        let (object, found) = if has_file { from_file(path, store)? } else { from_object(path, opened, store)? };
+        let (tree, left_out) = without_foreign(&found.tree, true);
+        let name = found.name.clone();
+        let args = entries::args(tree.get(ARGS), &name)?;
+        let storages = found.storages.clone();
+        let kept = TorchFile { tree, left_out, ..found };
+        let read = entries::rank_file(object, kept, None)?;
+        Ok(Self {
+            file: has_file.then(|| path.join(COMMON)),
+            name,
+            args,
+            version: read.run.checkpoint_version.map_or(VERSION, |version| version),
+            optimizer: read.run.optimizer.clone(),
+            storages,
+            read,
+        })
+    }
+
+    /// The rank that saved everything, with these args and none of the model yet.
+    pub(super) fn rank_file(&self, args: Value, files: HashMap<ObjectId, String>) -> RankFile {
+        let run = RunState {
+            args: args.clone(),
+            checkpoint_version: Some(self.version),
+            optimizer: None,
+            ..self.read.run.clone()
+        };
+        let mut entries = self.read.entries.clone();
+        for entry in &mut entries {
+            match entry.key.as_str() {
+                Some(ARGS) => entry.value = args.clone(),
+                _ => {}
+            }
+        }
+        // Of the optimizer, what is of one rank is made anew.
+        entries.retain(|entry| !matches!(entry.key.as_str(), Some(CONTENT_METADATA)));
+        RankFile { run, entries, files, ..self.read.clone() }
+    }
+}
+
+/// How the run saved its model and its optimizer: not what it saved.
+const CONTENT_METADATA: &str = "content_metadata";
+
+fn from_file(path: &Path, store: &FileStore) -> Result<(ObjectId, TorchFile), SourceError> {
+    let object = store.take(OpenFile::open(&path.join(COMMON))?)?;
+    let found = torch_file::read(object, store, |tree| (tree.clone(), Vec::new()))?;
+    Ok((object, found))
+}
+
+fn from_object(
+    path: &Path,
+    opened: &Opened,
+    store: &FileStore,
+) -> Result<(ObjectId, TorchFile), SourceError> {
+    let objects = &opened.metadata().objects;
+    let Some(object) = objects.iter().find(|object| &*object.key == COMMON_STATE) else {
+        let what = format!("there is neither {COMMON} nor, in its .metadata, {COMMON_STATE}, which say what model it is of");
+        return Err(SourceError::NotACheckpoint { path: path.into(), what });
+    };
+    let mut found = opened.object(object, store)?;
+    let wrong = |what: String| SourceError::Contents { file: found.name.clone(), what };
+    let state = match found.tree.elements() {
+        Some([state]) if state.items().is_some() => state.clone(),
+        _ => return Err(wrong("expected a list of one dict here".to_owned())),
+    };
+    found.tree = state;
+    let file = opened.object_file(object)?;
+    Ok((file, found))
+}

@@ -1,0 +1,122 @@
+//! The keys of a checkpoint, sorted by what they are of: weights, states of the optimizer, its flat buffers, objects.
+
+use crate::family::{Model, Numbers};
+use crate::format::dcp::metadata::{Metadata, Object, Tensor};
+use crate::format::megatron::dist_keys::{DistKey, Of, ObjectKey, Spec, StateKey};
+
+/// What stands before every key of NeMo's.
+const MODULE: &str = "module.";
+/// What stands before keys of flat buffers, and of what belongs to them.
+const DISTRIBUTED: &str = "optimizer.distributed.";
+/// Before the number of one of several optimizers.
+const CHAINED: &str = "chained_";
+
+/// A tensor of the model, or a state of one.
+#[derive(Debug)]
+pub(super) struct Weight<'a> {
+    pub(super) tensor: &'a Tensor,
+    pub(super) key: DistKey,
+}
+
+/// A state of a tensor.
+#[derive(Debug)]
+pub(super) struct StateOf<'a> {
+    /// What the optimizer calls it.
+    pub(super) state: &'a str,
+    pub(super) weight: Weight<'a>,
+}
+
+/// All keys.
+#[derive(Debug, Default)]
+pub(super) struct Named<'a> {
+    pub(super) weights: Vec<Weight<'a>>,
+    pub(super) states: Vec<StateOf<'a>>,
+    /// Flat buffers of a distributed optimizer.
+    pub(super) buffers: Vec<&'a Tensor>,
+    /// Objects of modules and ranks, with their keys taken apart.
+    pub(super) objects: Vec<(&'a Object, ObjectKey<'a>)>,
+    /// Objects of a distributed optimizer.
+    pub(super) optimizer_objects: Vec<&'a Object>,
+    /// Objects whose keys are not Megatron's.
+    pub(super) foreign: Vec<&'a Object>,
+}
+
+impl<'a> Named<'a> {
+    /// Sorts the keys.
+    pub(super) fn of(metadata: &'a Metadata) -> Self {
+        let mut named = Self::default();
+        for tensor in &metadata.tensors {
+            if is_of_buffers(&tensor.key) {
+                named.buffers.push(tensor);
+            } else if let Some(state) = StateKey::parse(&tensor.key) {
+                let weight = Weight { tensor, key: DistKey::parse(without_module(state.key)) };
+                named.states.push(StateOf { state: state.state, weight });
+            } else {
+                let key = DistKey::parse(without_module(&tensor.key));
+                named.weights.push(Weight { tensor, key });
+            }
+        }
+        for object in &metadata.objects {
+            if is_of_buffers(&object.key) {
+                named.optimizer_objects.push(object);
+            } else if let Some(key) = ObjectKey::parse(&object.key) {
+                named.objects.push((object, key));
+            } else {
+                named.foreign.push(object);
+            }
+        }
+        named
+    }
+}
+
+/// Whether a key is of the flat buffers of one of the optimizers.
+fn is_of_buffers(key: &str) -> bool {
+    let chained = key.strip_prefix(CHAINED).and_then(|rest| Some(rest.split_once('.')?.1));
+    key.starts_with(DISTRIBUTED) || chained.is_some_and(|key| key.starts_with(DISTRIBUTED))
+}
+
+/// The key without what NeMo puts before it.
+pub(super) fn without_module(key: &str) -> &str {
+    match key.strip_prefix(MODULE) {
+        Some(rest) => rest,
+        None => key,
+    }
+}
+
+impl Weight<'_> {
+    /// Whether the layers stand on each other.
+    pub(super) fn has_layer_axis(&self) -> bool {
+        self.key.name.of == Of::Layers && self.key.layer.is_none()
+    }
+
+    /// Whether the experts do.
+    pub(super) fn has_expert_axis(&self) -> bool {
+        self.key.name.of_experts && self.key.expert.is_none()
+    }
+
+    /// Names that rank files may have for it, with `{layer}` where names have a number.
+    pub(super) fn templates(&self, spec: Spec) -> impl Iterator<Item = String> + use<> {
+        let name = &self.key.name;
+        let all = [name.rank_template(spec, false), name.rank_template(spec, true)];
+        all.into_iter()
+    }
+
+    /// Rows of the first piece, by each name: what a rank has of a tensor that is not stacked.
+    pub(super) fn rows_on_ranks(&self, spec: Spec) -> Vec<(String, u64)> {
+        let axis = usize::from(self.has_layer_axis()) + usize::from(self.has_expert_axis());
+        match self.tensor.chunks.iter().next().and_then(|chunk| chunk.sizes.get(axis).copied()) {
+            Some(rows) => self.templates(spec).map(|name| (name, rows)).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The name in a rank file of one with these numbers.
+    pub(super) fn name(&self, spec: Spec, model: &Model, numbers: Numbers) -> String {
+        let has_experts = match numbers.layer {
+            Some(layer) => model.kind_of(layer) == crate::family::LayerKind::Expert,
+            // A prediction is a layer like the last one.
+            None => model.size("experts").is_some(),
+        };
+        numbers.fill(&self.key.name.rank_template(spec, has_experts))
+    }
+}
