@@ -54,7 +54,7 @@ pub(super) fn open(
     let objects = Objects::read(&opened, &named, &model, spec, store)?;
     let weights = tensors::read(&opened, &named.weights, &model, spec, store)?;
     let mut file = common.rank_file(args::undivided(&common.args, &model), opened.names());
-    tensors::put(&mut file, weights, objects.states);
+    tensors::put(&mut file, &model, weights, objects.states);
     file.left_out = objects.left_out;
     let files = vec![file];
     let sizes = Sizes { tp: 1, pp: 1, ep: 1 };

@@ -2,7 +2,7 @@
 //!
 //! Not here: what the tensors mean (`build`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::flattened::unflattened;
@@ -11,6 +11,7 @@ use crate::catalog::{Chunk, RankFile};
 use crate::family::{Model, Numbers};
 use crate::format::dcp::metadata::Tensor;
 use crate::format::megatron::dist_keys::{Half, Of, Spec};
+use crate::layout::{Experts, Layout, Place, Rank, Stages};
 use crate::source::build::pieces_at;
 use crate::source::dcp::Opened;
 use crate::source::SourceError;
@@ -201,8 +202,8 @@ impl Part {
     }
 }
 
-/// Makes them, and the extra states of these names, the model that the rank saved.
-pub(super) fn put(file: &mut RankFile, tensors: Vec<RankTensor>, states: Vec<String>) {
+/// Makes them, and the extra states of these names, the model that the rank saved, in the order in which a rank with everything saves.
+pub(super) fn put(file: &mut RankFile, model: &Model, tensors: Vec<RankTensor>, states: Vec<String>) {
     let mut leaves: Vec<(Value, Value)> = Vec::new();
     for tensor in tensors {
         let key: Arc<str> = tensor.name.as_str().into();
@@ -210,7 +211,22 @@ pub(super) fn put(file: &mut RankFile, tensors: Vec<RankTensor>, states: Vec<Str
         file.pieces.insert(key, tensor.pieces);
     }
     leaves.extend(states.into_iter().map(|name| (Value::str(&name), Value::None)));
+    let order = in_order(model);
+    // What the family does not have is refused by whoever looks at it, wherever it stands.
+    let place = |name: &Value| name.as_str().and_then(|name| order.get(name)).copied();
+    leaves.sort_by_key(|(name, _)| (place(name).is_none(), place(name)));
     file.models = vec![Value::Dict(leaves.into())];
+}
+
+/// Where in its list a rank with everything has each name.
+fn in_order(model: &Model) -> HashMap<String, usize> {
+    let layers = model.size("layers").and_then(|layers| u32::try_from(layers).ok());
+    let Some(stages) = layers.and_then(|layers| Stages::new(vec![layers])) else { return HashMap::new() };
+    let experts = model.size("experts").map(|_| Experts { ep: 1, etp: 1 });
+    let layout = Layout { experts, ..Layout::dense(1, stages) };
+    let place = Place { rank: Rank { pp: 0, tp: 0, ep: 0 }, chunk: 0 };
+    let saved = model.saved_at(&layout, place).into_iter().enumerate();
+    saved.map(|(index, saved)| (saved.local.fill(&model.entry_of(saved).name), index)).collect()
 }
 
 /// The whole of a tensor of this shape as a piece would have it.
@@ -218,7 +234,7 @@ pub(super) fn put(file: &mut RankFile, tensors: Vec<RankTensor>, states: Vec<Str
 fn whole(shape: &Shape, start: u64) -> Chunk {
     use crate::extent::ObjectId;
     use crate::tensor::Region;
-    use crate::layout::Rank;
+
     let strides = shape.contiguous_strides().unwrap();
     let rank = Rank { pp: 0, tp: 0, ep: 0 };
     Chunk { region: Region::whole(shape), rank, object: ObjectId(0), start, strides, period: None }
