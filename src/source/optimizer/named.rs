@@ -82,10 +82,11 @@ pub(in crate::source) fn read(
         add(builder, MASTER, state, named.file)?;
     }
     own_masters(builder, known);
+    // Steps come before moments, as torch's own Adam has them.
+    steps(builder, known, &all, &named)?;
     for state in named.states.iter().filter(|state| !is_master(state)) {
         add(builder, state.name, state, named.file)?;
     }
-    steps(builder, known, &all, &named)?;
     builder.state = None;
     check_coverage(builder)?;
     let step = groups(&all).find_map(|group| group.get(STEP)?.as_number());

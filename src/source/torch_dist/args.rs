@@ -32,10 +32,16 @@ pub(super) fn size(args: &Value, model: &Model, role: ArgRole) -> u32 {
     sizes.max().map_or(1, |size| size)
 }
 
+/// How the run saves: rank files are what `torch` means.
+const CKPT_FORMAT: &str = "ckpt_format";
+
 /// The args as a run of one rank with everything would have them. What is not of the layout stays.
 pub(super) fn undivided(args: &Value, model: &Model) -> Value {
     let Some(fields) = args.fields() else { return args.clone() };
     let fields = fields.iter().map(|(key, value)| {
+        if key.as_str() == Some(CKPT_FORMAT) {
+            return (key.clone(), Value::str("torch"));
+        }
         let role = key.as_str().and_then(|name| model.arg_role(name));
         let value = match role {
             _ if matches!(value, Value::None) => value.clone(),

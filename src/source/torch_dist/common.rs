@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::catalog::{RankFile, Record, RunState};
+use crate::catalog::{EntryKind, RankFile, Record, RunState, SavedEntry};
 use crate::extent::ObjectId;
-use crate::format::megatron::keys::{ARGS, CHECKPOINT_VERSION, ITERATION, OPTIMIZER};
+use crate::format::megatron::keys::{ARGS, model_entry};
 use crate::source::dcp::Opened;
 use crate::source::entries::{self, without_foreign};
 use crate::source::torch_file::{self, TorchFile};
@@ -75,14 +75,16 @@ impl Common {
             ..self.read.run.clone()
         };
         let mut entries = self.read.entries.clone();
-        for entry in &mut entries {
-            match entry.key.as_str() {
-                Some(ARGS) => entry.value = args.clone(),
-                _ => {}
-            }
+        for entry in entries.iter_mut().filter(|entry| entry.kind == EntryKind::Args) {
+            entry.value = args.clone();
         }
-        // Of the optimizer, what is of one rank is made anew.
-        entries.retain(|entry| !matches!(entry.key.as_str(), Some(CONTENT_METADATA)));
+        entries.retain(|entry| entry.key.as_str() != Some(CONTENT_METADATA));
+        // A rank saves its model before its optimizer.
+        let after = [EntryKind::Optimizer, EntryKind::Schedule, EntryKind::Rng, EntryKind::RankState];
+        let place = entries.iter().position(|entry| after.contains(&entry.kind));
+        let (key, kind) = (Value::str(&model_entry(0, 1)), EntryKind::Model(0));
+        let place = place.map_or(entries.len(), |place| place);
+        entries.insert(place, SavedEntry { key, kind, value: Value::None });
         RankFile { run, entries, files, ..self.read.clone() }
     }
 }
