@@ -116,6 +116,8 @@ pub struct BufferFile {
     pub sets: Vec<Value>,
     /// The record of each storage.
     pub storages: HashMap<Arc<str>, Record>,
+    /// The pieces of each buffer that is stored in several, by the key that stands for its storage.
+    pub pieces: HashMap<Arc<str>, Vec<Chunk>>,
 }
 
 /// A record of a rank file.

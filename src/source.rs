@@ -25,6 +25,7 @@ mod optimizer;
 mod pickles;
 mod amplification;
 mod rank_file;
+mod rank_tensor;
 mod ranks;
 mod stages;
 mod torch_dist;

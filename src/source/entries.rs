@@ -67,7 +67,7 @@ pub(super) fn rank_file(
 /// What a rank saved in its file with the buffers of a distributed optimizer.
 pub(super) fn buffer_file(object: ObjectId, file: TorchFile) -> BufferFile {
     let TorchFile { name, tree, storages, .. } = file;
-    BufferFile { object, name, sets: one_or_more(&tree).to_vec(), storages }
+    BufferFile { object, name, sets: one_or_more(&tree).to_vec(), storages, pieces: Default::default() }
 }
 
 /// The state of the run in the tree of a rank file. What is `None` is not there.

@@ -4,11 +4,13 @@
 //! apart into those tensors, each in the pieces that ranks saved. Not here: the directory and its pieces (`dcp`), keys (`format`).
 
 mod args;
+mod buffers;
 mod common;
 mod flattened;
 mod names;
 mod objects;
 mod optimizer;
+mod run_ranks;
 mod tensors;
 
 use std::collections::{HashMap, HashSet};
@@ -27,7 +29,6 @@ use crate::value::Value;
 use common::Common;
 use names::Named;
 use objects::Objects;
-pub(super) use tensors::RankTensor;
 
 /// What Megatron puts beside `.metadata`, without which its loaders take a directory for none of theirs.
 const METADATA_JSON: &str = "metadata.json";

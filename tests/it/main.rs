@@ -27,4 +27,5 @@ mod other_kinds;
 mod pickle;
 mod plan_model;
 mod regressions;
+mod torch_dist;
 mod torch_files;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::super::build::Bytes;
 use super::super::SourceError;
 use super::super::build::Builder;
 use super::chain::{Chain, StateForm, Group};
@@ -214,5 +215,5 @@ fn tensor(
             format!("the {what} of {path}: its storage data/{} is not in the file", tensor.storage.key);
         return Err(wrong(&file.name, what));
     };
-    slot.add(builder, file, (&file.name, tensor, record))
+    slot.add(builder, file, (&file.name, tensor, Bytes::Storage(record.extent)))
 }

@@ -5,7 +5,8 @@
 
 use super::super::SourceError;
 use super::super::build::Builder;
-use super::slots::{Slot, part_of};
+use super::super::build::Bytes;
+use super::slots::{Slot, part_of, pieces_of_part};
 use super::{RankOptimizer, canonical, elements, select, wrong};
 use crate::catalog::{BufferFile, Buffers, RankFile};
 use crate::format::megatron::{DISTRIBUTED_FILE, Flat, FlatItem, FlatRule, bucket_size};
@@ -55,11 +56,16 @@ pub(super) fn add(
     })?;
     for (state, index, part) in parts {
         let Some(slot) = rank.slots.get(index) else { continue };
-        let record = file.storages.get(&part.storage.key);
-        let (Some(record), Some(())) = (record, select(builder, canonical(&state), elements)) else {
-            return Err(wrong(&file.name, format!("its buffer '{state}' is not in the file")));
-        };
-        slot.add(builder, rank.file, (&file.name, &part, record))?;
+        let lost = || wrong(&file.name, format!("its buffer '{state}' is not in the file"));
+        select(builder, canonical(&state), elements).ok_or_else(lost)?;
+        let key = &part.storage.key;
+        if let Some(record) = file.storages.get(key) {
+            slot.add(builder, rank.file, (&file.name, &part, Bytes::Storage(record.extent)))?;
+            continue;
+        }
+        let buffer = file.pieces.get(key).ok_or_else(lost)?;
+        let pieces = pieces_of_part(buffer, part.dtype.size(), part.offset, &part.shape).ok_or_else(lost)?;
+        slot.add(builder, rank.file, (&file.name, &part, Bytes::Pieces(&pieces)))?;
     }
     Ok(())
 }

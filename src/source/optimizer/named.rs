@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::super::SourceError;
 use super::super::build::{Builder, Bytes, Stored};
 use super::super::known::Known;
-use super::super::torch_dist::RankTensor;
+use super::super::rank_tensor::RankTensor;
 use super::{check_coverage, elements, note_step_of, select, wrong};
 use crate::catalog::{Buffers, Encoding, MASTER, Optimizer, Param, Record, StateOf};
 use crate::family::{Entry, Numbers};

@@ -7,11 +7,11 @@ use super::super::build::{Builder, Bytes, Stored};
 use super::super::known::Known;
 use super::chain::Chain;
 use super::wrong;
-use crate::catalog::{RankFile, Record};
+use crate::catalog::{Chunk, RankFile};
 use crate::family::Numbers;
 use crate::format::megatron::GroupKind;
 use crate::layout::Place;
-use crate::tensor::{Dtype, Shape};
+use crate::tensor::{Dtype, Region, Shape};
 use crate::value::{Storage, TensorRef};
 
 /// One parameter of a rank.
@@ -84,15 +84,15 @@ impl Slot<'_> {
         &self,
         builder: &mut Builder<'_>,
         file: &RankFile,
-        within: (&str, &TensorRef, &Record),
+        within: (&str, &TensorRef, Bytes<'_>),
     ) -> Result<(), SourceError> {
-        let (name, tensor, record) = within;
+        let (name, tensor, bytes) = within;
         let stored = Stored {
             rank: file.rank,
             file: name,
             path: &self.known.leaf.path,
             tensor,
-            bytes: Bytes::Storage(record.extent),
+            bytes,
         };
         let added = if tensor.shape.rank() == 0 && self.weight.shape.rank() != 0 {
             builder.scalar(&stored, self.known.entry, self.numbers)
@@ -113,4 +113,68 @@ pub(super) fn part_of(buffer: &TensorRef, start: u64, shape: &Shape) -> Option<T
         storage: Storage::clone(&buffer.storage),
         requires_grad: false,
     })
+}
+
+/// The same of a buffer that is stored in pieces: those of the parameter, each a stretch of its elements.
+pub(super) fn pieces_of_part(buffer: &[Chunk], element: u64, start: u64, shape: &Shape) -> Option<Vec<Chunk>> {
+    let end = start.checked_add(shape.elements()?)?;
+    let strides: Vec<u64> =
+        shape.contiguous_strides()?.iter().map(|stride| stride.checked_mul(element)).collect::<Option<_>>()?;
+    let mut found = Vec::new();
+    for piece in buffer {
+        let held = piece.region.along(0);
+        let stretch = held.start.max(start)..held.end.min(end);
+        if stretch.is_empty() {
+            continue;
+        }
+        if held.end - held.start > 1 && piece.stride(0) != Some(element) {
+            return None;
+        }
+        let mut at = piece.start.checked_add((stretch.start - held.start).checked_mul(element)?)?;
+        for region in Region::of_flat(shape, stretch.start - start..stretch.end - start)? {
+            let bytes = region.elements()?.checked_mul(element)?;
+            found.push(Chunk { region, start: at, strides: strides.clone(), period: None, ..piece.clone() });
+            at = at.checked_add(bytes)?;
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::ObjectId;
+    use crate::layout::Rank;
+
+    /// A 3 x 4 parameter at element 5 of a buffer of 32-bit numbers that is cut at 3, 9 and 11: element by element.
+    #[test]
+    fn a_parameter_in_a_cut_buffer_is_its_stretches() {
+        let cut = |span: std::ops::Range<u64>, start| Chunk {
+            region: Region::new(vec![span]),
+            rank: Rank { pp: 0, tp: 0, ep: 0 },
+            object: ObjectId(0),
+            start,
+            strides: vec![4],
+            period: None,
+        };
+        let buffer = [cut(0..3, 0), cut(3..9, 1000), cut(9..11, 2000), cut(11..40, 3000)];
+        let shape = Shape(vec![3, 4]);
+        let found = pieces_of_part(&buffer, 4, 5, &shape).unwrap();
+        for element in 0..12u64 {
+            let index = shape.index_of(element);
+            let having: Vec<&Chunk> = found.iter().filter(|piece| piece.region.has(&index)).collect();
+            let [only] = having[..] else { panic!("{index:?}: {having:?}") };
+            let within = index.iter().zip(only.region.ranges()).zip(&only.strides);
+            let byte = within.fold(only.start, |at, ((index, range), stride)| at + (index - range.start) * stride);
+            let wanted = match element + 5 {
+                at @ ..9 => 1000 + (at - 3) * 4,
+                at @ ..11 => 2000 + (at - 9) * 4,
+                at => 3000 + (at - 11) * 4,
+            };
+            assert_eq!(byte, wanted, "{index:?}");
+        }
+        assert!(found.len() <= 3 * 3);
+        assert!(pieces_of_part(&buffer, 2, 5, &shape).is_none());
+        assert!(pieces_of_part(&[], 4, 5, &shape).is_some_and(|none| none.is_empty()));
+    }
 }

@@ -32,6 +32,8 @@ struct State<'a> {
     name: DistKey,
 }
 
+/// The extra state of the head.
+const HEAD_STATE: &str = "output_layer._extra_state";
 /// Read as [`super::common::Common`].
 const COMMON_STATE: &str = "common_state";
 
@@ -65,6 +67,10 @@ impl Objects {
             } else {
                 full.insert(key.to_owned());
             }
+        }
+        // That of the head is in no key, and rank files with extra states have it.
+        if !found.states.is_empty() && model.find(HEAD_STATE).is_some() {
+            found.states.push(HEAD_STATE.to_owned());
         }
         found.states.sort();
         found.states.dedup();

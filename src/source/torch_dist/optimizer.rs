@@ -1,15 +1,21 @@
 //! The optimizer's state, in whichever of the ways Megatron saves it.
 
+use super::buffers::Buffers;
 use super::common::Common;
 use super::names::Named;
-use super::tensors;
+use super::{run_ranks, tensors};
+use crate::catalog::RankFile;
+use crate::family::Model;
 use crate::format::megatron::dist_keys::Spec;
+use crate::format::megatron::keys::OPTIMIZER;
 use crate::source::SourceError;
 use crate::source::build::Builder;
 use crate::source::dcp::Opened;
+use crate::source::detect::leaves_of;
 use crate::source::known::Known;
 use crate::source::optimizer::named::{self, NamedState};
 use crate::store::Store;
+use crate::value::Value;
 
 /// What the checkpoint has of it.
 pub(super) struct State<'a> {
@@ -27,6 +33,9 @@ impl State<'_> {
         known: &[Known<'_>],
         store: &dyn Store,
     ) -> Result<(), SourceError> {
+        if !self.named.buffers.is_empty() || !self.named.optimizer_objects.is_empty() {
+            return self.read_buffers(builder, store);
+        }
         let model = builder.model;
         let mut states = Vec::new();
         let all: Vec<_> = self.named.states.iter().collect();
@@ -48,6 +57,41 @@ impl State<'_> {
         named::read(builder, known, optimizer, store)
     }
 
+    /// Adds what is in flat buffers. Their ranks are those of the run, so for as long as that takes the catalog is of its layout.
+    fn read_buffers(&self, builder: &mut Builder<'_>, store: &dyn Store) -> Result<(), SourceError> {
+        let wrong = |what: String| SourceError::Optimizer { file: self.common.name.clone(), what };
+        let model = builder.model;
+        let args = &self.common.args;
+        let Some(layout) = run_ranks::layout(args, model, &builder.catalog.layout) else {
+            let what = "its flat buffers are laid out by the pipeline stages of the run, which its args say in a way that is not known";
+            return Err(wrong(what.into()));
+        };
+        if layout.ep() > 1 {
+            return Err(wrong("its flat buffers are of a run that shares out experts, which this version does not read".into()));
+        }
+        let buffers = Buffers::of(self.opened, self.named, &self.common.name)?;
+        let mut files = run_ranks::files(&builder.catalog, model, &layout, args, &self.common.name);
+        for file in &mut files {
+            let group = run_ranks::group_of(file.rank, &layout);
+            let groups = buffers.groups(group, store)?;
+            let groups = groups.ok_or_else(|| wrong(format!("there are no parameter groups of group {group} of its ranks")))?;
+            file.run.optimizer = Some(Value::Dict([(Value::str(OPTIMIZER), groups)].into()));
+            file.buffers = buffers.file(group, store)?;
+        }
+        let saved = files.first().and_then(|file| file.run.optimizer.clone());
+        let whole = std::mem::replace(&mut builder.catalog.layout, layout);
+        let ranks = std::mem::replace(&mut builder.catalog.ranks, files.clone());
+        let known = known(&files, model);
+        let read = known.and_then(|known| crate::source::optimizer::read(builder, &files, &known, store));
+        builder.catalog.layout = whole;
+        builder.catalog.ranks = ranks;
+        read?;
+        for file in &mut builder.catalog.ranks {
+            file.run.optimizer.clone_from(&saved);
+        }
+        Ok(())
+    }
+
     /// Says that it is there and was not wanted.
     pub(super) fn leave_out(&self, builder: &mut Builder<'_>) -> Result<(), SourceError> {
         if !self.named.states.is_empty() || !self.named.buffers.is_empty() || self.common.optimizer.is_some() {
@@ -55,4 +99,17 @@ impl State<'_> {
         }
         Ok(())
     }
+}
+
+/// What the weights of rank files are, all of which the family has.
+fn known<'a>(files: &'a [RankFile], model: &'a Model) -> Result<Vec<Known<'a>>, SourceError> {
+    let mut all = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        for (chunk, leaf) in leaves_of(file)? {
+            if let Some((entry, numbers)) = model.find(&leaf.path) {
+                all.push(Known { file: index, chunk, leaf, entry, numbers });
+            }
+        }
+    }
+    Ok(all)
 }

@@ -14,35 +14,11 @@ use crate::format::megatron::dist_keys::{Half, Of, Spec};
 use crate::layout::{Experts, Layout, Place, Rank, Stages};
 use crate::source::build::pieces_at;
 use crate::source::dcp::Opened;
+use crate::source::rank_tensor::RankTensor;
 use crate::source::SourceError;
 use crate::store::Store;
 use crate::tensor::{Dtype, Shape};
-use crate::value::{Storage, TensorRef, Value};
-
-/// A tensor as a rank file would have it.
-#[derive(Debug)]
-pub(in crate::source) struct RankTensor {
-    /// Its name there.
-    pub(in crate::source) name: String,
-    pub(in crate::source) dtype: Dtype,
-    pub(in crate::source) shape: Shape,
-    /// Where its bytes are.
-    pub(in crate::source) pieces: Vec<Chunk>,
-}
-
-impl RankTensor {
-    /// The tensor as a state dict has it: it stands for itself as a storage, and its pieces say where that is.
-    pub(in crate::source) fn reference(&self, key: &Arc<str>) -> TensorRef {
-        TensorRef {
-            dtype: self.dtype,
-            shape: self.shape.clone(),
-            strides: self.shape.contiguous_strides().into_iter().flatten().collect(),
-            offset: 0,
-            storage: Storage { key: key.clone(), bytes: self.shape.bytes(self.dtype).into_iter().sum() },
-            requires_grad: false,
-        }
-    }
-}
+use crate::value::Value;
 
 /// The tensors of a rank file that these are, in the order of their keys.
 pub(super) fn read(
