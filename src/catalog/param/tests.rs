@@ -1,3 +1,5 @@
+//! Parameters, their rows and what is read of replicas and copies.
+
 use super::*;
 use crate::extent::ObjectId;
 use crate::layout::Rank;

@@ -12,7 +12,7 @@ use super::super::rank_tensor::RankTensor;
 use super::{check_coverage, elements, note_step_of, select, wrong};
 use crate::catalog::{Buffers, Encoding, MASTER, Optimizer, Param, Record, StateOf};
 use crate::family::{Entry, Numbers};
-use crate::format::megatron::keys::{OPTIMIZER, PARAM_GROUPS, STATE, STEP};
+use crate::format::megatron::keys::{BUFFER_MASTERS, OPTIMIZER, PARAM_GROUPS, STATE, STEP};
 use crate::layout::{Place, Rank};
 use crate::store::Store;
 use crate::tensor::Dtype;
@@ -39,7 +39,7 @@ pub(in crate::source) struct Named<'a> {
 }
 
 /// The masters: what a distributed optimizer calls them, and what others do.
-const MASTERS: [&str; 2] = ["param", "fp32_param"];
+const MASTERS: [&str; 2] = [BUFFER_MASTERS, "fp32_param"];
 /// How a distributed optimizer has saved; others do not say it.
 const SHARDING: &str = "param_state_sharding_type";
 /// The one number of steps that all parameters took.

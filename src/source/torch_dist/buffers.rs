@@ -13,7 +13,7 @@ use super::names::Named;
 use crate::catalog::{BufferFile, Chunk, Record};
 use crate::extent::ObjectId;
 use crate::format::dcp::metadata::{Object, Tensor};
-use crate::format::megatron::keys::{BUFFER_MASTERS, COALESCED, ROW_LENGTH};
+use crate::format::megatron::keys::{BUFFER_MASTERS, COALESCED, OPTIMIZER, ROW_LENGTH};
 use crate::source::SourceError;
 use crate::source::dcp::Opened;
 use crate::store::Store;
@@ -28,8 +28,6 @@ const ONLY: &str = "/shard_0_1";
 const WHOLE: &str = "param_state";
 /// Lengths of buckets without what shares them out among ranks.
 const LENGTHS: &str = "per_bucket_numel_unpadded";
-/// Parameter groups.
-const GROUPS: &str = "optimizer";
 
 /// What the groups of data-parallel ranks saved.
 pub(super) struct Buffers<'a> {
@@ -80,7 +78,7 @@ impl<'a> Buffers<'a> {
 
     /// The parameter groups that a group of ranks saved.
     pub(super) fn groups(&self, group: u32, store: &dyn Store) -> Result<Option<Value>, SourceError> {
-        match self.objects.get(&(group, GROUPS)) {
+        match self.objects.get(&(group, OPTIMIZER)) {
             Some(object) => Ok(only(&self.opened.object(object, store)?.tree)),
             None => Ok(None),
         }

@@ -1,3 +1,5 @@
+//! Pieces of bands against each position looked at alone.
+
 use super::*;
 use crate::extent::ObjectId;
 use crate::layout::Rank;
