@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::aux_files::read_start;
-use super::locate::{is_run, list, locate};
-use super::{SourceError, hf, kinds, ranks, some_of};
+use super::locate::{is_run, iteration_below, list, locate};
+use super::{SourceError, hf, kinds, ranks, some_of, torch_dist};
 use crate::format::hf::CONFIG;
 use crate::format::megatron::{MODEL_FILE, TRACKER};
 use crate::layout::LayoutSpec;
@@ -145,7 +145,9 @@ impl Below {
     fn take(&mut self, root: &Path, below: &Path) -> bool {
         let path = root.join(below);
         let Ok(names) = list(&path) else { return true };
-        let refusal = if is_run(&names) {
+        let refusal = if torch_dist::is_checkpoint(&names) || is_distributed_run(&path, &names) {
+            None
+        } else if is_run(&names) {
             // What else is wrong with a run is said when it is passed.
             locate(&path, &names, None).err().filter(|error| matches!(error, SourceError::Unsupported { .. }))
         } else if ranks::is_checkpoint(&names) || hf::has_weights(&names) {
@@ -160,6 +162,12 @@ impl Below {
         }
         true
     }
+}
+
+/// Whether the iteration that a run's tracker names is a distributed checkpoint.
+fn is_distributed_run(path: &Path, names: &[String]) -> bool {
+    let directory = iteration_below(path, names, None).ok().flatten().filter(|_| is_run(names));
+    directory.is_some_and(|(directory, _)| list(&directory).is_ok_and(|names| torch_dist::is_checkpoint(&names)))
 }
 
 /// Directories in `path` that are not hidden, by name, those with a number at the end by that: `checkpoint-500` before `checkpoint-1000`.

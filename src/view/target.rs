@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::vocabulary::fill;
 use super::{Basis, ViewError, VocabularyFill};
 use crate::catalog::{ExtraState, Param, Params};
-use crate::family::{EXPERT, Entry, Numbers, Saved, Stage};
+use crate::family::{EXPERT, Entry, Numbers, Saved};
 use crate::layout::{Layout, Place};
 use crate::plan::{Fill, GatherError, Part, Source, Target};
 use crate::tensor::{Band, Dtype, Shape};
