@@ -14,6 +14,7 @@ const OLD_TORCH: &str = "torch: the same under the name that former versions had
 const BUFFER: &str = "torch: a tensor of a class of its own, as Parameter is (torch/nn/parameter.py)";
 const MEGATRON: &str = "Megatron: its own list of safe classes (megatron/core/safe_globals.py)";
 const FIXTURES: &str = "an enumeration; in checkpoints that training wrote (tests/fixtures)";
+const DCP: &str = "torch: data of torch.distributed.checkpoint (metadata.py, planner.py, filesystem.py), without code of their own when made";
 const NUMPY: &str = "NumPy: how it pickles arrays, scalars and their types; in rng_state";
 
 const KNOWN: &[Row] = &[
@@ -59,6 +60,28 @@ const KNOWN: &[Row] = &[
         ],
         TORCH,
     ),
+    Row(
+        "torch.distributed.checkpoint.metadata",
+        &[
+            "BytesStorageMetadata",
+            "ChunkStorageMetadata",
+            "Metadata",
+            "MetadataIndex",
+            "StorageMeta",
+            "TensorProperties",
+            "TensorStorageMetadata",
+            "_MEM_FORMAT_ENCODING",
+        ],
+        DCP,
+    ),
+    Row("torch.distributed.checkpoint.filesystem", &["_StorageInfo"], DCP),
+    Row(
+        "torch.distributed.checkpoint.planner",
+        &["BytesIOWriteData", "SavePlan", "TensorWriteData", "WriteItem", "WriteItemType"],
+        DCP,
+    ),
+    Row("torch.distributed._shard.sharded_tensor.metadata", &["MEM_FORMAT_ENCODING", "TensorProperties"], DCP),
+    Row("megatron.core.dist_checkpointing.strategies.torch", &["MCoreSavePlan"], DCP),
     Row("numpy", &["dtype", "ndarray"], NUMPY),
     Row("numpy.core.multiarray", &["_reconstruct", "scalar"], NUMPY),
     Row("numpy._core.multiarray", &["_reconstruct", "scalar"], NUMPY),

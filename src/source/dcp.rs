@@ -42,6 +42,20 @@ pub(super) fn open(path: &Path, names: &[String], store: &FileStore) -> Result<O
     Ok(Opened { directory: path.to_owned(), metadata, files })
 }
 
+/// First byte and length of every piece in the data file called `name` of the checkpoint in `path`. `None` where its metadata cannot be read
+/// or says nothing of that file.
+pub(super) fn pieces_of_file(path: &Path, names: &[String], name: &str) -> Option<Vec<(u64, u64)>> {
+    let metadata = metadata::read(path, names).ok()?;
+    let file = metadata.files.iter().position(|file| &**file == name)?;
+    let chunks = metadata.tensors.iter().flat_map(|tensor| tensor.chunks.iter().map(|chunk| chunk.place));
+    let places = chunks.chain(metadata.objects.iter().map(|object| object.place));
+    let mut pieces: Vec<(u64, u64)> =
+        places.filter(|place| place.file as usize == file).map(|place| (place.offset, place.len)).collect();
+    pieces.sort_unstable();
+    pieces.dedup();
+    Some(pieces)
+}
+
 impl Opened {
     /// The directory.
     pub(super) fn directory(&self) -> &Path {

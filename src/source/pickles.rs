@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::dcp;
 use super::torch_file::Reader;
 use super::workers::{Turn, in_parallel};
 use super::{IterationChoice, SourceError, locate, nowhere};
@@ -38,10 +39,31 @@ const PICKLES: usize = 64;
 /// # Errors
 /// [`SourceError`] where the directory cannot be read, or no iteration can be found in it.
 pub fn pickles(path: &Path, iteration: Option<IterationChoice>) -> Result<Vec<PickleFile>, SourceError> {
-    let files = files(path, iteration)?;
+    let jobs: Vec<Job> = files(path, iteration)?.into_iter().map(Job::of).collect();
     // What is wrong with a file is part of the answer.
-    in_parallel(&files, |path| Ok(survey(path)))
+    in_parallel(&jobs, |job| Ok(survey(job)))
 }
+
+/// A file to be looked into.
+struct Job {
+    path: PathBuf,
+    /// First byte and length of the archives that it is, where a `.metadata` beside it says so; else it is one itself.
+    pieces: Option<Vec<(u64, u64)>>,
+}
+
+impl Job {
+    fn of(path: PathBuf) -> Self {
+        let is_data = path.extension().is_some_and(|ending| ending == DATA);
+        let pieces = path.parent().zip(path.file_name()).filter(|_| is_data).and_then(|(directory, name)| {
+            let names = locate::list(directory).ok()?;
+            dcp::pieces_of_file(directory, &names, name.to_str()?)
+        });
+        Self { path, pieces }
+    }
+}
+
+/// What data files of a distributed checkpoint end in.
+const DATA: &str = "distcp";
 
 fn files(path: &Path, iteration: Option<IterationChoice>) -> Result<Vec<PathBuf>, SourceError> {
     if path.is_file() {
@@ -77,35 +99,43 @@ fn loose(path: &Path) -> Result<Vec<PathBuf>, SourceError> {
     Ok(files.filter(|file| !fs::metadata(file).is_ok_and(|file| file.is_dir())).collect())
 }
 
-fn survey(path: &Path) -> PickleFile {
-    let mut found = PickleFile { path: path.to_owned(), globals: Vec::new(), problem: None };
-    if let Err(error) = look_into(path, &mut found) {
+fn survey(job: &Job) -> PickleFile {
+    let mut found = PickleFile { path: job.path.clone(), globals: Vec::new(), problem: None };
+    if let Err(error) = look_into(job, &mut found) {
         found.problem = Some(error.to_string());
     }
     found
 }
 
-fn look_into(path: &Path, found: &mut PickleFile) -> Result<(), SourceError> {
+fn look_into(job: &Job, found: &mut PickleFile) -> Result<(), SourceError> {
     let store = FileStore::default();
-    let object = store.take(OpenFile::open(path)?)?;
+    let object = store.take(OpenFile::open(&job.path)?)?;
+    let name = job.path.display().to_string();
     consistent(&store, object, |reads| {
+        if let Some(pieces) = &job.pieces {
+            return pieces.iter().try_for_each(|(offset, len)| archive(reads.part(*offset, *len)?, &name, found));
+        }
         let start = beginning(reads, 2)?;
         // A bare pickle says its protocol first; so does a file of torch before 1.6.
         if let [0x80, _] = start.as_slice() {
             return bare(reads, found);
         }
-        let name = path.display().to_string();
-        let mut reader = Reader::new(reads, &name)?;
-        let entries = reader.entries()?;
-        for entry in entries.iter().filter(|entry| entry.name.ends_with(".pkl")) {
-            let bytes = reader.content(entry, MOST, 0)?;
-            let _turn = Turn::for_bytes(entry.size);
-            let survey = pickle::survey(&bytes);
-            let problem = survey.problem.map(|problem| format!("{}: {problem}", entry.name));
-            add(found, survey.globals, problem);
-        }
-        Ok(())
+        archive(reads, &name, found)
     })
+}
+
+/// The pickles in an archive.
+fn archive(reads: Reads<'_>, name: &str, found: &mut PickleFile) -> Result<(), SourceError> {
+    let mut reader = Reader::new(reads, name)?;
+    let entries = reader.entries()?;
+    for entry in entries.iter().filter(|entry| entry.name.ends_with(".pkl")) {
+        let bytes = reader.content(entry, MOST, 0)?;
+        let _turn = Turn::for_bytes(entry.size);
+        let survey = pickle::survey(&bytes);
+        let problem = survey.problem.map(|problem| format!("{}: {problem}", entry.name));
+        add(found, survey.globals, problem);
+    }
+    Ok(())
 }
 
 /// Pickles one after the other, and what else may follow them.
