@@ -3,14 +3,18 @@
 //! The bound to keep: segments per tensor <= source shards x parts of the arrangement, never rows; where pieces are cut along several axes
 //! one for each row of their grid more (`grid`).
 
+mod check;
 mod grid;
+mod walk;
 
 use std::ops::Range;
 
 use super::{Builder, Dim, FilePlan, GatherError, Piece, Stripe};
 use crate::catalog::{Chunk, Held, Param, Row};
 use crate::tensor::{Band, Dtype, Region, Shape};
+use check::{cells, check_bands, check_params};
 use grid::{Cell, Run};
+use walk::{innermost_step, shift, walks_in_one_step};
 
 /// What the positions of a band hold.
 #[derive(Debug, Clone, Copy)]
@@ -105,57 +109,6 @@ pub fn whole(param: &Param, positions: u64) -> Result<FilePlan, GatherError> {
     let mut builder = Builder::new();
     gather(&Target::single(param.dtype, shape, param.axis, bands), &mut builder)?;
     Ok(builder.finish())
-}
-
-/// Checks that bands, sorted by position, are every position exactly once. Bands that repeat alike are a cell that fills its step.
-fn check_bands(bands: &[(Band, Source<'_>)], axis: usize, size: u64) -> Result<(), GatherError> {
-    let wrong = |position| Err(GatherError::Bands { axis, position, size });
-    let mut position = 0;
-    for cell in cells(bands) {
-        let mut within = position;
-        for (band, _) in cell {
-            if band.at != within {
-                return wrong(within);
-            }
-            within += band.len;
-        }
-        let Some((first, _)) = cell.first() else { continue };
-        // New positions among others that repeat would come before all of them.
-        if cell.len() > 1 && cell.iter().any(|(_, source)| matches!(source, Source::Fill(_))) {
-            return wrong(first.at);
-        }
-        if first.repeat > 1 && within - position != first.at_step {
-            return wrong(within);
-        }
-        position += (within - position) * first.repeat;
-    }
-    if position == size { Ok(()) } else { wrong(position) }
-}
-
-/// Checks that every parameter has the type, the axis and, beside it, the sizes of the part: what is counted in positions is then the same
-/// bytes in both.
-fn check_params(bands: &[(Band, Source<'_>)], part: &Part<'_>, dtype: Dtype) -> Result<(), GatherError> {
-    let sizes = |shape: &Shape| shape.with(part.axis, 0);
-    for (_, source) in bands {
-        let (Source::Param(param) | Source::Fill(Fill::Last(param))) = source else { continue };
-        if param.dtype != dtype {
-            return Err(GatherError::Dtype {
-                param: param.name.to_string(),
-                dtype: param.dtype,
-                wanted: dtype,
-            });
-        }
-        if param.axis != part.axis || sizes(&param.shape) != sizes(&part.shape) {
-            let (name, shape) = (param.name.to_string(), param.shape.clone());
-            return Err(GatherError::Unlike { param: name, shape, axis: param.axis });
-        }
-    }
-    Ok(())
-}
-
-/// Bands that repeat together, and bands of one run each alone.
-fn cells<'b, 'c>(bands: &'b [(Band, Source<'c>)]) -> impl Iterator<Item = &'b [(Band, Source<'c>)]> {
-    bands.chunk_by(|(a, _), (b, _)| a.repeat > 1 && (a.repeat, a.at_step) == (b.repeat, b.at_step))
 }
 
 struct Gatherer<'a> {
@@ -425,34 +378,6 @@ fn cuts_of(chunk: &Chunk, axis: usize, span: Range<u64>) -> Vec<Cut<'_>> {
 
 fn row_at(param: &Param, position: u64) -> Result<Row<'_>, GatherError> {
     param.row_at(position).ok_or_else(|| GatherError::Missing { param: param.name.to_string(), position })
-}
-
-/// Whether one step walks the axes `outer[from..]`: each steps exactly over the one inside it.
-fn walks_in_one_step(outer: &[u64], strides: &[u64], from: usize) -> bool {
-    let axes: Vec<_> = outer.iter().zip(strides).skip(from).filter(|(size, _)| **size != 1).collect();
-    axes.windows(2).all(|pair| match pair {
-        [(_, stride), (inner_size, inner_stride)] => inner_stride.checked_mul(**inner_size) == Some(**stride),
-        _ => true,
-    })
-}
-
-/// Bytes from one row to the next along the innermost outer axis that has rows.
-fn innermost_step(outer: &[u64], strides: &[u64]) -> u64 {
-    match outer.iter().zip(strides).rev().find(|(size, _)| **size != 1) {
-        Some((_, stride)) => *stride,
-        // There is one row.
-        None => 0,
-    }
-}
-
-/// Bytes from index 0 to index `round` of the axes `sizes`, counted row-major.
-fn shift(mut round: u64, sizes: &[u64], strides: &[u64]) -> u64 {
-    let mut shift = 0;
-    for (size, stride) in sizes.iter().zip(strides).rev() {
-        shift += round % size * stride;
-        round /= size;
-    }
-    shift
 }
 
 #[cfg(test)]

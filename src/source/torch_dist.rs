@@ -25,7 +25,6 @@ use crate::family::{ArgRole, Families, Family, Model};
 use crate::format::megatron::dist_keys::Spec;
 use crate::layout::Format;
 use crate::store::FileStore;
-use crate::value::Value;
 use common::Common;
 use names::Named;
 use objects::Objects;

@@ -2,7 +2,6 @@
 
 #![deny(clippy::disallowed_methods)]
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::vocabulary::fill;

@@ -10,7 +10,7 @@ use crate::format::megatron::keys::{ARGS, model_entry};
 use crate::source::dcp::Opened;
 use crate::source::entries::{self, without_foreign};
 use crate::source::torch_file::{self, TorchFile};
-use crate::source::{SourceError, locate};
+use crate::source::SourceError;
 use crate::store::{FileStore, OpenFile};
 use crate::value::Value;
 
