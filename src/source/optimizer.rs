@@ -6,7 +6,7 @@
 mod chain;
 mod elementwise;
 mod flat;
-pub(super) mod named;
+pub(super) mod keyed;
 mod slots;
 
 use std::sync::Arc;

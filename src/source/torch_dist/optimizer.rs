@@ -13,7 +13,7 @@ use crate::source::build::Builder;
 use crate::source::dcp::Opened;
 use crate::source::detect::leaves_of;
 use crate::source::known::Known;
-use crate::source::optimizer::named::{self, NamedState};
+use crate::source::optimizer::keyed::{self, KeyedState};
 use crate::store::Store;
 use crate::value::Value;
 
@@ -46,15 +46,15 @@ impl State<'_> {
             let weights: Vec<_> = of_state.iter().map(|state| &state.weight).collect();
             let of_weights = pieces.by_ref().take(weights.len()).collect();
             let tensors = tensors::of_pieces(self.opened, &weights, of_weights, model, self.spec)?;
-            states.push(NamedState { name: first.state, tensors });
+            states.push(KeyedState { name: first.state, tensors });
         }
-        let optimizer = named::Named {
+        let optimizer = keyed::Keyed {
             file: &self.common.name,
             saved: self.common.optimizer.as_ref(),
             storages: &self.common.storages,
             states,
         };
-        named::read(builder, known, optimizer, store)
+        keyed::read(builder, known, optimizer, store)
     }
 
     /// Adds what is in flat buffers. Their ranks are those of the run, so for as long as that takes the catalog is of its layout.

@@ -20,7 +20,7 @@ use crate::value::Value;
 
 /// A state of the weights.
 #[derive(Debug)]
-pub(in crate::source) struct NamedState<'a> {
+pub(in crate::source) struct KeyedState<'a> {
     /// What the checkpoint calls it.
     pub(in crate::source) name: &'a str,
     /// Its tensors, under the names of the weights.
@@ -28,14 +28,14 @@ pub(in crate::source) struct NamedState<'a> {
 }
 
 /// What a checkpoint has of the optimizer.
-pub(in crate::source) struct Named<'a> {
+pub(in crate::source) struct Keyed<'a> {
     /// The file that has what all ranks have in common, for messages.
     pub(in crate::source) file: &'a str,
     /// What that file has of it: settings and parameter groups.
     pub(in crate::source) saved: Option<&'a Value>,
     /// The storages of tensors in that.
     pub(in crate::source) storages: &'a HashMap<Arc<str>, Record>,
-    pub(in crate::source) states: Vec<NamedState<'a>>,
+    pub(in crate::source) states: Vec<KeyedState<'a>>,
 }
 
 /// The masters: what a distributed optimizer calls them, and what others do.
@@ -52,7 +52,7 @@ const WHOLE: Place = Place { rank: Rank { pp: 0, tp: 0, ep: 0 }, chunk: 0 };
 pub(in crate::source) fn read(
     builder: &mut Builder<'_>,
     known: &[Known<'_>],
-    named: Named<'_>,
+    named: Keyed<'_>,
     store: &dyn Store,
 ) -> Result<(), SourceError> {
     let Some(saved) = named.saved.filter(|_| !named.states.is_empty()) else {
@@ -76,7 +76,7 @@ pub(in crate::source) fn read(
         keeps_empty_groups: groups(&all).any(|group| group.get("default_config").is_some()),
     });
     // The masters come first.
-    let is_master = |state: &&NamedState<'_>| MASTERS.contains(&state.name);
+    let is_master = |state: &&KeyedState<'_>| MASTERS.contains(&state.name);
     select(builder, MASTER, elements);
     for state in named.states.iter().filter(is_master) {
         add(builder, MASTER, state, named.file)?;
@@ -126,7 +126,7 @@ fn inner(value: &Value) -> &Value {
 }
 
 /// Adds the tensors of a state.
-fn add(builder: &mut Builder<'_>, name: &str, state: &NamedState<'_>, file: &str) -> Result<(), SourceError> {
+fn add(builder: &mut Builder<'_>, name: &str, state: &KeyedState<'_>, file: &str) -> Result<(), SourceError> {
     if select(builder, name, elements).is_none() {
         return Err(wrong(file, format!("'{name}' is not a number for each element")));
     }
@@ -176,7 +176,7 @@ fn steps(
     builder: &mut Builder<'_>,
     known: &[Known<'_>],
     all: &[Value],
-    named: &Named<'_>,
+    named: &Keyed<'_>,
 ) -> Result<(), SourceError> {
     let common = all.iter().find_map(|value| inner(value).get(STATE)?.get(COMMON_STEP));
     let Some(common) = common else { return Ok(()) };
