@@ -137,6 +137,7 @@ fn source_exit(error: &SourceError) -> Exit {
         | SourceError::NotACheckpoint { .. }
         | SourceError::File { .. }
         | SourceError::Safetensors { .. }
+        | SourceError::Dcp { .. }
         | SourceError::Contents { .. }
         | SourceError::Arrange { .. }
         | SourceError::Tensor { .. }

@@ -22,6 +22,11 @@ impl<'a> AtHand<'a> {
         self.len
     }
 
+    /// Where in the object the file begins: elsewhere than at its first byte where it is a part of another one.
+    pub(super) fn start(&self) -> u64 {
+        self.reads.start()
+    }
+
     /// `len` bytes from `offset` on, as far as the file has them, if they were read already.
     pub(super) fn get(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let len = usize::try_from(len.min(self.len.saturating_sub(offset))).ok()?;

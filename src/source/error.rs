@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::catalog::ChunkError;
 use crate::family::config::ConfigError;
 use crate::family::{ArrangeError, ModelError};
+use crate::format::dcp::error::DcpError;
 use crate::format::safetensors::SafetensorsError;
 use crate::format::torch::TorchError;
 use crate::layout::Stages;
@@ -56,6 +57,14 @@ pub enum SourceError {
         file: String,
         /// What is wrong.
         source: SafetensorsError,
+    },
+    /// The metadata of a distributed checkpoint that is damaged, or none.
+    #[error("{file}: {source}")]
+    Dcp {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: DcpError,
     },
     /// A `config.json` that cannot be said in `args`.
     #[error("{file}: {source}")]

@@ -34,6 +34,10 @@ pub(super) struct TorchFile {
 /// The end of a file that is read first: room for the end record and the directory of a few hundred tensors.
 const TAIL: u64 = 64 * 1024;
 
+/// The same of a file within another one, which holds one tensor or a few values: all of it where it is as short as the first number, the
+/// second one else.
+const PART_TAIL: (u64, u64) = (16 * 1024, 2 * 1024);
+
 /// A pickle larger than this is no checkpoint's: that of a hundred thousand tensors takes a third of it.
 const MAX_PICKLE: u64 = 1 << 26;
 
@@ -55,11 +59,21 @@ pub(super) fn read(
     consistent(store, object, |reads| Reader::new(reads, &name)?.file(select))
 }
 
+/// Reads a file that is a part of another one, all of it: `reads` are of the part, places in the answer are those of the object.
+pub(super) fn read_part(reads: Reads<'_>, name: &str) -> Result<TorchFile, SourceError> {
+    let mut reader = Reader::new(reads, name)?;
+    let (whole, end) = PART_TAIL;
+    reader.tail = if reader.buffered.len() <= whole { whole } else { end };
+    reader.file(|tree| (tree.clone(), Vec::new()))
+}
+
 /// An archive as it is read.
 pub(super) struct Reader<'a> {
     buffered: AtHand<'a>,
     object: ObjectId,
     name: &'a str,
+    /// How much of its end is read first.
+    tail: u64,
     /// Whether every entry, and every local header seen so far, is where torch would have put it.
     is_torchs: bool,
 }
@@ -67,7 +81,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// The archive that `reads` are of; messages call it `name`.
     pub(super) fn new(reads: Reads<'a>, name: &'a str) -> Result<Self, StoreError> {
-        Ok(Self { buffered: AtHand::new(reads)?, object: reads.object(), name, is_torchs: false })
+        Ok(Self { buffered: AtHand::new(reads)?, object: reads.object(), name, tail: TAIL, is_torchs: false })
     }
 }
 
@@ -85,7 +99,9 @@ impl Reader<'_> {
         found.look_into(&tree);
         for storage in found.storages {
             let entry = archive.storage(&storage).map_err(|source| self.file_error(source))?;
-            let extent = Extent { object: self.object, offset: self.start(entry)?, len: entry.size };
+            // It is inside the object, whose size fits.
+            let offset = self.buffered.start().saturating_add(self.start(entry)?);
+            let extent = Extent { object: self.object, offset, len: entry.size };
             // Zero is what torch writes where it was told not to sum.
             let crc = (entry.crc != 0).then_some(entry.crc);
             storages.insert(storage.key, Record { extent, crc });
@@ -115,7 +131,7 @@ impl Reader<'_> {
     /// The entries of the archive.
     pub(super) fn entries(&mut self) -> Result<Vec<Entry>, SourceError> {
         let len = self.buffered.len();
-        let mut start = len.saturating_sub(TAIL);
+        let mut start = len.saturating_sub(self.tail);
         let directory = loop {
             match find_directory(self.buffered.bytes(start, len - start)?, len) {
                 Ok(Directory::Found(directory)) => break directory,
