@@ -120,7 +120,7 @@ pub struct VocabularySummary {
 /// The optimizer's state of a source.
 #[derive(Debug, Clone, Serialize)]
 pub struct OptimizerSummary {
-    /// `mixed`, `single` (32-bit weights without masters) or `distributed`.
+    /// `mixed`, `single` (32-bit weights without masters), `distributed` or `named` (tensors by name, of a distributed checkpoint).
     pub encoding: &'static str,
     /// What it keeps for each element of a parameter.
     pub states: Vec<String>,
@@ -234,6 +234,7 @@ fn optimizer(optimizer: &Optimizer) -> OptimizerSummary {
             Encoding::Mixed => "mixed",
             Encoding::Single => "single",
             Encoding::Distributed(_) => "distributed",
+            Encoding::Named => "named",
         },
         states: optimizer.elements().map(|(state, _)| state.to_string()).collect(),
         bytes,

@@ -113,6 +113,7 @@ fn optimizer(optimizer: &OptimizerSummary) -> String {
     let encoding = match *encoding {
         "mixed" => "mixed precision",
         "single" => "32-bit weights",
+        "named" => "by name",
         other => other,
     };
     format!("{encoding}, {} states ({}), {}{steps}", states.len(), states.join(", "), bytes(*size))
