@@ -8,3 +8,5 @@ pub mod merge;
 pub mod metadata;
 pub mod metadata_json;
 pub mod piece;
+#[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports, reason = "the views come next"))]
+pub mod write;

@@ -7,6 +7,7 @@
 
 mod consume;
 mod cursor;
+mod emit;
 mod encode;
 mod freeze;
 mod integer;
@@ -17,12 +18,15 @@ mod node;
 mod opcode;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use consume::{Consumer, Item, Made, Taken};
 #[cfg(feature = "internals")]
 pub use encode::encode;
+pub use emit::{Count, Sink};
 pub use encode::encode_lowered;
 pub use lower::Lower;
+pub use writer::Writer;
 
 use crate::value::{Global, Value};
 
