@@ -38,9 +38,11 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
     row("checkpoint", summary.directory.clone());
     row("format", format!("{} ({})", summary.format, summary.format_title));
     row("family", format!("{} ({})", summary.family, summary.family_title));
-    let is_model = summary.format == Format::Hf.name();
-    if !is_model {
+    let is_model = [Format::Hf, Format::Dcp].iter().any(|format| summary.format == format.name());
+    if !is_model || summary.iteration != "release" {
         row("iteration", summary.iteration.clone());
+    }
+    if !is_model {
         row("layout", summary.layout.clone());
     }
     let groups = match (summary.heads, summary.query_groups) {
@@ -113,6 +115,7 @@ fn optimizer(optimizer: &OptimizerSummary) -> String {
     let encoding = match *encoding {
         "mixed" => "mixed precision",
         "single" => "32-bit weights",
+        "named" => "by name",
         other => other,
     };
     format!("{encoding}, {} states ({}), {}{steps}", states.len(), states.join(", "), bytes(*size))

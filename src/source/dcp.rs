@@ -17,11 +17,11 @@ use super::SourceError;
 use super::torch_file::TorchFile;
 use crate::catalog::Chunk;
 use crate::extent::ObjectId;
-use crate::format::dcp::metadata::{Metadata, Object, Tensor};
+use crate::format::dcp::metadata::{Metadata, Object, Place, Tensor};
 use crate::store::{FileStore, Store};
 use files::DataFile;
 
-pub(super) use metadata::is_checkpoint;
+pub(super) use metadata::{is_checkpoint, is_megatrons};
 
 /// A directory whose metadata was read, and whose data files are open and as long as it says.
 #[derive(Debug)]
@@ -110,11 +110,7 @@ impl Opened {
     }
 
     /// The file that a piece is in.
-    fn file(
-        &self,
-        place: crate::format::dcp::metadata::Place,
-        key: &str,
-    ) -> Result<&DataFile, SourceError> {
+    fn file(&self, place: Place, key: &str) -> Result<&DataFile, SourceError> {
         self.files.get(place.file as usize).ok_or_else(|| SourceError::Contents {
             file: self.directory.display().to_string(),
             what: format!("the file that holds {key} is not known"),

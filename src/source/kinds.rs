@@ -56,9 +56,9 @@ const KINDS: &[Kind] = &[
         ..PLAIN
     },
     Kind {
-        signs: &["pytorch_model_fsdp*"],
-        name: "an FSDP checkpoint of accelerate",
-        advice: "merge it into safetensors (accelerate merge-weights)",
+        signs: &["pytorch_model_fsdp*.bin"],
+        name: "an FSDP checkpoint of accelerate in pickles",
+        advice: SAVE_AGAIN,
         ..PLAIN
     },
     Kind {

@@ -159,6 +159,12 @@ pub enum ViewError {
         /// The format asked for.
         format: Format,
     },
+    /// A source of which nothing is known but names of tensors.
+    #[error("cannot be shown as {format}: nothing says what its tensors are; pass a model directory with a config.json of an architecture that is known with --template, or --as hf")]
+    Undescribed {
+        /// The format asked for.
+        format: Format,
+    },
     /// An architecture that is not one of the source's.
     #[error("--hf-model-type {wanted}: a {title} checkpoint can be shown as: {}", .known.join(", "))]
     NoModelType {

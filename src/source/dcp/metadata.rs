@@ -24,6 +24,11 @@ pub(in crate::source) fn is_checkpoint(names: &[String]) -> bool {
     names.iter().any(is_one)
 }
 
+/// Whether the checkpoint with these names is one of Megatron's, whose own metadata only it writes.
+pub(in crate::source) fn is_megatrons(names: &[String]) -> bool {
+    names.iter().any(|name| name == "metadata.json")
+}
+
 /// The rank whose metadata a file is: `__3.metadata`.
 fn rank_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("__")?.strip_suffix(METADATA)?;
