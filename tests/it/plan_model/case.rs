@@ -133,6 +133,13 @@ fn naive_positions(arrangement: Arrangement, sizes: &[u64], tp: u64, rank: u64) 
         Arrangement::Concatenated => {
             sizes.iter().enumerate().flat_map(|(p, n)| all(p, n / tp * rank..n / tp * (rank + 1))).collect()
         }
+        Arrangement::Paired { head } => {
+            let pairs = |first: u64| (0..head / 2).flat_map(move |i| [first + i, first + head / 2 + i]);
+            let whole: Vec<u64> = (0..sizes[0] / head).flat_map(|h| pairs(h * head)).collect();
+            let len = whole.len() / tp as usize;
+            let own = &whole[len * rank as usize..len * (rank as usize + 1)];
+            own.iter().map(|position| Position::Of(0, *position)).collect()
+        }
         Arrangement::Interleaved { groups } => {
             let mut whole = Vec::new();
             for g in 0..groups {
