@@ -15,6 +15,8 @@ mod cli;
 mod configs;
 mod copies;
 mod dcp_write;
+mod dcp_metadata;
+mod dcp_pieces;
 mod extra_state;
 mod families;
 mod faults;

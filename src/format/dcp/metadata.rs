@@ -11,7 +11,6 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod classes;
-mod entries;
 mod extras;
 mod interned;
 mod join;

@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(numbers, [0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9]);
         for (list, number) in made.iter().zip(&numbers) {
             assert_eq!(lists.number(list), Ok(*number));
-            assert_eq!(lists.get(*number), list.as_slice());
+            assert_eq!(lists.get(*number), list);
         }
         let mut texts = Texts::default();
         let numbers = ["a", "b", "a"].map(|text| texts.number(&text.into()).unwrap());

@@ -4,6 +4,8 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod entries;
+
 use super::classes::Class;
 use super::interned::{Lists, Texts};
 use super::{DcpError, Encoding};
@@ -159,8 +161,8 @@ impl Parts {
     }
 
     /// Takes `bytes` off what may be looked at.
-    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), PickleError> {
-        self.left = self.left.checked_sub(bytes as u64).ok_or(PickleError::TooManyValues)?;
+    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), DcpError> {
+        self.left = self.left.checked_sub(bytes as u64).ok_or(DcpError::Shared)?;
         Ok(())
     }
 
@@ -184,7 +186,7 @@ impl Parts {
     fn take(&mut self, class: Class, made: Made<'_>) -> Result<Part, DcpError> {
         match (class, made.state) {
             (Class::Size, _) => self.size(made.args),
-            (Class::Layout, _) => super::entries::layout(made.args),
+            (Class::Layout, _) => entries::layout(made.args),
             (Class::Properties, Some(state)) => self.properties(state),
             (Class::Chunk, Some(state)) => self.chunk(state),
             (Class::Tensor, Some(state)) => self.tensor(state),
@@ -205,7 +207,7 @@ impl Consumer for Parts {
         let Some(class) = Class::of(&made) else { return Ok(None) };
         let part = match self.take(class, made) {
             Ok(part) => part,
-            Err(error @ DcpError::Pickle(_)) => return Err(error),
+            Err(error @ (DcpError::Pickle(_) | DcpError::Shared)) => return Err(error),
             Err(error) if self.bad.len() >= MOST => return Err(error),
             Err(error) => {
                 self.bad.push(error);

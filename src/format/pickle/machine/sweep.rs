@@ -76,7 +76,7 @@ impl<C: Consumer> Machine<'_, C> {
             }
         };
         // The constants, which no number need refer to now.
-        (super::NONE..=super::FALSE).for_each(|id| reach(&mut open, id));
+        (super::NONE..=super::UNIT).for_each(|id| reach(&mut open, id));
         self.stack.iter().for_each(|id| reach(&mut open, *id));
         self.memo.ids().for_each(|id| reach(&mut open, *id));
         while let Some(id) = open.pop() {
