@@ -11,7 +11,7 @@ pub(super) fn check(catalog: &Catalog, model: &Model, missing: &[String]) -> Res
     for param in catalog.params() {
         param.check().map_err(|source| SourceError::Uncovered {
             param: param.name.to_string(),
-            source,
+            source: Box::new(source),
             lacking: lacking(catalog, param),
             missing: missing.to_vec(),
         })?;

@@ -10,6 +10,7 @@ mod config;
 mod described;
 mod groups;
 mod keys;
+mod members;
 mod model;
 mod optimizer;
 mod parts;
@@ -31,8 +32,7 @@ use crate::format::hf::CONFIG;
 use crate::layout::Format;
 use crate::store::FileStore;
 
-use config::Found;
-use model::Contents;
+use members::Contents;
 use parts::Parts;
 pub(super) use parts::is_checkpoint;
 pub(super) use steps::newest;

@@ -188,7 +188,7 @@ pub enum SourceError {
         /// Its canonical name.
         param: String,
         /// Which part is missing.
-        source: ChunkError,
+        source: Box<ChunkError>,
         /// Rank files that hold none of it, where others of their stage do.
         lacking: Vec<String>,
         /// Rank files that are missing.

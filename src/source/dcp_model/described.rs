@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::config::Found;
 use super::keys::{fitting, is_under, prefixes};
-use super::model::Contents;
+use super::members::Contents;
 use super::{Opened, Opening};
 use crate::catalog::Iteration;
 use crate::family::{Family, Model};

@@ -1,82 +1,19 @@
 //! The tensors of a checkpoint as those of a rank that saved everything: which are the model's, which the optimizer's, and what is neither.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::keys::{by_root, name_under, plain};
+use super::keys::by_root;
+use super::members::{Contents, Members};
 use super::optimizer::{self, Kept};
-use super::parts::{Keyed, KeyedObject, Parts};
+use super::parts::Keyed;
 use crate::catalog::{NamedState, RankFile, RunState};
 use crate::extent::ObjectId;
 use crate::source::SourceError;
 use crate::store::Store;
-use crate::tensor::Dtype;
 use crate::value::{TensorRef, Value};
 
-/// What a checkpoint has under its keys.
-pub(super) struct Contents<'a> {
-    path: &'a Path,
-    pub(super) parts: &'a Parts,
-    pub(super) tensors: Vec<Keyed>,
-    pub(super) objects: Vec<KeyedObject<'a>>,
-    without_optimizer: bool,
-}
-
-/// The tensors of the model, by their names.
-pub(super) struct Members {
-    /// Name, and which of the tensors.
-    pub(super) named: Vec<(Arc<str>, usize)>,
-    /// Keys of objects that are among them.
-    objects: Vec<usize>,
-}
-
-impl<'a> Contents<'a> {
-    pub(super) fn of(path: &'a Path, parts: &'a Parts, without_optimizer: bool) -> Self {
-        Self { path, parts, tensors: parts.tensors(), objects: parts.objects(), without_optimizer }
-    }
-
-    /// Whether the optimizer's state is not wanted.
-    pub(super) fn is_without_optimizer(&self) -> bool {
-        self.without_optimizer
-    }
-
-    /// Keys of all tensors without what wrappers put there.
-    pub(super) fn keys(&self) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
-        self.tensors.iter().map(|tensor| plain(&tensor.key))
-    }
-
-    /// The model under this prefix; where there is none, that which begins like one of `first`.
-    pub(super) fn members(&self, prefix: &str, first: &BTreeSet<&str>) -> Result<Members, SourceError> {
-        let mut named = Vec::new();
-        let mut seen: HashMap<Arc<str>, usize> = HashMap::new();
-        for (index, tensor) in self.tensors.iter().enumerate() {
-            let key = plain(&tensor.key);
-            let Some(name) = name_under(&key, prefix, first) else { continue };
-            let name: Arc<str> = name.into();
-            if let Some(other) = seen.insert(name.clone(), index).and_then(|other| self.tensors.get(other)) {
-                let what = format!("the keys {} and {} are both of {name}", other.key, tensor.key);
-                return Err(SourceError::Contents { file: self.path.display().to_string(), what });
-            }
-            named.push((name, index));
-        }
-        let is_one = |object: &KeyedObject<'_>| name_under(&plain(object.key), prefix, first).is_some();
-        let objects = self.objects.iter().enumerate().filter(|(_, object)| is_one(object));
-        let objects = objects.map(|(index, _)| index).collect();
-        Ok(Members { named, objects })
-    }
-
-    /// The element type of most bytes of the model.
-    pub(super) fn main_dtype(&self, members: &Members) -> Dtype {
-        let mut bytes: BTreeMap<Dtype, u64> = BTreeMap::new();
-        for tensor in members.named.iter().filter_map(|(_, index)| self.tensors.get(*index)) {
-            let size = tensor.shape.bytes(tensor.dtype).unwrap_or(u64::MAX);
-            let all = bytes.entry(tensor.dtype).or_default();
-            *all = all.saturating_add(size);
-        }
-        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(Dtype::Float32, |(dtype, _)| dtype)
-    }
-
+impl Contents<'_> {
     /// The model, and the optimizer's state that is of it, as one rank's file of a run with these args.
     pub(super) fn rank_file(
         &self,
@@ -86,7 +23,7 @@ impl<'a> Contents<'a> {
     ) -> Result<RankFile, SourceError> {
         let kept = optimizer::find(self, members, store)?;
         let left_out = self.left_out(members, &kept);
-        let states = kept.tensors.iter().filter(|_| !self.without_optimizer);
+        let states = kept.tensors.iter().filter(|_| !self.is_without_optimizer());
         let states: Vec<(&str, &Arc<str>, &Keyed)> =
             states.filter_map(|(state, of, index)| Some((state.as_str(), of, self.tensors.get(*index)?))).collect();
         let weights = members.named.iter().filter_map(|(_, index)| self.tensors.get(*index));
@@ -106,7 +43,7 @@ impl<'a> Contents<'a> {
             of: Arc::clone(of),
             value: keyed.tensor(),
         });
-        let named_states = named.chain(kept.values.into_iter().filter(|_| !self.without_optimizer)).collect();
+        let named_states = named.chain(kept.values.into_iter().filter(|_| !self.is_without_optimizer())).collect();
         let run = RunState { optimizer: kept.groups, ..RunState::of_args(args) };
         let empty = RankFile::of_run(object, self.path.display().to_string(), run);
         Ok(RankFile { models: vec![model], pieces, files, named_states, left_out, ..empty })
@@ -116,7 +53,10 @@ impl<'a> Contents<'a> {
     fn left_out(&self, members: &Members, kept: &Kept) -> Vec<String> {
         let taken: BTreeSet<usize> = members.named.iter().map(|(_, index)| *index).collect();
         let tensors = self.tensors.iter().enumerate();
-        let tensors = tensors.filter(|(index, keyed)| !taken.contains(index) && !kept.has(&keyed.key));
+        let tensors = tensors.filter(|(index, keyed)| {
+            // Those without elements are said apart.
+            !taken.contains(index) && !kept.has(&keyed.key) && keyed.shape.elements() != Some(0)
+        });
         let objects = self.objects.iter().enumerate();
         let objects = objects.filter(|(index, object)| !members.objects.contains(index) && !kept.has(object.key));
         let rest = tensors.map(|(_, keyed)| &*keyed.key).chain(objects.map(|(_, object)| object.key));

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::groups;
-use super::model::{Contents, Members};
+use super::members::{Contents, Members};
 use super::parts::KeyedObject;
 use super::states::{self, StateKey};
 use crate::catalog::NamedState;

@@ -6,12 +6,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::keys::{beginnings, plain};
+use crate::format::megatron::keys::PARAM_GROUPS;
 
 /// Stands between an optimizer and the names of what it trains.
 const STATE: &str = ".state.";
-
-/// The settings of an optimizer's groups.
-const GROUPS: &str = "param_groups";
 
 /// A state of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +71,7 @@ pub(super) fn setting<'k>(key: &'k str, roots: &[String]) -> Option<&'k str> {
             "" => key,
             root => key.strip_prefix(root)?.strip_prefix('.')?,
         };
-        let rest = of_root.strip_prefix(GROUPS)?;
+        let rest = of_root.strip_prefix(PARAM_GROUPS)?;
         if rest.is_empty() { Some(rest) } else { rest.strip_prefix('.') }
     })
 }

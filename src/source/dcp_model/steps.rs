@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::catalog::Iteration;
-use crate::source::{IterationChoice, SourceError, some_of};
+use crate::source::locate::list;
+use crate::source::{IterationChoice, SourceError, dcp, some_of};
 
 /// What torchtitan calls the directory of a step.
 const STEP: &str = "step-";
@@ -23,8 +24,9 @@ pub(in crate::source) fn newest(
     names: &[String],
     choice: Option<IterationChoice>,
 ) -> Result<Option<PathBuf>, SourceError> {
+    let is_one = |name: &str| list(&path.join(name)).is_ok_and(|names| dcp::is_checkpoint(&names));
     let mut steps: Vec<(u64, &String)> =
-        names.iter().filter_map(|name| Some((number_of(name, STEP)?, name))).collect();
+        names.iter().filter_map(|name| Some((number_of(name, STEP).filter(|_| is_one(name))?, name))).collect();
     steps.sort();
     let Some((_, newest)) = steps.last() else { return Ok(None) };
     match choice {
@@ -61,18 +63,39 @@ pub(super) fn iteration(path: &Path, choice: Option<IterationChoice>) -> Result<
 mod tests {
     use super::*;
 
-    fn newest_of(names: &[&str], choice: Option<IterationChoice>) -> Result<Option<PathBuf>, SourceError> {
-        newest(Path::new("run"), &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), choice)
+    /// Steps of these names, each with metadata; what begins with x has none.
+    fn run(names: &[&str]) -> tempfile::TempDir {
+        let run = tempfile::tempdir().unwrap();
+        for name in names {
+            std::fs::create_dir(run.path().join(name)).unwrap();
+            let file = if name.ends_with('x') { "config.json" } else { ".metadata" };
+            std::fs::write(run.path().join(name).join(file), "").unwrap();
+        }
+        run
     }
 
     #[test]
     fn the_newest_step_is_that_of_the_largest_number() {
         let names = ["step-1000", "step-500", "step-tmp", "x"];
-        assert_eq!(newest_of(&names, None).unwrap(), Some("run/step-1000".into()));
-        assert_eq!(newest_of(&names, Some(IterationChoice::Number(500))).unwrap(), Some("run/step-500".into()));
+        let run = run(&names);
+        let newest_of = |names: &[&str], choice| {
+            newest(run.path(), &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), choice)
+        };
+        let step = |name| Some(run.path().join(name));
+        assert_eq!(newest_of(&names, None).unwrap(), step("step-1000"));
+        assert_eq!(newest_of(&names, Some(IterationChoice::Number(500))).unwrap(), step("step-500"));
         let error = newest_of(&names, Some(IterationChoice::Number(7))).unwrap_err().to_string();
         assert!(error.contains("step 7") && error.contains("step-500, step-1000"), "{error}");
         assert_eq!(newest_of(&["x", "checkpoint-5"], None).unwrap(), None);
+    }
+
+    /// Models that are saved step by step are none of torchtitan's: the one that is meant is not for us to say.
+    #[test]
+    fn steps_of_another_kind_are_not_chosen_among() {
+        let run = tempfile::tempdir().unwrap();
+        std::fs::create_dir(run.path().join("step-1")).unwrap();
+        std::fs::write(run.path().join("step-1/config.json"), "{}").unwrap();
+        assert_eq!(newest(run.path(), &["step-1".to_owned()], None).unwrap(), None);
     }
 
     #[test]
