@@ -170,6 +170,7 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::TemplateConfig { .. } => Exit::Usage,
         ViewError::NoSuchLayout { .. } => Exit::Layout,
         ViewError::NoFamily { .. }
+        | ViewError::ReadOnly { .. }
         | ViewError::Undescribed { .. }
         | ViewError::Model { .. }
         | ViewError::NoPlace { .. }

@@ -201,9 +201,7 @@ fn opened(
     };
     let conversions = Conversions::new(origin, families, view_options(args, layout), conversion(format))?;
     let store: Arc<dyn Store> = store;
-    // Rank files are what one makes of a checkpoint that has no layout.
-    let usual = if own == Format::TorchDist { Format::Megatron } else { own };
-    let format = format.and_then(|format| format.format).unwrap_or(usual);
+    let format = format.and_then(|format| format.format).unwrap_or(conversions.usual_format());
     Ok(Opened { source, conversions: Arc::new(conversions), format, reader: Reader::new(store) })
 }
 

@@ -114,17 +114,6 @@ impl Region {
     pub fn has(&self, index: &[u64]) -> bool {
         self.0.len() == index.len() && self.0.iter().zip(index).all(|(range, position)| range.contains(position))
     }
-
-    /// What both have; `None` where that is nothing.
-    #[must_use]
-    pub fn intersection(&self, other: &Self) -> Option<Self> {
-        if self.0.len() != other.0.len() {
-            return None;
-        }
-        let ranges = self.0.iter().zip(&other.0).map(|(own, other)| own.start.max(other.start)..own.end.min(other.end));
-        let both = Self(ranges.collect());
-        (!both.is_empty()).then_some(both)
-    }
 }
 
 impl Ord for Region {
@@ -166,7 +155,6 @@ mod tests {
         let scalar = Region::whole(&Shape(vec![]));
         assert_eq!((scalar.elements(), scalar.is_empty(), scalar.along(0), scalar.along(1)), (Some(1), false, 0..1, 0..0));
         assert!(scalar.has(&[]) && scalar.is_inside(&Shape(vec![])) && scalar.is_whole_beside(0, &Shape(vec![])));
-        assert_eq!(scalar.intersection(&scalar), Some(scalar.clone()));
         assert_eq!(scalar.clone().with(0, 3..4), scalar);
     }
 
@@ -176,9 +164,6 @@ mod tests {
         assert!(own.is_inside(&shape) && own.is_whole_beside(0, &shape) && !own.is_whole_beside(1, &shape));
         assert!(!own.is_inside(&Shape(vec![8])) && !own.is_whole_beside(0, &Shape(vec![8])));
         assert!(!own.is_inside(&Shape(vec![3, 6])));
-        assert_eq!(own.intersection(&region(&[3..9, 1..2])), Some(region(&[3..4, 1..2])));
-        assert_eq!(own.intersection(&region(&[4..9, 1..2])), None);
-        assert_eq!(own.intersection(&region(&[0..9])), None);
         assert!(Region::whole(&shape).contains(&own) && !own.contains(&Region::whole(&shape)));
         assert!(own.has(&[3, 5]) && !own.has(&[4, 5]) && !own.has(&[3]));
         assert_eq!((own.shape(), own.elements()), (Shape(vec![2, 6]), Some(12)));

@@ -102,7 +102,7 @@ impl Views {
 
     /// The directories that stand at the root of a mount of many, each with the layout that the source has in it.
     fn add_formats(&mut self) -> Result<(), ViewError> {
-        let own = self.conversions.own_format();
+        let own = self.conversions.usual_format();
         if !own.is_single() {
             self.add_layouts(own)?;
         }

@@ -120,6 +120,17 @@ impl Conversions {
         self.origin.format
     }
 
+    /// The format of views where none is asked for: the source's own, or of a distributed checkpoint what one makes of it, rank files of
+    /// Megatron's and a model directory of others.
+    #[must_use]
+    pub fn usual_format(&self) -> Format {
+        match self.origin.format {
+            Format::TorchDist => Format::Megatron,
+            Format::Dcp => Format::Hf,
+            own => own,
+        }
+    }
+
     /// The source as its own family's, in its own format.
     #[must_use]
     pub fn own(&self) -> &Arc<Basis> {
@@ -154,8 +165,7 @@ impl Conversions {
             Format::Hf if matches!(self.origin.format, Format::Hf | Format::Dcp) => self.own_whole(),
             Format::Hf => self.hf(),
             Format::Vllm | Format::Sglang => self.engine(format),
-            Format::TorchDist => self.basis(Format::Megatron),
-            Format::Dcp => self.basis(Format::Hf),
+            Format::TorchDist | Format::Dcp => Err(ViewError::ReadOnly { format }),
         }
     }
 
@@ -301,10 +311,7 @@ impl Conversions {
                 let aux_files: Vec<&AuxFile> = self.descriptions().collect();
                 Arc::new(EngineView::new(basis, layout, format, self.config()?, &aux_files))
             }
-            Format::TorchDist | Format::Dcp => {
-                let title = self.origin.model.family().title.clone();
-                return Err(ViewError::NoFamily { title, format });
-            }
+            Format::TorchDist | Format::Dcp => return Err(ViewError::ReadOnly { format }),
         })
     }
 
