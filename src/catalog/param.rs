@@ -198,7 +198,10 @@ fn near<'a>(chunks: &'a [Chunk], position: u64, param: &Param) -> &'a [Chunk] {
     let start = |chunk: &Chunk| chunk.region.along(param.axis).start;
     let first = chunks.partition_point(|chunk| start(chunk).saturating_add(param.longest) <= position);
     let after = chunks.partition_point(|chunk| start(chunk) <= position);
-    chunks.get(first..after).unwrap_or_default()
+    match chunks.get(first..after) {
+        Some(near) => near,
+        None => &[],
+    }
 }
 
 #[cfg(test)]

@@ -27,13 +27,13 @@ pub(super) fn layout(args: &Value, model: &Model, whole: &Layout) -> Option<Layo
         (Some(text), _, _) => text.parse::<PipelineLayout>().ok()?.stages,
         (None, None, None) => {
             let count = pp.checked_mul(vpp)?;
-            layers.is_multiple_of(count).then(|| Stages::nearly_even(layers.into(), count))?
+            layers.is_multiple_of(count).then(|| Stages::nearly_even(layers, count))?
         }
         (None, first, last) if vpp == 1 => Stages::new(uneven(layers, pp, first, last)?)?,
         _ => return None,
     };
     let fits = stages.total() == u64::from(layers) && Some(stages.count()) == pp.checked_mul(vpp);
-    fits.then(|| Layout { tp, stages, vpp, experts: whole.experts })
+    fits.then_some(Layout { tp, stages, vpp, experts: whole.experts })
 }
 
 /// Layers of each stage where the first and the last differ from those between them.

@@ -282,7 +282,9 @@ impl Cut {
                 for (axis, size) in shape.0.iter().enumerate() {
                     let of_axis = ends(&cuts[axis % cuts.len()], *size);
                     let each = regions.into_iter().flat_map(|outer: Vec<_>| {
-                        of_axis.iter().map(move |range| [outer.as_slice(), &[range.clone()]].concat())
+                        of_axis
+                            .iter()
+                            .map(move |range| [outer.as_slice(), std::slice::from_ref(range)].concat())
                     });
                     regions = each.collect();
                 }
