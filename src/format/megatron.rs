@@ -4,6 +4,7 @@
 //! expert rank only where there is more than one of them.
 
 mod buckets;
+pub mod dist_keys;
 mod flat;
 mod groups;
 pub mod keys;
