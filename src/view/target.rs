@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::vocabulary::fill;
 use super::{Basis, ViewError, VocabularyFill};
 use crate::catalog::{ExtraState, Param, Params};
-use crate::family::{DEPTH, EXPERT, Entry, Numbers, Stage};
+use crate::family::{EXPERT, Entry, Numbers, Saved, Stage};
 use crate::layout::{Layout, Place};
 use crate::plan::{Fill, GatherError, Part, Source, Target};
 use crate::tensor::{Band, Dtype, Shape};
@@ -73,43 +73,15 @@ pub(super) fn tensors_of<'basis>(
     place: Place,
 ) -> Result<Vec<TargetTensor<'basis>>, ViewError> {
     let maker = Maker { of, basis: of.basis, layout, place };
-    let keys = keys(of.basis, layout, place);
-    let mut tensors = Vec::with_capacity(keys.len());
-    for key in keys {
-        tensors.extend(maker.make_key(key)?);
+    let all = of.basis.model.saved_at(layout, place);
+    let mut tensors = Vec::with_capacity(all.len());
+    for saved in all {
+        tensors.extend(maker.make(saved)?);
     }
     Ok(tensors)
 }
 
-/// Which tensor of a rank: it may turn out that the rank has none there.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Key {
-    /// Index of the family's entry.
-    entry: usize,
-    at: At,
-}
-
-/// Everything that the rank at `place` may save of the part of the model there, in order.
-#[must_use]
-#[expect(clippy::disallowed_methods, reason = "without layers, all entries stand before where they would be")]
-pub(super) fn keys(basis: &Basis, layout: &Layout, place: Place) -> Vec<Key> {
-    let entries = basis.model.entries();
-    let is_layered = |entry: &Entry| entry.stage == Stage::Layer;
-    let first_layered = entries.iter().position(is_layered).unwrap_or(entries.len());
-    let after_layered = entries.iter().rposition(is_layered).map_or(entries.len(), |last| last + 1);
-    let mut lister =
-        Lister { basis, per_rank: basis.model.experts_per_rank(layout), ep: place.rank.ep, keys: Vec::new() };
-    lister.block(0..first_layered, At::default());
-    for (local, layer) in (0..).zip(layout.layers_at(place)) {
-        let of = |layer| Numbers { layer: Some(layer), ..Numbers::default() };
-        let local = if basis.model.global_layers() { layer } else { local };
-        lister.block(first_layered..after_layered, At { local: of(local), global: of(layer) });
-    }
-    lister.after(after_layered);
-    lister.keys
-}
-
-/// The tensor of `key`, which [`keys`] gave for the same place.
+/// The tensor of `saved`, which the model lists for the same place.
 ///
 /// # Errors
 /// [`ViewError::Arrange`] where it does not divide.
@@ -117,62 +89,9 @@ pub(super) fn tensor_of<'basis>(
     basis: &'basis Basis,
     layout: &Layout,
     place: Place,
-    key: Key,
+    saved: Saved,
 ) -> Result<Option<TargetTensor<'basis>>, ViewError> {
-    Maker { of: Of::weights(basis), basis, layout, place }.make_key(key)
-}
-
-/// Lists what a rank may save.
-struct Lister<'a> {
-    basis: &'a Basis,
-    /// Experts that each rank has.
-    per_rank: u32,
-    ep: u32,
-    keys: Vec<Key>,
-}
-
-impl Lister<'_> {
-    /// Entries that stand together, all of one layer or of none. Those of the same modules of experts: each expert has all of them before the
-    /// next one.
-    #[expect(clippy::indexing_slicing, reason = "ranges are of entries")]
-    fn block(&mut self, range: Range<usize>, at: At) {
-        let entries = self.basis.model.entries();
-        let kind = self.basis.model.kind_of_layer(at.global.layer);
-        let first = self.per_rank.saturating_mul(self.ep);
-        let mut start = range.start;
-        for block in entries[range].chunk_by(|a, b| experts_of(a).is_some() && experts_of(a) == experts_of(b))
-        {
-            let of_experts = block.first().is_some_and(|entry| experts_of(entry).is_some());
-            for expert in 0..if of_experts { self.per_rank } else { 1 } {
-                let of = |numbers, expert| Numbers { expert: of_experts.then_some(expert), ..numbers };
-                let global = first.saturating_add(expert);
-                let local = if self.basis.model.global_layers() { global } else { expert };
-                let at = At { local: of(at.local, local), global: of(at.global, global) };
-                let here = (start..).zip(block).filter(|(_, entry)| entry.fits(kind));
-                self.keys.extend(here.map(|(entry, _)| Key { entry, at }));
-            }
-            start += block.len();
-        }
-    }
-
-    /// What stands behind the layers, from this entry on: single tensors, or the layers that predict tokens beyond the next one.
-    #[expect(clippy::indexing_slicing, reason = "it starts at an entry or behind the last one")]
-    fn after(&mut self, mut start: usize) {
-        let entries = self.basis.model.entries();
-        let rest = &entries[start..];
-        for block in rest.chunk_by(|a, b| a.name.contains(DEPTH) && b.name.contains(DEPTH)) {
-            let range = start..start + block.len();
-            start = range.end;
-            if !block.first().is_some_and(|entry| entry.name.contains(DEPTH)) {
-                self.block(range, At::default());
-                continue;
-            }
-            for depth in 0..self.basis.model.predictions() {
-                let numbers = Numbers { depth: Some(depth), ..Numbers::default() };
-                self.block(range.clone(), At { local: numbers, global: numbers });
-            }
-        }
-    }
+    Maker { of: Of::weights(basis), basis, layout, place }.make(saved)
 }
 
 /// In the names of modules that hold experts.
@@ -185,21 +104,10 @@ struct Maker<'basis, 'a> {
     place: Place,
 }
 
-/// The numbers of a tensor: on its rank, as its name has them, and in the model.
-#[derive(Debug, Clone, Copy, Default)]
-struct At {
-    local: Numbers,
-    global: Numbers,
-}
-
 impl<'basis> Maker<'basis, '_> {
-    #[expect(clippy::indexing_slicing, reason = "keys have numbers of entries")]
-    fn make_key(&self, key: Key) -> Result<Option<TargetTensor<'basis>>, ViewError> {
-        self.make(&self.basis.model.entries()[key.entry], key.at)
-    }
-
     /// The tensor of this entry, if the rank has it.
-    fn make(&self, entry: &'basis Entry, at: At) -> Result<Option<TargetTensor<'basis>>, ViewError> {
+    fn make(&self, at: Saved) -> Result<Option<TargetTensor<'basis>>, ViewError> {
+        let entry = self.basis.model.entry_of(at);
         if entry.ignored {
             return Ok(None);
         }
@@ -249,7 +157,7 @@ impl<'basis> Maker<'basis, '_> {
     }
 
     /// The extra state of this entry: that of the same module in the source, or one that holds nothing where the source's do.
-    fn extra_state(&self, entry: &'basis Entry, at: At) -> Option<TargetTensor<'basis>> {
+    fn extra_state(&self, entry: &'basis Entry, at: Saved) -> Option<TargetTensor<'basis>> {
         let states = self.basis.catalog.extra_states.get(at.global.fill(&entry.name).as_str());
         let extra_state = states.into_iter().flatten().find(|state| self.is_same_module(entry, state));
         let is_empty = self.basis.catalog.spells(&entry.name, at.global.layer);
@@ -349,11 +257,3 @@ fn constant<'basis>(number: f32) -> Target<'basis> {
     Target::single(Dtype::Float32, Shape::default(), 0, bands)
 }
 
-/// The modules that stand once for each expert, if the entry is in them: what its name says before the part with the number.
-fn experts_of(entry: &Entry) -> Option<&str> {
-    let (before, _) = entry.name.split_once(EXPERT)?;
-    match before.rsplit_once('.') {
-        Some((modules, _)) => Some(modules),
-        None => Some(""),
-    }
-}

@@ -3,7 +3,8 @@
 use super::WHOLE;
 use crate::format::hf::{Index, shard};
 use crate::layout::Layout;
-use crate::view::target::{Key, keys, tensor_of};
+use crate::family::Saved;
+use crate::view::target::tensor_of;
 use crate::view::{Basis, ViewError};
 
 /// The files of a model.
@@ -18,7 +19,7 @@ pub(super) struct Shards {
 
 #[derive(Debug, Default)]
 struct Shard {
-    keys: Vec<Key>,
+    keys: Vec<Saved>,
     names: Vec<String>,
     bytes: u64,
 }
@@ -28,7 +29,7 @@ impl Shards {
     pub(super) fn of(basis: &Basis, layout: &Layout, most: u64) -> Result<Self, ViewError> {
         let mut all = Self { shards: Vec::new(), bytes: 0, elements: 0 };
         let mut open = Shard::default();
-        for key in keys(basis, layout, WHOLE) {
+        for key in basis.model.saved_at(layout, WHOLE) {
             let Some(tensor) = tensor_of(basis, layout, WHOLE, key)? else { continue };
             let Some(target) = &tensor.target else { continue };
             let sizes = target.shape.elements().zip(target.shape.bytes(target.dtype));
@@ -57,7 +58,7 @@ impl Shards {
         self.shards.len()
     }
 
-    pub(super) fn keys(&self, number: usize) -> Option<&[Key]> {
+    pub(super) fn keys(&self, number: usize) -> Option<&[Saved]> {
         self.shards.get(number).map(|shard| shard.keys.as_slice())
     }
 
