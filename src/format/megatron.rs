@@ -4,6 +4,7 @@
 //! expert rank only where there is more than one of them.
 
 mod buckets;
+#[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports, reason = "the source comes next"))]
 pub mod dist_keys;
 mod flat;
 mod groups;

@@ -52,16 +52,15 @@ fn every_entry_comes_back_from_its_key() {
             };
             assert_eq!(dist.is_extra_state(), name.contains("_extra_state"), "{name}");
             assert_eq!(dist.of_experts, name.contains(".experts."), "{name}");
-            let whole = if dist.of == Of::Predictions { dist.key_of(7) } else { dist.stacked_key() };
-            let number = (dist.of == Of::Predictions).then_some(7);
-            let mut forms = vec![(whole.clone().unwrap(), number)];
-            forms.extend(dist.key_of(12).map(|key| (key, Some(12))));
+            let numbers = if dist.of == Of::Predictions { [Some(7), Some(0)] } else { [None, Some(12)] };
+            let has_layer = |layer: &Option<u32>| layer.is_none() || dist.of != Of::Model;
+            let forms = numbers.into_iter().filter(has_layer).map(|layer| (dist.key(layer), layer));
             for (key, layer) in forms {
                 let parsed = DistKey::parse(&key);
                 assert_eq!((&parsed.name, parsed.layer, parsed.half), (&dist, layer, None), "{key}");
                 assert_eq!(&parsed.name.rank_template(spec, *has_experts), name, "{key}");
             }
-            let known = keys.entry((format!("{spec:?}"), whole.unwrap())).or_insert_with(|| name.clone());
+            let known = keys.entry((format!("{spec:?}"), dist.key(None))).or_insert_with(|| name.clone());
             assert_eq!(known, name, "two names have one key");
         }
     }

@@ -72,12 +72,6 @@ impl DistName {
     }
 }
 
-impl Spec {
-    fn renames_norms(self) -> bool {
-        !self.transformer_engine && !self.latent
-    }
-}
-
 /// The layer within a prediction as keys have it, where the name is of one, and the name within a layer.
 fn split_inner(of: Of, rest: &str) -> (&'static str, &str) {
     let within = [INNER_LAYER, LATER_INNER_LAYER].iter().find_map(|inner| rest.strip_prefix(inner));

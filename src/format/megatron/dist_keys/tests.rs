@@ -1,13 +1,14 @@
 //! Names and keys as real models have them. That every entry of the family comes back is in `tests/it/dist_keys.rs`.
 
 use super::*;
+use crate::value::Value;
 
 const LOCAL: Spec =
     Spec { transformer_engine: false, grouped_experts: false, latent: false, mtp_model_layer: false };
 const ENGINE: Spec = Spec { transformer_engine: true, grouped_experts: true, ..LOCAL };
 
 fn stacked(template: &str, spec: Spec) -> String {
-    DistName::of_rank(template, spec).unwrap().stacked_key().unwrap()
+    DistName::of_rank(template, spec).unwrap().key(None)
 }
 
 #[test]
@@ -48,8 +49,7 @@ fn predictions_are_never_stacked() {
     let of = |template: &str, spec| DistName::of_rank(template, spec).unwrap();
     let key = of(&name("mtp_model_layer"), LOCAL);
     assert_eq!(key, of(&name("transformer_layer"), LOCAL));
-    assert_eq!(key.stacked_key(), None);
-    let text = key.key_of(1).unwrap();
+    let text = key.key(Some(1));
     assert_eq!(text, "mtp.layers.1.transformer_layer.mlp.linear_fc1.layer_norm_weight");
     let parsed = DistKey::parse(&text);
     assert_eq!((&parsed.name, parsed.layer), (&key, Some(1)));
@@ -61,7 +61,7 @@ fn predictions_are_never_stacked() {
 fn numbers_and_halves_in_keys_are_found() {
     let parsed = |key: &str| {
         let DistKey { name, layer, expert, half } = DistKey::parse(key);
-        (name.stacked_key().unwrap(), layer, expert, half)
+        (name.key(None), layer, expert, half)
     };
     let name = "decoder.layers.mlp.experts.experts.linear_fc1.weight".to_owned();
     assert_eq!(parsed(&name), (name.clone(), None, None, None));
@@ -101,4 +101,23 @@ fn objects_and_states_are_taken_apart() {
     let state = |optimizer| Some(StateKey { optimizer, state: "exp_avg", key: "decoder.x" });
     assert_eq!((StateKey::parse(&key), StateKey::parse(&format!("chained_1.{key}"))), (state(None), state(Some(1))));
     assert_eq!(StateKey::parse("decoder.x"), None);
+}
+
+#[test]
+fn names_show_of_what_a_model_is_built() {
+    let spec = |names: &[&str]| Spec::of_names(false, names.iter().copied());
+    let own = ["decoder.layers.{layer}.input_layernorm.weight", "a.experts.local_experts.{expert}.linear_fc1.weight"];
+    assert_eq!(spec(&own), LOCAL);
+    assert_eq!(spec(&["decoder.layers.{layer}.self_attention.linear_qkv.layer_norm_weight"]), ENGINE);
+    assert!(spec(&["mtp.layers.{depth}.mtp_model_layer.pre_mlp_layernorm.weight"]).mtp_model_layer);
+}
+
+#[test]
+fn layers_have_own_keys_where_args_list_them() {
+    let args = |value| Value::namespace(vec![("moe_layer_freq".into(), value)]);
+    let all_alike = Value::List([Value::Int(1), Value::Int(1)].into());
+    assert!(layers_have_own_keys(&args(all_alike)) && layers_have_own_keys(&args(Value::Int(2))));
+    assert!(!layers_have_own_keys(&args(Value::Int(1))) && !layers_have_own_keys(&args(Value::None)));
+    let differ = Value::namespace(vec![("hetereogenous_dist_checkpoint".into(), Value::Bool(true))]);
+    assert!(layers_have_own_keys(&differ) && !layers_have_own_keys(&Value::namespace(vec![])));
 }
