@@ -2,6 +2,7 @@
 //!
 //! Not here: files and mappings (`store`), what tensors are called (`family`), which files a layout has (`view`).
 
+pub mod dcp;
 pub mod hf;
 pub mod instead;
 pub mod megatron;

@@ -6,6 +6,7 @@
 //! Not here: tensors (`torch` makes them from the objects found here).
 
 mod cursor;
+mod emit;
 mod encode;
 mod freeze;
 mod integer;
@@ -15,11 +16,14 @@ mod node;
 mod opcode;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 #[cfg(feature = "internals")]
 pub use encode::encode;
+pub use emit::{Count, Sink};
 pub use encode::encode_lowered;
 pub use lower::Lower;
+pub use writer::Writer;
 
 use crate::value::{Global, Value};
 

@@ -17,5 +17,5 @@ mod tests;
 pub use directory::{Directory, Located, TAIL, find_directory};
 pub use entry::{Entry, LOCAL_HEADER, data_start, parse_directory};
 pub use error::{ZipError, explain};
-pub use layout::{Layout, Piece, RecordSpec};
+pub use layout::{ALIGNMENT, Layout, Piece, RecordSpec};
 pub use place::torch_start;

@@ -15,11 +15,8 @@ use std::sync::{Arc, LazyLock};
 use super::lower::AsIs;
 use super::lower::Lower;
 use super::opcode as op;
-use super::{PickleError, integer};
+use super::{PickleError, emit};
 use crate::value::{Construct, Global, Object, Value};
-
-/// Items between a mark and the opcode that consumes them, in CPython.
-const BATCH: usize = 1000;
 
 /// Deepest nesting: more than any decoded tree has, little enough for a thread's stack.
 const MAX_DEPTH: u32 = 400;
@@ -102,9 +99,9 @@ impl<L: Lower> Encoder<'_, L> {
             Value::None => self.out.push(op::NONE),
             Value::Bool(true) => self.out.push(op::NEWTRUE),
             Value::Bool(false) => self.out.push(op::NEWFALSE),
-            Value::Int(number) => self.int(*number),
-            Value::Long(bytes) => self.long(integer::shortest(bytes))?,
-            Value::Float(number) => self.float(*number),
+            Value::Int(number) => emit::int(&mut self.out, *number),
+            Value::Long(bytes) => emit::long(&mut self.out, bytes)?,
+            Value::Float(number) => emit::float(&mut self.out, *number),
             Value::Str(text) => self.str(text)?,
             Value::Surrogates(bytes) => self.surrogates(bytes)?,
             Value::Bytes(bytes) => self.bytes(bytes)?,
@@ -134,51 +131,12 @@ impl<L: Lower> Encoder<'_, L> {
         Ok(())
     }
 
-    fn int(&mut self, number: i64) {
-        if let Ok(small) = u8::try_from(number) {
-            self.out.extend([op::BININT1, small]);
-        } else if let Ok(small) = u16::try_from(number) {
-            self.out.push(op::BININT2);
-            self.out.extend(small.to_le_bytes());
-        } else if let Ok(small) = i32::try_from(number) {
-            self.out.push(op::BININT);
-            self.out.extend(small.to_le_bytes());
-        } else {
-            let wide = number.to_le_bytes();
-            let short = integer::shortest(&wide);
-            // At most eight bytes, so the length fits.
-            self.out.extend([op::LONG1, short.len() as u8]);
-            self.out.extend(short);
-        }
-    }
-
-    fn long(&mut self, bytes: &[u8]) -> Result<(), PickleError> {
-        if let Some(number) = integer::to_i64(bytes) {
-            self.int(number);
-            return Ok(());
-        }
-        if let Ok(len) = u8::try_from(bytes.len()) {
-            self.out.extend([op::LONG1, len]);
-        } else {
-            let len = i32::try_from(bytes.len()).map_err(|_| PickleError::TooLong { len: bytes.len() })?;
-            self.out.push(op::LONG4);
-            self.out.extend(len.to_le_bytes());
-        }
-        self.out.extend(bytes);
-        Ok(())
-    }
-
-    fn float(&mut self, number: f64) {
-        self.out.push(op::BINFLOAT);
-        self.out.extend(number.to_be_bytes());
-    }
-
     fn str(&mut self, text: &Arc<str>) -> Result<(), PickleError> {
         let identity = if text.is_empty() { Some(EMPTY_STR) } else { self.address(text) };
         if self.fetch(identity) {
             return Ok(());
         }
-        self.text(text.as_bytes())?;
+        emit::text(&mut self.out, text.as_bytes())?;
         self.put(identity);
         Ok(())
     }
@@ -189,16 +147,8 @@ impl<L: Lower> Encoder<'_, L> {
         if self.fetch(identity) {
             return Ok(());
         }
-        self.text(bytes)?;
+        emit::text(&mut self.out, bytes)?;
         self.put(identity);
-        Ok(())
-    }
-
-    fn text(&mut self, text: &[u8]) -> Result<(), PickleError> {
-        let len = u32::try_from(text.len()).map_err(|_| PickleError::TooLong { len: text.len() })?;
-        self.out.push(op::BINUNICODE);
-        self.out.extend(len.to_le_bytes());
-        self.out.extend(text);
         Ok(())
     }
 
@@ -214,7 +164,7 @@ impl<L: Lower> Encoder<'_, L> {
         } else {
             self.global(&global("_codecs", "encode"))?;
             let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
-            self.text(text.as_bytes())?;
+            emit::text(&mut self.out, text.as_bytes())?;
             self.put(None);
             // A second reference, so that it counts as shared.
             self.str(&Arc::clone(&LATIN1))?;
@@ -234,7 +184,7 @@ impl<L: Lower> Encoder<'_, L> {
             self.out.push(op::APPEND);
             return Ok(());
         }
-        for batch in items.chunks(BATCH) {
+        for batch in items.chunks(emit::BATCH) {
             self.out.push(op::MARK);
             batch.iter().try_for_each(|item| self.value(item, depth))?;
             self.out.push(op::APPENDS);
@@ -278,13 +228,13 @@ impl<L: Lower> Encoder<'_, L> {
             self.out.push(op::SETITEM);
             return Ok(());
         }
-        for batch in items.chunks(BATCH) {
+        for batch in items.chunks(emit::BATCH) {
             self.out.push(op::MARK);
             batch.iter().try_for_each(|item| self.pair(item, depth))?;
             self.out.push(op::SETITEMS);
         }
         // CPython's loop only ends with a batch that is not full.
-        if !items.is_empty() && items.len().is_multiple_of(BATCH) {
+        if !items.is_empty() && items.len().is_multiple_of(emit::BATCH) {
             self.out.extend([op::MARK, op::SETITEMS]);
         }
         Ok(())
@@ -308,19 +258,10 @@ impl<L: Lower> Encoder<'_, L> {
     fn global(&mut self, global: &Global) -> Result<(), PickleError> {
         let identity = (Arc::clone(&global.module), Arc::clone(&global.name));
         if let Some(index) = self.globals.get(&identity) {
-            indexed(&mut self.out, *index, op::BINGET, op::LONG_BINGET);
+            emit::get(&mut self.out, *index);
             return Ok(());
         }
-        for name in [&global.module, &global.name] {
-            if name.contains('\n') {
-                return Err(PickleError::GlobalName { name: name.to_string() });
-            }
-        }
-        self.out.push(op::GLOBAL);
-        for name in [&global.module, &global.name] {
-            self.out.extend(name.as_bytes());
-            self.out.push(b'\n');
-        }
+        emit::global(&mut self.out, &global.module, &global.name)?;
         self.globals.insert(identity, self.next);
         self.put(None);
         Ok(())
@@ -356,7 +297,7 @@ impl<L: Lower> Encoder<'_, L> {
         many: u8,
         mut write: impl FnMut(&mut Self, &T) -> Result<(), L::Error>,
     ) -> Result<(), L::Error> {
-        for batch in items.chunks(BATCH) {
+        for batch in items.chunks(emit::BATCH) {
             if let [item] = batch {
                 write(self, item)?;
                 self.out.push(one);
@@ -384,26 +325,17 @@ impl<L: Lower> Encoder<'_, L> {
     /// Refers to the object if it was written before.
     fn fetch(&mut self, identity: Option<Address>) -> bool {
         let Some(index) = identity.and_then(|identity| self.memo.get(&identity)) else { return false };
-        indexed(&mut self.out, *index, op::BINGET, op::LONG_BINGET);
+        emit::get(&mut self.out, *index);
         true
     }
 
     /// Memoizes what was just written. `None` is for an object that is never met again, such as those that exist in CPython's pickler only.
     fn put(&mut self, identity: Option<Address>) {
-        indexed(&mut self.out, self.next, op::BINPUT, op::LONG_BINPUT);
+        emit::put(&mut self.out, self.next);
         if let Some(identity) = identity {
             self.memo.insert(identity, self.next);
         }
         self.next = self.next.wrapping_add(1);
-    }
-}
-
-fn indexed(out: &mut Vec<u8>, index: u32, short: u8, long: u8) {
-    if let Ok(index) = u8::try_from(index) {
-        out.extend([short, index]);
-    } else {
-        out.push(long);
-        out.extend(index.to_le_bytes());
     }
 }
 

@@ -10,7 +10,7 @@ use super::fields::{
 };
 
 /// Payloads begin at a multiple of this. Torch maps files and counts on it.
-pub(super) const ALIGNMENT: u64 = 64;
+pub const ALIGNMENT: u64 = 64;
 
 /// Bit 11: names are UTF-8.
 const UTF8: u16 = 0x0800;
