@@ -262,13 +262,16 @@ pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout)
             extra.then(|| "extra state (fp8 scales) of modules that are cut in another way".to_owned());
         return known.chain(extra).chain(beside_left_out(source, format)).collect();
     }
-    // All but what says what the weights are, and the weights.
+    // All but what says what the weights are, and the weights; a distributed checkpoint has what all ranks have alike.
     let only_there = |entry: &SavedEntry| match entry.kind {
         EntryKind::Args | EntryKind::Model(_) | EntryKind::Progress => None,
+        EntryKind::Optimizer | EntryKind::Schedule | EntryKind::Other if format == Format::TorchDist => None,
         kind => Some(format!("{} (only Megatron views have it)", kind.words(entry.key.as_str()?))),
     };
+    let extra = (format == Format::TorchDist && basis.drops_extra_state(&layout.undivided()))
+        .then(|| "extra state (fp8 scales): torch_dist views have that of sources without tensor parallelism".to_owned());
     let saved = source.catalog.ranks.first().into_iter().flat_map(|file| &file.entries).filter_map(only_there);
-    known.chain(saved).chain(beside_left_out(source, format)).collect()
+    known.chain(extra).chain(saved).chain(beside_left_out(source, format)).collect()
 }
 
 /// What is said of files that belong to the weights and are not really there.

@@ -13,6 +13,7 @@ mod ranks;
 mod basis;
 mod target;
 mod tensors;
+mod torch_dist;
 mod vocabulary;
 
 use std::fmt::Debug;

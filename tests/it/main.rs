@@ -29,4 +29,5 @@ mod other_kinds;
 mod pickle;
 mod plan_model;
 mod regressions;
+mod torch_dist_view;
 mod torch_files;
