@@ -30,19 +30,19 @@ class Check:
 SOURCES = {
     # 0.16, which every kind of state and of names is made with.
     "dense-plain": ("mcore016", "make_megatron", "dense_tp2pp2_plain", "--rank-files"),
-    "dense-fused": ("mcore016", "make_megatron", "dense_tp1pp2_plainfused"),
-    "tied-virtual": ("mcore016", "make_megatron", "tied_tp1pp2vpp2_plain"),
-    "qknorm": ("mcore016", "make_megatron", "qknorm_tp2pp1_none"),
-    "moe-experts": ("mcore016", "make_megatron", "moe_tp1pp2ep2_plain"),
-    "moe-one": ("mcore016", "make_megatron", "moe_tp1pp1_plain"),
-    "moe-mixed": ("mcore016", "make_megatron", "moe8_tp1pp2ep2_none"),
-    "mla": ("mcore016", "make_megatron", "mla_tp1pp1_none"),
-    "mtp": ("mcore016", "make_megatron", "mtp_tp1pp1_none"),
+    "dense-fused": ("mcore016", "make_megatron", "dense_tp1pp2_plainfused", "--rank-files"),
+    "tied-virtual": ("mcore016", "make_megatron", "tied_tp1pp2vpp2_plain", "--rank-files"),
+    "qknorm": ("mcore016", "make_megatron", "qknorm_tp2pp1_none", "--rank-files"),
+    "moe-experts": ("mcore016", "make_megatron", "moe_tp1pp2ep2_plain", "--rank-files"),
+    "moe-one": ("mcore016", "make_megatron", "moe_tp1pp1_plain", "--rank-files"),
+    "moe-mixed": ("mcore016", "make_megatron", "moe8_tp1pp2ep2_none", "--rank-files"),
+    "mla": ("mcore016", "make_megatron", "mla_tp1pp1_none", "--rank-files"),
+    "mtp": ("mcore016", "make_megatron", "mtp_tp1pp1_none", "--rank-files"),
     # Under the names of Transformer Engine's modules.
     "dense-te": ("mcore016", "make_megatron", "qknorm_tp2pp1_plain", "--spec", "te-names"),
     "moe-te": ("mcore016", "make_megatron", "moe8_tp1pp2ep2_none", "--spec", "te-names"),
     "mla-te": ("mcore016", "make_megatron", "mla_tp1pp1_none", "--spec", "te-names"),
-    "fully-reshardable": ("mcore016", "make_megatron", "dense_tp1pp1dp2_distfused", "--sharding", "fully_reshardable"),
+    "fully-reshardable": ("mcore016", "make_megatron", "dense_tp1pp1dp2_distfused", "--sharding", "fully_reshardable", "--rank-files"),
     "dp-reshardable": ("mcore016", "make_megatron", "dense_tp1pp1dp2_distfused", "--sharding", "dp_reshardable"),
     "dp-zero": ("mcore016", "make_megatron", "moe_tp1pp1ep2_distfused", "--sharding", "dp_zero_gather_scatter"),
     # Older ones and what only they write.
@@ -57,8 +57,15 @@ SOURCES = {
 }
 
 
-def loads(source, *options, environment=None, part="torch_dist"):
-    return Check(source, part, environment or SOURCES[source][0], "megatron_load", options)
+# Every version of megatron-core.
+VERSIONS = ("mcore012", "mcore014", "mcore016", "head")
+
+# Rank files as a distributed checkpoint.
+DIST = ("--as", "torch_dist")
+
+
+def loads(source, *options, environment=None, part="torch_dist", view=()):
+    return Check(source, part, environment or SOURCES[source][0], "megatron_load", options, view)
 
 
 def trains(source, *options, environment=None, part="torch_dist", view=()):
@@ -98,4 +105,23 @@ CHECKS = [
     *(Check(source, "dcp", SOURCES[source][0], "dcp_load", compare=("--part",)) for source in ("llama", "llama-26")),
     # Views.
     trains("dense-plain", "--pp", 4, part="rank_files", view=("--tp", 1, "--pp", 4)),
+    *(trains("dense-plain", "--tp", 4, environment=version, part="rank_files", view=DIST) for version in VERSIONS),
+    *(trains("tied-virtual", "--tp", 2, "--pp", 2, environment=version, part="rank_files", view=DIST) for version in VERSIONS),
+    *(loads("moe-mixed", "--tp", 2, "--ep", 2, "--etp", 1, environment=version, part="rank_files", view=DIST) for version in VERSIONS),
+    *(loads("mla", "--tp", 2, environment=version, part="rank_files", view=DIST) for version in VERSIONS),
+    *(loads("mtp", "--tp", 2, environment=version, part="rank_files", view=DIST) for version in VERSIONS),
+    loads("qknorm", "--pp", 2, "--vpp", 2, part="rank_files", view=DIST),
+    trains("dense-fused", "--tp", 2, "--adam", "fused", part="rank_files", view=DIST),
+    # Experts with an optimizer of their own, and without.
+    trains("moe-experts", "--ep", 4, part="rank_files", view=DIST),
+    trains("moe-experts", "--ep", 4, environment="mcore014", part="rank_files", view=DIST),
+    trains("moe-one", "--pp", 2, part="rank_files", view=DIST),
+    # A distributed optimizer, and as one that is not for versions that cannot reshard it.
+    trains("fully-reshardable", "--tp", 2, "--pp", 2, part="rank_files", view=DIST),
+    trains("fully-reshardable", "--tp", 2, "--dp", 2, environment="head", part="rank_files", view=DIST),
+    *(
+        trains("fully-reshardable", "--pp", 2, "--adam", "fused", environment=version, part="rank_files", view=(*DIST, "--optimizer", "mixed"))
+        for version in VERSIONS
+    ),
+    loads("dense-plain", "--optimizer", "--tp", 2, "--dp", 2, part="rank_files", view=(*DIST, "--optimizer", "distributed")),
 ]

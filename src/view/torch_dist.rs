@@ -164,7 +164,10 @@ impl TorchDistView {
 /// The weights, and the states of an optimizer that is shown.
 fn all_tensors(keys: &Keys<'_>, layout: &Layout, least: u64) -> Result<Vec<DistTensor>, ViewError> {
     let optimizer = keys.basis.catalog.optimizer.as_ref().filter(|_| keys.basis.optimizer.is_some());
-    let states = optimizer.map_or(&[][..], |optimizer| optimizer.states.as_slice());
+    let states = match optimizer {
+        Some(optimizer) => optimizer.states.as_slice(),
+        None => &[],
+    };
     let mut all = vec![Values::Weights];
     for (number, state) in states.iter().enumerate() {
         match &state.of {

@@ -100,6 +100,7 @@ const LOUD: &[&str] = &[
     "view/ranks",
     "view/target",
     "view/tensors",
+    "view/torch_dist",
     "view/vocabulary",
     "weights",
 ];
@@ -114,6 +115,7 @@ const WITH_DEFAULTS: &[&str] = &[
     "fuse/passthrough.rs",
     "view/megatron/args.rs",
     "view/megatron/modules.rs",
+    "view/megatron/optimizer/common.rs",
     "view/megatron/optimizer/elementwise.rs",
     "view/megatron/optimizer/groups.rs",
 ];

@@ -9,7 +9,8 @@ use ckpt_fs::format::megatron::dist_keys::{DistKey, DistName, Of, Spec};
 /// Names of the family's entries as its file lists them, with the dialect of each, and whether only layers with experts have it.
 fn entries() -> BTreeSet<(String, Option<String>, bool)> {
     let file: toml::Table = toml::from_str(include_str!("../../families/megatron-core.toml")).unwrap();
-    let text = |entry: &toml::Value, field: &str| entry.get(field).and_then(|v| v.as_str()).map(ToOwned::to_owned);
+    let text =
+        |entry: &toml::Value, field: &str| entry.get(field).and_then(|v| v.as_str()).map(ToOwned::to_owned);
     let all = file["tensor"].as_array().unwrap();
     let own = all.iter().filter(|entry| entry.get("like_layer").is_none()).map(|entry| {
         let name = text(entry, "name").unwrap();

@@ -57,7 +57,10 @@ impl Opened {
         let text = |error: ckpt_fs::view::ViewError| error.to_string();
         let conversions = Conversions::new(origin, families, options, conversion).map_err(text)?;
         let layout = conversions.layout(Format::TorchDist, &Default::default()).map_err(text)?;
-        Ok(Self { view: conversions.view(Format::TorchDist, &layout).map_err(text)?, reader: Reader::new(store) })
+        Ok(Self {
+            view: conversions.view(Format::TorchDist, &layout).map_err(text)?,
+            reader: Reader::new(store),
+        })
     }
 
     /// Every file with its bytes.
@@ -91,7 +94,8 @@ fn same(found: &Loaded, wanted: &BTreeMap<String, Array>, what: &str) {
         all.into_iter().map(|(key, dtype, shape)| format!("{key} {dtype} {shape:?}")).collect::<Vec<_>>()
     };
     let own = found.tensors.iter().map(|(key, (dtype, shape, _))| (key, dtype.clone(), shape)).collect();
-    let naive = wanted.iter().map(|(key, array)| (key, format!("torch.{}", array.dtype), &array.shape)).collect();
+    let naive =
+        wanted.iter().map(|(key, array)| (key, format!("torch.{}", array.dtype), &array.shape)).collect();
     assert_eq!(kinds(own), kinds(naive), "{what}");
     for (key, array) in wanted {
         assert!(found.tensors[key].2 == array.bytes, "{what}: {key} differs");
@@ -191,14 +195,26 @@ fn a_model_directory_becomes_one() {
         let opened = Opened::new(dir.path(), conversion, ViewOptions::default()).unwrap();
         let all = opened.files();
         let (folder, files) = iteration(&all);
-        assert_eq!((folder.as_str(), &all["latest_checkpointed_iteration.txt"][..]), ("release", &b"release"[..]));
+        assert_eq!(
+            (folder.as_str(), &all["latest_checkpointed_iteration.txt"][..]),
+            ("release", &b"release"[..])
+        );
         let one = Cut::new(1, &[config.layers]);
         let written = Written { unpadded: true, ..Written::new(&config, &one) };
         let naive = naive::Dist::of(&config, &written.whole_rank(&one, (0, 0, 0)));
         let loaded = read::load(&files);
         same(&loaded, &naive.tensors, spec);
         naive.check_objects(&loaded, &files);
-        assert_eq!(read_pt(&files["common.pt"]).tree.get("args").unwrap().attribute("transformer_impl").unwrap().as_str(), Some(if spec == "te" { "transformer_engine" } else { "local" }));
+        assert_eq!(
+            read_pt(&files["common.pt"])
+                .tree
+                .get("args")
+                .unwrap()
+                .attribute("transformer_impl")
+                .unwrap()
+                .as_str(),
+            Some(if spec == "te" { "transformer_engine" } else { "local" })
+        );
     }
 }
 
@@ -270,7 +286,9 @@ fn the_program_shows_it() {
     Checkpoint::small().write(&source);
     ckpt!("ls", source, "--as", "torch_dist", "--tp", "2").refused(5, &["has no layout"]);
     let listed = ckpt!("ls", source, "--as", "torch_dist", "--tensors").ok();
-    for name in [".metadata", "__0_0.distcp", "common.pt", "metadata.json", "latest_checkpointed_iteration.txt"] {
+    for name in
+        [".metadata", "__0_0.distcp", "common.pt", "metadata.json", "latest_checkpointed_iteration.txt"]
+    {
         assert!(listed.out.contains(name), "{name} is missing in {}", listed.out);
     }
     assert!(listed.out.contains("decoder.layers.mlp.linear_fc1.weight[3:4, "), "{}", listed.out);
@@ -286,10 +304,17 @@ fn the_program_shows_it() {
     same(&read::load(&files), &naive.tensors, "materialized");
     let flags = |spec: &str| {
         let model = dir.path().join("model");
-        hf::write(&model, &hf::config(Arch::Llama, &Config::default()), &hf::tensors(Arch::Llama, &Config::default()), 1);
+        hf::write(
+            &model,
+            &hf::config(Arch::Llama, &Config::default()),
+            &hf::tensors(Arch::Llama, &Config::default()),
+            1,
+        );
         ckpt!("ls", model, "--as", "torch_dist", "--megatron-spec", spec).ok().err
     };
-    for (spec, flag) in [("te", "--transformer-impl transformer_engine"), ("local", "--transformer-impl local")] {
+    for (spec, flag) in
+        [("te", "--transformer-impl transformer_engine"), ("local", "--transformer-impl local")]
+    {
         let said = flags(spec);
         assert!(said.contains("--ckpt-format torch_dist") && said.contains(flag), "{said}");
     }

@@ -97,7 +97,9 @@ fn split_expert(rest: &str) -> (String, Option<u64>) {
         let (expert, after) = after.split_once('.').unwrap();
         return (format!("{before}.experts.{after}"), Some(expert.parse().unwrap()));
     }
-    let Some((before, after)) = rest.split_once("mlp.experts.linear_fc") else { return (rest.to_owned(), None) };
+    let Some((before, after)) = rest.split_once("mlp.experts.linear_fc") else {
+        return (rest.to_owned(), None);
+    };
     let name = after.trim_end_matches(|c: char| c.is_ascii_digit());
     (format!("{before}mlp.experts.experts.linear_fc{name}"), after[name.len()..].parse().ok())
 }
@@ -108,9 +110,13 @@ fn objects(config: &Config) -> BTreeSet<String> {
     let (layers, apart) = (config.layers, config.moe.is_some_and(|moe| moe.every > 1));
     let attention: &[&str] = match config.mla {
         None => &["linear_qkv", "linear_proj"],
-        Some(mla) if mla.q_rank.is_some() => {
-            &["linear_q_down_proj", "linear_q_up_proj", "linear_kv_down_proj", "linear_kv_up_proj", "linear_proj"]
-        }
+        Some(mla) if mla.q_rank.is_some() => &[
+            "linear_q_down_proj",
+            "linear_q_up_proj",
+            "linear_kv_down_proj",
+            "linear_kv_up_proj",
+            "linear_proj",
+        ],
         Some(_) => &["linear_q_proj", "linear_kv_down_proj", "linear_kv_up_proj", "linear_proj"],
     };
     let of_layer = |has_experts: bool| {

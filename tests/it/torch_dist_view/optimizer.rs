@@ -25,7 +25,9 @@ fn tensors(run: &Trained, encoding: Encoding) -> BTreeMap<String, Array> {
     };
     let mut all = of(&|member| Some(member.weight.clone()));
     let mut add = |state: &str, value: &dyn Fn(&Member) -> Option<Array>| {
-        all.extend(of(value).into_iter().map(|(key, array)| (format!("optimizer.state.{state}.{key}"), array)));
+        all.extend(
+            of(value).into_iter().map(|(key, array)| (format!("optimizer.state.{state}.{key}"), array)),
+        );
     };
     let trained = |member: &Member, array: &Array| member.trained.then(|| array.clone());
     match encoding {
@@ -60,7 +62,10 @@ fn check_common(run: &Trained, encoding: Encoding, bytes: &[u8]) {
     let single = !distributed && run.config.dtype == Dtype::Float32;
     for (apart, chain) in [false, true].into_iter().zip(chains) {
         let inner = if single { chain } else { chain.get("optimizer").unwrap() };
-        assert_eq!(chain.get("param_state_sharding_type").and_then(Value::as_str), distributed.then_some("fully_reshardable"));
+        assert_eq!(
+            chain.get("param_state_sharding_type").and_then(Value::as_str),
+            distributed.then_some("fully_reshardable")
+        );
         assert_eq!(chain.get("grad_scaler").is_some(), run.scaler && !single);
         assert!(chain.get("fp32_from_fp16_params").is_none());
         let groups = inner.get("param_groups").unwrap().elements().unwrap();
@@ -71,7 +76,9 @@ fn check_common(run: &Trained, encoding: Encoding, bytes: &[u8]) {
         }
         let step = inner.get("state").and_then(|state| state.get("common_step"));
         match run.steps {
-            Steps::WithParameters(_) if !distributed => assert!(step.is_some_and(|step| step.tensor().is_some())),
+            Steps::WithParameters(_) if !distributed => {
+                assert!(step.is_some_and(|step| step.tensor().is_some()))
+            }
             Steps::WithParameters(steps) => assert!(groups.iter().all(|group| {
                 group.get("step").and_then(Value::as_number) == Some(f64::from(steps)) && step.is_none()
             })),

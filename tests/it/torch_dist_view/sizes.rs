@@ -16,19 +16,26 @@ fn pieces(config: &Config, piece_size: u64, shard_size: u64) -> Vec<Vec<(String,
     let data = opened.view.files().iter().enumerate().filter(|(_, file)| file.path.ends_with(".distcp"));
     let of = |number: usize| {
         let tensors = opened.view.plan(number).unwrap().tensors;
-        tensors.into_iter().map(|tensor| (tensor.name.to_string(), tensor.bytes.end - tensor.bytes.start)).collect()
+        tensors
+            .into_iter()
+            .map(|tensor| (tensor.name.to_string(), tensor.bytes.end - tensor.bytes.start))
+            .collect()
     };
-    data.enumerate().map(|(number, (index, file))| {
-        assert!(file.path.ends_with(&format!("/__{number}_0.distcp")), "{}", file.path);
-        of(index)
-    }).collect()
+    data.enumerate()
+        .map(|(number, (index, file))| {
+            assert!(file.path.ends_with(&format!("/__{number}_0.distcp")), "{}", file.path);
+            of(index)
+        })
+        .collect()
 }
 
 #[test]
 fn tensors_are_cut_as_ranks_would_cut_them() {
     let config = Config { hidden: 8, heads: 8, groups: 4, head: 2, ffn: 32, ..Config::default() };
     let all: Vec<String> = pieces(&config, 32, 1 << 30).into_iter().flatten().map(|(name, _)| name).collect();
-    let of = |key: &str| all.iter().filter_map(|name| name.strip_prefix(key)).map(String::from).collect::<Vec<_>>();
+    let of = |key: &str| {
+        all.iter().filter_map(|name| name.strip_prefix(key)).map(String::from).collect::<Vec<_>>()
+    };
     // Eight parts of the gate, then eight of up, in each layer.
     let fc1 = of("decoder.layers.mlp.linear_fc1.weight[0:1, ");
     let wanted: Vec<String> = (0..16).map(|part| format!("{}:{}, 0:8]", 4 * part, 4 * part + 4)).collect();
