@@ -68,7 +68,7 @@ def start(options, args):
     layout = described.layout(options.tp, options.pp, options.vpp, options.ep, options.etp, options.dp)
     build.initialize(layout)
     run = build.Run(
-        described.model(args, layout), layout, described.optimizer(args, kind, is_fused), described.rates(args)
+        described.model(args), layout, described.optimizer(args, kind, is_fused), described.rates(args)
     )
     run.te_names = options.spec == "te-names"
     for parameter in (parameter for chunk in run.bare for parameter in chunk.parameters()):

@@ -38,15 +38,14 @@ SAME = (
 )
 
 
-def model(args, layout):
-    """The model of `args`, a mapping, for a layout: experts with tensor parallelism must have sequences split as well."""
+def model(args):
+    """The model of `args`, a mapping."""
     found = {name: args[name] for name in SAME if args.get(name) is not None}
     if args.get("num_experts"):
         found |= {
             "num_moe_experts": args["num_experts"],
             "moe_router_load_balancing_type": "none",
             "moe_token_dispatcher_type": "allgather",
-            "sequence_parallel": layout.tp > 1,
         }
     if found.get("moe_router_enable_expert_bias"):
         found["moe_router_score_function"] = "sigmoid"  # the only one that may have it
