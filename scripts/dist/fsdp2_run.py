@@ -13,7 +13,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import state_dict as by_name
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 BATCH, LENGTH = 4, 12
@@ -39,13 +39,22 @@ class Run:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **RATES)
 
     def step(self, number):
-        """One step on made tokens: each rank has its share of the batch."""
+        """One step on made tokens, each rank with its share of the batch; on made gradients where FSDP2 does not compute on CPUs."""
+        (self._compute if hasattr(torch.cpu.Stream, "record_event") else self._make)(number)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _make(self, number):
+        dice = torch.Generator().manual_seed(number)
+        for parameter in self.model.parameters():
+            gradient = torch.randn(parameter.shape, generator=dice).to(parameter.dtype)
+            parameter.grad = distribute_tensor(gradient, parameter.device_mesh, parameter.placements)
+
+    def _compute(self, number):
         ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         dice = torch.Generator().manual_seed(number)
         tokens = torch.randint(self.config.vocab_size, (ranks * BATCH, LENGTH), generator=dice)[rank * BATCH : (rank + 1) * BATCH]
         self.model(input_ids=tokens, labels=tokens).loss.backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
 
     def state(self, has_optimizer=True):
         """What is saved, and what is loaded into."""
