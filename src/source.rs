@@ -9,6 +9,8 @@ mod aux_files;
 mod build;
 mod coverage;
 mod contents;
+#[cfg_attr(not(test), allow(dead_code, reason = "sources of it are being made"))]
+mod dcp;
 mod detect;
 mod entries;
 mod error;

@@ -5,17 +5,20 @@
 //!
 //! Not here: tensors (`torch` makes them from the objects found here).
 
+mod consume;
 mod cursor;
 mod encode;
 mod freeze;
 mod integer;
 mod lower;
 mod machine;
+mod memo;
 mod node;
 mod opcode;
 #[cfg(test)]
 mod tests;
 
+pub use consume::{Consumer, Item, Made, Taken};
 #[cfg(feature = "internals")]
 pub use encode::encode;
 pub use encode::encode_lowered;
@@ -219,4 +222,21 @@ pub enum PickleError {
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Value, PickleError> {
     let (nodes, root) = machine::run(bytes)?;
     freeze::freeze(nodes, root, limits)
+}
+
+/// Decodes one pickle whose objects `consumer` takes as they are finished; `finish` makes the answer of what it took and of the root.
+///
+/// Beside what the consumer keeps, memory is taken for what is left of the pickle at any time, and for a few bits of each of its values: a
+/// pickle may be of any length, as long as it is never more than 4 million values of which nothing was taken (under 200 bytes for each of
+/// its one-byte opcodes at worst).
+///
+/// # Errors
+/// Input that is cut short or malformed, or that uses an opcode real checkpoints do not; those of `consumer` and `finish`. Dicts that set a
+/// key twice are for them to refuse.
+pub fn consume<C: Consumer, T>(
+    bytes: &[u8],
+    consumer: C,
+    finish: impl FnOnce(C, Item<'_>) -> Result<T, C::Error>,
+) -> Result<T, C::Error> {
+    machine::consume(bytes, consumer, finish)
 }

@@ -58,21 +58,22 @@ pub(super) fn read(
 /// An archive as it is read.
 pub(super) struct Reader<'a> {
     buffered: AtHand<'a>,
-    object: ObjectId,
+    reads: Reads<'a>,
     name: &'a str,
     /// Whether every entry, and every local header seen so far, is where torch would have put it.
     is_torchs: bool,
 }
 
 impl<'a> Reader<'a> {
-    /// The archive that `reads` are of; messages call it `name`.
+    /// The archive that `reads` are of, a file or a part of one; messages call it `name`.
     pub(super) fn new(reads: Reads<'a>, name: &'a str) -> Result<Self, StoreError> {
-        Ok(Self { buffered: AtHand::new(reads)?, object: reads.object(), name, is_torchs: false })
+        Ok(Self { buffered: AtHand::new(reads)?, reads, name, is_torchs: false })
     }
 }
 
 impl Reader<'_> {
-    fn file(mut self, select: impl FnOnce(&Value) -> (Value, Vec<String>)) -> Result<TorchFile, SourceError> {
+    /// What it holds. Positions of its storages are those in the object.
+    pub(super) fn file(mut self, select: impl FnOnce(&Value) -> (Value, Vec<String>)) -> Result<TorchFile, SourceError> {
         let entries = self.entries()?;
         self.is_torchs = entries.iter().all(|entry| torch_start(entry).is_some());
         let archive = Archive::new(entries).map_err(|source| self.file_error(source))?;
@@ -85,7 +86,8 @@ impl Reader<'_> {
         found.look_into(&tree);
         for storage in found.storages {
             let entry = archive.storage(&storage).map_err(|source| self.file_error(source))?;
-            let extent = Extent { object: self.object, offset: self.start(entry)?, len: entry.size };
+            let offset = self.reads.absolute(self.start(entry)?);
+            let extent = Extent { object: self.reads.object(), offset, len: entry.size };
             // Zero is what torch writes where it was told not to sum.
             let crc = (entry.crc != 0).then_some(entry.crc);
             storages.insert(storage.key, Record { extent, crc });

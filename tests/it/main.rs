@@ -14,6 +14,8 @@ mod bad_optimizer;
 mod cli;
 mod configs;
 mod copies;
+mod dcp_metadata;
+mod dcp_pieces;
 mod extra_state;
 mod families;
 mod faults;

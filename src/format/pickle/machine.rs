@@ -3,30 +3,49 @@
 //! It follows CPython's `_pickle.c`, except that it refuses what no pickler writes: values left over, state set twice, items set after
 //! the state.
 //!
+//! A consumer may take objects as they are finished; then what nothing refers to any more is dropped while it runs (`sweep`), so that a
+//! pickle of any length is decoded in the room of what is left.
+//!
 //! Not here: turning nodes into a tree (`freeze`).
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod literals;
+mod stack;
 mod survey;
+mod sweep;
 
 pub(super) use survey::survey;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::PickleError;
+use super::consume::{Consumer, Item, Made, Nothing};
 use super::cursor::Cursor;
-use super::node::{Id, Node, ObjectNode};
+use super::memo::{Fetched, Memo};
+use super::node::{Id, Ids, Node, ObjectNode};
 use super::opcode as op;
 use crate::value::{Construct, Global};
 
 /// Decodes `bytes` into nodes and the number of the root.
 pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Node>, Id), PickleError> {
-    let mut machine = Machine::new(bytes);
+    let mut machine = Machine::new(bytes, Memo::new(bytes.len(), None), Nothing);
     let root = machine.run()?;
     machine.check_end()?;
     Ok((machine.nodes, root))
+}
+
+/// Decodes `bytes`, gives `consumer` what it takes, and at last the root.
+pub(super) fn consume<C: Consumer, T>(
+    bytes: &[u8],
+    consumer: C,
+    finish: impl FnOnce(C, Item<'_>) -> Result<T, C::Error>,
+) -> Result<T, C::Error> {
+    let mut machine = Machine::new(bytes, Memo::new(bytes.len(), Fetched::of(bytes)), consumer);
+    machine.sweep_at = sweep::FIRST;
+    let root = machine.run()?;
+    machine.check_end()?;
+    finish(machine.consumer, Item::new(&machine.nodes, root))
 }
 
 /// More values, open marks or memo entries has no checkpoint whose pickle is read at all: one tensor makes about 25 of them, in 200 bytes.
@@ -36,45 +55,59 @@ const MOST: usize = 1 << 23;
 const NONE: Id = 0;
 const TRUE: Id = 1;
 const FALSE: Id = 2;
+const UNIT: Id = 3;
 
-struct Machine<'a> {
+struct Machine<'a, C> {
     input: Cursor<'a>,
     nodes: Vec<Node>,
     stack: Vec<Id>,
     /// Height of the stack at each open mark.
     marks: Vec<usize>,
-    // A map and not a vector: indices come from the input and may be as large as it likes.
-    memo: HashMap<u64, Id>,
+    memo: Memo,
     /// The opcode being run and where it is, for errors.
     code: u8,
     offset: usize,
     /// Whether opcodes that no checkpoint has are followed too, to see what they name.
     surveys: bool,
+    consumer: C,
+    /// Numbers that were put into containers since nodes were last dropped, and those that were left then.
+    held: usize,
+    /// Nodes and numbers in containers at which to see what can be dropped.
+    sweep_at: usize,
+    /// What became of each node: kept from one time to the next, empty between.
+    renumbered: Vec<Id>,
 }
 
-impl<'a> Machine<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+impl<'a, C: Consumer> Machine<'a, C> {
+    fn new(bytes: &'a [u8], memo: Memo, consumer: C) -> Self {
         Self {
             input: Cursor::new(bytes),
-            // The three constants have one node each: NONE is a single byte and may occur as often as there are bytes.
-            nodes: vec![Node::None, Node::Bool(true), Node::Bool(false)],
+            // The constants have one node each: NONE is a single byte and may occur as often as there are bytes.
+            nodes: vec![Node::None, Node::Bool(true), Node::Bool(false), Node::Tuple(Ids::new(&[]))],
             stack: Vec::new(),
             marks: Vec::new(),
-            memo: HashMap::new(),
+            memo,
             code: 0,
             offset: 0,
             surveys: false,
+            consumer,
+            held: 0,
+            sweep_at: usize::MAX,
+            renumbered: Vec::new(),
         }
     }
 }
 
-impl Machine<'_> {
-    fn run(&mut self) -> Result<Id, PickleError> {
+impl<C: Consumer> Machine<'_, C> {
+    fn run(&mut self) -> Result<Id, C::Error> {
         loop {
+            if self.nodes.len().saturating_add(self.held) >= self.sweep_at {
+                self.sweep()?;
+            }
             self.offset = self.input.at();
             self.code = self.input.u8()?;
             if self.code == op::STOP {
-                return self.stop();
+                return Ok(self.stop()?);
             }
             self.step()?;
         }
@@ -95,13 +128,17 @@ impl Machine<'_> {
         }
     }
 
-    fn step(&mut self) -> Result<(), PickleError> {
+    fn step(&mut self) -> Result<(), C::Error> {
         match self.code {
+            op::REDUCE => return self.construct(Construct::Call),
+            op::NEWOBJ => return self.construct(Construct::New),
+            op::BUILD => return self.build(),
             op::PROTO => self.protocol(),
             op::FRAME => self.frame(),
             op::MARK => {
+                bounded(self.marks.len().saturating_add(1))?;
                 self.marks.push(self.stack.len());
-                bounded(self.marks.len())
+                Ok(())
             }
             op::POP => self.pop_or_mark(),
             op::POP_MARK => self.pop_mark().map(drop),
@@ -123,24 +160,23 @@ impl Machine<'_> {
             | op::BINFLOAT => self.number(),
             op::SHORT_BINUNICODE | op::BINUNICODE | op::BINUNICODE8 => self.text(),
             op::SHORT_BINBYTES | op::BINBYTES | op::BINBYTES8 => self.bytes(),
-            op::EMPTY_LIST | op::EMPTY_DICT | op::EMPTY_SET | op::EMPTY_TUPLE => self.empty(),
+            op::EMPTY_TUPLE => self.push_id(UNIT),
+            op::EMPTY_LIST | op::EMPTY_DICT | op::EMPTY_SET => self.empty(),
             op::LIST | op::DICT | op::TUPLE | op::FROZENSET => self.collect(),
             op::TUPLE1 | op::TUPLE2 | op::TUPLE3 => self.short_tuple(),
             op::APPEND | op::APPENDS | op::ADDITEMS => self.append(),
             op::SETITEM | op::SETITEMS => self.set_items(),
             op::GLOBAL | op::STACK_GLOBAL => self.global(),
-            op::REDUCE => self.construct(Construct::Call),
-            op::NEWOBJ => self.construct(Construct::New),
-            op::BUILD => self.build(),
             op::BINPERSID => {
                 let id = self.pop()?;
                 self.push(Node::Persistent(id))
             }
             op::PUT | op::BINPUT | op::LONG_BINPUT | op::MEMOIZE => self.put(),
             op::GET | op::BINGET | op::LONG_BINGET => self.get(),
-            code if self.surveys => self.foreign(code),
+            code if self.surveys => return self.foreign(code),
             code => Err(PickleError::UnsupportedOpcode { code, name: op::name(code), offset: self.offset }),
-        }
+        }?;
+        Ok(())
     }
 
     fn protocol(&mut self) -> Result<(), PickleError> {
@@ -165,18 +201,18 @@ impl Machine<'_> {
         self.push(match self.code {
             op::EMPTY_LIST => Node::List(Vec::new()),
             op::EMPTY_DICT => Node::Dict(Vec::new()),
-            op::EMPTY_SET => Node::Set(Vec::new()),
-            _ => Node::Tuple(Vec::new()),
+            _ => Node::Set(Vec::new()),
         })
     }
 
     fn collect(&mut self) -> Result<(), PickleError> {
         let items = self.pop_mark()?;
+        self.held = self.held.saturating_add(items.len());
         let node = match self.code {
             op::LIST => Node::List(items),
-            op::DICT => Node::Dict(self.pair_up(&items)?),
+            op::DICT => Node::Dict(self.pair_up(&items)?.collect()),
             op::FROZENSET => Node::FrozenSet(items),
-            _ => Node::Tuple(items),
+            _ => Node::Tuple(Ids::new(&items)),
         };
         self.push(node)
     }
@@ -187,39 +223,46 @@ impl Machine<'_> {
             op::TUPLE2 => 2,
             _ => 3,
         };
-        let items = self.pop_many(count)?;
+        let height = self.height_of(count)?;
+        let items = Ids::new(self.stack.get(height..).unwrap_or_default());
+        self.held = self.held.saturating_add(count);
+        self.stack.truncate(height);
         self.push(Node::Tuple(items))
     }
 
     fn append(&mut self) -> Result<(), PickleError> {
-        let items = if self.code == op::APPEND { self.pop_many(1)? } else { self.pop_mark()? };
+        let height = if self.code == op::APPEND { self.height_of(1)? } else { self.close_mark()? };
         let set = self.code == op::ADDITEMS;
-        match self.target()? {
-            Node::List(list) if !set => list.extend(items),
-            Node::Set(members) if set => members.extend(items),
-            Node::Object(object) if !set && object.state.is_none() && object.items.is_empty() => {
-                object.appended.extend(items);
+        let target = self.below(height)?;
+        let items = self.stack.get(height..).unwrap_or_default();
+        self.held = self.held.saturating_add(items.len());
+        match self.nodes.get_mut(target as usize) {
+            Some(Node::List(list)) if !set => list.extend(items),
+            Some(Node::Set(members)) if set => members.extend(items),
+            Some(Node::Object(object)) if !set && object.state.is_none() && object.items().is_empty() => {
+                object.contents().appended.extend(items);
             }
-            other => {
-                let found = other.kind();
+            _ => {
                 let expected = if set { "a set" } else { "a list or a new object" };
-                return Err(self.operand(expected, found));
+                return Err(self.operand(expected, target));
             }
         }
+        self.stack.truncate(height);
         Ok(())
     }
 
     fn set_items(&mut self) -> Result<(), PickleError> {
-        let flat = if self.code == op::SETITEM { self.pop_many(2)? } else { self.pop_mark()? };
-        let pairs = self.pair_up(&flat)?;
-        match self.target()? {
-            Node::Dict(items) => items.extend(pairs),
-            Node::Object(object) if object.state.is_none() => object.items.extend(pairs),
-            other => {
-                let found = other.kind();
-                return Err(self.operand("a dict or an object without state", found));
-            }
+        let height = if self.code == op::SETITEM { self.height_of(2)? } else { self.close_mark()? };
+        let target = self.below(height)?;
+        let flat = self.stack.get(height..).unwrap_or_default();
+        let pairs = self.pair_up(flat)?;
+        self.held = self.held.saturating_add(flat.len());
+        match self.nodes.get_mut(target as usize) {
+            Some(Node::Dict(items)) => items.extend(pairs),
+            Some(Node::Object(object)) if object.state.is_none() => object.contents().items.extend(pairs),
+            _ => return Err(self.operand("a dict or an object without state", target)),
         }
+        self.stack.truncate(height);
         Ok(())
     }
 
@@ -238,146 +281,44 @@ impl Machine<'_> {
     fn string(&self, id: Id) -> Result<Arc<str>, PickleError> {
         match self.node(id) {
             Some(Node::Str(text)) => Ok(Arc::clone(text)),
-            other => Err(self.operand("a str", other.map_or("nothing", Node::kind))),
+            _ => Err(self.operand("a str", id)),
         }
     }
 
-    fn construct(&mut self, construct: Construct) -> Result<(), PickleError> {
+    fn construct(&mut self, construct: Construct) -> Result<(), C::Error> {
         let args = self.pop()?;
         let callable = self.pop()?;
-        self.push(Node::Object(Box::new(ObjectNode {
-            construct,
-            callable,
-            args,
-            appended: Vec::new(),
-            items: Vec::new(),
-            state: None,
-        })))
+        if C::TAKES
+            && let Some(Node::Global(class)) = self.nodes.get(callable as usize)
+        {
+            let made = Made { construct, class, args: Item::new(&self.nodes, args), state: None };
+            if let Some(taken) = self.consumer.made(made)? {
+                return Ok(self.push_id(taken.id())?);
+            }
+        }
+        Ok(self.push(Node::Object(ObjectNode::new(construct, callable, args)))?)
     }
 
-    fn build(&mut self) -> Result<(), PickleError> {
+    fn build(&mut self) -> Result<(), C::Error> {
         let state = self.pop()?;
-        match self.target()? {
-            Node::Object(object) if object.state.is_none() => {
-                object.state = Some(state);
-                Ok(())
-            }
-            other => {
-                let found = other.kind();
-                Err(self.operand("an object without state", found))
-            }
+        let target = self.top()?;
+        match self.nodes.get_mut(target as usize) {
+            Some(Node::Object(object)) if object.state.is_none() => object.state = Some(state),
+            _ => return Err(self.operand("an object without state", target).into()),
         }
+        if C::TAKES { self.offer(target) } else { Ok(()) }
     }
 
-    fn put(&mut self) -> Result<(), PickleError> {
-        let index = match self.code {
-            op::MEMOIZE => self.memo.len() as u64,
-            _ => self.memo_index()?,
-        };
-        let top = self.top()?;
-        self.memo.insert(index, top);
-        bounded(self.memo.len())
-    }
-
-    fn get(&mut self) -> Result<(), PickleError> {
-        let index = self.memo_index()?;
-        match self.memo.get(&index) {
-            Some(id) => self.push_id(*id),
-            None => Err(PickleError::UnknownMemo { name: op::name(self.code), offset: self.offset, index }),
+    /// Shows the consumer the object on top of the stack, which was given its state.
+    fn offer(&mut self, object: Id) -> Result<(), C::Error> {
+        let Some(made) = Item::new(&self.nodes, object).object() else { return Ok(()) };
+        let Some(taken) = self.consumer.made(made)? else { return Ok(()) };
+        // Others may refer to the object too.
+        if let Some(node) = self.nodes.get_mut(object as usize) {
+            *node = Node::Taken(taken.id());
         }
-    }
-
-    fn memo_index(&mut self) -> Result<u64, PickleError> {
-        let offset = self.input.at();
-        match self.code {
-            op::BINPUT | op::BINGET => self.input.u8().map(u64::from),
-            op::LONG_BINPUT | op::LONG_BINGET => self.input.u32().map(u64::from),
-            code => {
-                let text = self.input.line()?;
-                text.parse().map_err(|_| PickleError::BadNumber { name: op::name(code), offset })
-            }
-        }
-    }
-
-    fn node(&self, id: Id) -> Option<&Node> {
-        self.nodes.get(usize::try_from(id).ok()?)
-    }
-
-    fn push(&mut self, node: Node) -> Result<(), PickleError> {
-        let id = Id::try_from(self.nodes.len()).map_err(|_| PickleError::TooManyValues)?;
-        self.nodes.push(node);
-        bounded(self.nodes.len())?;
-        self.push_id(id)
-    }
-
-    fn push_id(&mut self, id: Id) -> Result<(), PickleError> {
-        self.stack.push(id);
-        bounded(self.stack.len())
-    }
-
-    /// Values above the innermost mark. What is below it is out of reach for all but the opcodes that close the mark.
-    fn available(&self) -> usize {
-        self.stack.len().saturating_sub(self.marks.last().copied().unwrap_or(0))
-    }
-
-    fn pop(&mut self) -> Result<Id, PickleError> {
-        if self.available() == 0 {
-            return Err(self.underflow());
-        }
-        self.stack.pop().ok_or_else(|| self.underflow())
-    }
-
-    fn pop_many(&mut self, count: usize) -> Result<Vec<Id>, PickleError> {
-        if self.available() < count {
-            return Err(self.underflow());
-        }
-        Ok(self.stack.split_off(self.stack.len().saturating_sub(count)))
-    }
-
-    /// Closes the innermost mark and takes everything above it.
-    fn pop_mark(&mut self) -> Result<Vec<Id>, PickleError> {
-        let Some(height) = self.marks.pop() else {
-            return Err(PickleError::NoMark { name: op::name(self.code), offset: self.offset });
-        };
-        // Nothing pops below a mark, so the stack is at least this high.
-        Ok(self.stack.split_off(height.min(self.stack.len())))
-    }
-
-    fn pop_or_mark(&mut self) -> Result<(), PickleError> {
-        if self.available() == 0 && self.marks.pop().is_some() {
-            return Ok(());
-        }
-        self.pop().map(drop)
-    }
-
-    fn top(&self) -> Result<Id, PickleError> {
-        if self.available() == 0 {
-            return Err(self.underflow());
-        }
-        self.stack.last().copied().ok_or_else(|| self.underflow())
-    }
-
-    /// The node on top of the stack, to be changed in place.
-    fn target(&mut self) -> Result<&mut Node, PickleError> {
-        let underflow = self.underflow();
-        let id = usize::try_from(self.top()?).map_err(|_| PickleError::TooManyValues)?;
-        self.nodes.get_mut(id).ok_or(underflow)
-    }
-
-    fn pair_up(&self, flat: &[Id]) -> Result<Vec<(Id, Id)>, PickleError> {
-        let (pairs, rest) = flat.as_chunks::<2>();
-        if !rest.is_empty() {
-            return Err(self.operand("keys and values in pairs", "a key without a value"));
-        }
-        Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
-    }
-
-    fn underflow(&self) -> PickleError {
-        PickleError::StackUnderflow { name: op::name(self.code), offset: self.offset }
-    }
-
-    fn operand(&self, expected: &'static str, found: &'static str) -> PickleError {
-        PickleError::Operand { name: op::name(self.code), offset: self.offset, expected, found }
+        self.pop()?;
+        Ok(self.push_id(taken.id())?)
     }
 }
 

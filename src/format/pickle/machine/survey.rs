@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::super::node::{Id, Node};
+use super::super::consume::{Consumer, Nothing};
+use super::super::memo::Memo;
+use super::super::node::{Id, Ids, Node};
 use super::super::opcode as op;
 use super::super::{PickleError, Survey};
 use super::Machine;
@@ -16,15 +18,23 @@ use crate::value::{Construct, Global};
 
 /// Goes through the pickle at the start of `bytes`.
 pub(in crate::format::pickle) fn survey(bytes: &[u8]) -> Survey {
-    let mut machine = Machine::new(bytes);
+    let mut machine = Machine::new(bytes, Memo::new(bytes.len(), None), Nothing);
     machine.surveys = true;
     let problem = machine.run().err();
     Survey { globals: machine.uses(), len: machine.input.at(), problem }
 }
 
-impl Machine<'_> {
+impl<C: Consumer> Machine<'_, C> {
     /// An opcode that the decoder refuses, as CPython's machine would follow it.
-    pub(super) fn foreign(&mut self, code: u8) -> Result<(), PickleError> {
+    pub(super) fn foreign(&mut self, code: u8) -> Result<(), C::Error> {
+        match code {
+            b'i' | b'o' | 0x92 => self.instance(code),
+            _ => Ok(self.other(code)?),
+        }
+    }
+
+    /// An object, by class and arguments.
+    fn instance(&mut self, code: u8) -> Result<(), C::Error> {
         match code {
             b'i' => {
                 let (module, name) = (self.input.line()?.into(), self.input.line()?.into());
@@ -39,10 +49,15 @@ impl Machine<'_> {
                 self.made(Construct::Call, args.collect())
             }
             // Class, arguments, arguments by name.
-            0x92 => {
+            _ => {
                 let args = self.pop_many(2)?;
                 self.made(Construct::New, args)
             }
+        }
+    }
+
+    fn other(&mut self, code: u8) -> Result<(), PickleError> {
+        match code {
             // A number that stands for a class where the program that loads has registered one.
             0x82 => self.extension(1),
             0x83 => self.extension(2),
@@ -84,8 +99,8 @@ impl Machine<'_> {
     }
 
     /// What the value on top of the stack makes of these arguments.
-    fn made(&mut self, construct: Construct, args: Vec<Id>) -> Result<(), PickleError> {
-        self.push(Node::Tuple(args))?;
+    fn made(&mut self, construct: Construct, args: Vec<Id>) -> Result<(), C::Error> {
+        self.push(Node::Tuple(Ids::new(&args)))?;
         self.construct(construct)
     }
 
