@@ -51,7 +51,10 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         (None, _) => String::new(),
     };
     let experts = summary.experts.map_or_else(String::new, |experts| format!(", {experts} experts"));
-    row("model", format!("{} layers{groups}{experts}", summary.layers));
+    let is_described = summary.layers > 0;
+    if is_described {
+        row("model", format!("{} layers{groups}{experts}", summary.layers));
+    }
     if let Some(vocabulary) = summary.vocabulary {
         let real = vocabulary.true_size.map_or_else(
             || "true size not recorded (where padding depends on it, --vocab-size N says it)".to_owned(),
@@ -78,10 +81,12 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         };
         row(&format!("as {}", format.format), text);
     }
-    row(
-        "possible PP",
-        format!("{} with even stages; 1 to {} with --pp-layers", list(&summary.even_pp), summary.layers),
-    );
+    if is_described {
+        row(
+            "possible PP",
+            format!("{} with even stages; 1 to {} with --pp-layers", list(&summary.even_pp), summary.layers),
+        );
+    }
     if !summary.possible_ep.is_empty() {
         row("possible EP", list(&summary.possible_ep));
     }

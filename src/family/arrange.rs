@@ -16,7 +16,7 @@ pub enum Arrangement {
         /// Number of groups, at least 1.
         groups: u64,
     },
-    /// One parameter, in which the rows of the two halves of each head alternate: the pairs that rotary embeddings turn stand together, as
+    /// The parameters one after the other, in each of which the rows of the two halves of a head alternate: the pairs that rotary embeddings turn stand together, as
     /// Meta's code has them, where the parameter has half beside half.
     Paired {
         /// Rows of a head, an even number.
@@ -174,12 +174,13 @@ const MOST_HEADS: u64 = 1 << 16;
 
 /// Two bands for each head: what stands at even places comes from its first half, what stands at odd ones from its second.
 fn paired(parts: &[u64], head: u64, tp: u64, rank: u64) -> Result<Vec<Band>, ArrangeError> {
-    let mut bands = Vec::new();
+    if head == 0 || !head.is_multiple_of(2) {
+        return Err(ArrangeError::Indivisible { rows: head, by: 2, why: "the halves of a head" });
+    }
+    let whole = head.checked_mul(tp).filter(|whole| *whole > 0).ok_or(ArrangeError::Overflow)?;
+    let half = head / 2;
+    let (mut bands, mut start) = (Vec::new(), 0);
     for (part, size) in parts.iter().enumerate() {
-        if head == 0 || !head.is_multiple_of(2) {
-            return Err(ArrangeError::Indivisible { rows: head, by: 2, why: "the halves of a head" });
-        }
-        let whole = head.checked_mul(tp).filter(|whole| *whole > 0).ok_or(ArrangeError::Overflow)?;
         if size % whole != 0 {
             return Err(ArrangeError::Indivisible { rows: *size, by: whole, why: "whole heads on every rank" });
         }
@@ -187,16 +188,18 @@ fn paired(parts: &[u64], head: u64, tp: u64, rank: u64) -> Result<Vec<Band>, Arr
         if heads > MOST_HEADS {
             return Err(ArrangeError::Overflow);
         }
-        let half = head / 2;
-        bands.extend((0..heads).flat_map(|number| (0..2).map(move |odd| (number, odd))).map(|(number, odd)| Band {
-            part,
-            at: number * head + odd,
-            from: (rank * heads + number) * head + odd * half,
-            len: 1,
-            repeat: half,
-            at_step: if half > 1 { 2 } else { 1 },
-            from_step: 1,
-        }));
+        for (number, odd) in (0..heads).flat_map(|number| [(number, 0), (number, 1)]) {
+            bands.push(Band {
+                part,
+                at: start + number * head + odd,
+                from: (rank * heads + number) * head + odd * half,
+                len: 1,
+                repeat: half,
+                at_step: if half > 1 { 2 } else { 1 },
+                from_step: 1,
+            });
+        }
+        start += heads * head;
     }
     Ok(bands)
 }

@@ -31,7 +31,6 @@ use crate::format::hf::CONFIG;
 use crate::layout::Format;
 use crate::store::FileStore;
 
-use config::Found;
 use model::Contents;
 use parts::Parts;
 pub(super) use parts::is_checkpoint;

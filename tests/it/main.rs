@@ -14,6 +14,7 @@ mod bad_optimizer;
 mod cli;
 mod configs;
 mod copies;
+mod dcp_sources;
 mod dcp_write;
 mod extra_state;
 mod families;

@@ -31,6 +31,19 @@ pub(super) struct Members {
     objects: Vec<usize>,
 }
 
+impl Members {
+    /// Takes tensors without elements away, and gives their names.
+    pub(super) fn without_empty(&mut self, contents: &Contents<'_>) -> Vec<String> {
+        let is_empty = |index: &usize| {
+            contents.tensors.get(*index).is_some_and(|tensor| tensor.shape.elements() == Some(0))
+        };
+        let (empty, named) = std::mem::take(&mut self.named).into_iter().partition(|(_, index)| is_empty(index));
+        self.named = named;
+        let empty: Vec<(Arc<str>, usize)> = empty;
+        empty.into_iter().map(|(name, _)| name.to_string()).collect()
+    }
+}
+
 impl<'a> Contents<'a> {
     pub(super) fn of(path: &'a Path, parts: &'a Parts, without_optimizer: bool) -> Self {
         Self { path, parts, tensors: parts.tensors(), objects: parts.objects(), without_optimizer }
@@ -116,7 +129,10 @@ impl<'a> Contents<'a> {
     fn left_out(&self, members: &Members, kept: &Kept) -> Vec<String> {
         let taken: BTreeSet<usize> = members.named.iter().map(|(_, index)| *index).collect();
         let tensors = self.tensors.iter().enumerate();
-        let tensors = tensors.filter(|(index, keyed)| !taken.contains(index) && !kept.has(&keyed.key));
+        let tensors = tensors.filter(|(index, keyed)| {
+            // Those without elements are said apart.
+            !taken.contains(index) && !kept.has(&keyed.key) && keyed.shape.elements() != Some(0)
+        });
         let objects = self.objects.iter().enumerate();
         let objects = objects.filter(|(index, object)| !members.objects.contains(index) && !kept.has(object.key));
         let rest = tensors.map(|(_, keyed)| &*keyed.key).chain(objects.map(|(_, object)| object.key));

@@ -14,7 +14,7 @@ use crate::catalog::Iteration;
 use crate::family::Family;
 use crate::format::dcp::metadata::PathItem;
 use crate::format::hf::CONFIG;
-use crate::source::SourceError;
+use crate::source::{SourceError, some_of};
 use crate::value::Value;
 
 /// Under what most people put a model.
@@ -33,7 +33,8 @@ pub(super) fn open(
     let roots = roots(contents);
     let prefix = prefix(of, &roots)?;
     let first: BTreeSet<&str> = if prefix.is_empty() { roots.get("").cloned().unwrap_or_default() } else { BTreeSet::new() };
-    let members = contents.members(&prefix, &first)?;
+    let mut members = contents.members(&prefix, &first)?;
+    let empty = members.without_empty(contents);
     let file = contents.rank_file(&members, Value::namespace(Vec::new()), of.store)?;
     let tensors = members.named.iter().filter_map(|(name, index)| {
         Some((&**name, contents.tensors.get(*index)?.shape.rank()))
@@ -46,6 +47,9 @@ pub(super) fn open(
     let explain = |source| SourceError::Model { file: of.path.display().to_string(), source };
     let model = family.model(&Value::namespace(Vec::new()), 0.0).map_err(explain)?;
     let mut catalog = of.catalog(&model, file, iteration)?;
+    if !empty.is_empty() {
+        catalog.left_out.insert(format!("{} (no elements)", some_of(&empty)));
+    }
     if found.is_none() {
         catalog.left_out.insert(format!(
             "{CONFIG} (there is none: tensors go by the names that they have; --template DIR says what they are a model of)"

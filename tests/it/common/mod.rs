@@ -8,6 +8,7 @@
 
 pub mod cases;
 pub mod choose;
+pub mod dcp;
 pub mod hf;
 pub mod manifest;
 pub mod naive;
