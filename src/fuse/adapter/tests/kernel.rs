@@ -1,11 +1,13 @@
 //! The kernel's end of a connection: questions as FUSE spells them, and what comes back.
 //!
-//! The session reads and writes a descriptor, which here is one end of a pair of sockets. A stream has no borders between messages, so a
-//! question is sent when the one before it was taken.
+//! The session reads and writes a descriptor, which here is one end of a pair of sockets. A stream has no borders between messages, and
+//! whoever reads takes what is there, but for one: no read goes on behind a message that brings a descriptor (unix(7)). So every question
+//! brings one, which nobody takes. A kind of socket that keeps messages apart does not take answers of a megabyte.
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Acquire};
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use fuser::{BackgroundSession, Config, InitFlags, Session, SessionACL};
 use parking_lot::Mutex;
-use rustix::io::ioctl_fionread;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::geteuid;
 
 use super::super::{Adapter, CAPABILITIES, Dispatch, Owner};
@@ -131,8 +133,6 @@ impl Default for Setup {
 /// The other end of a session.
 pub(super) struct Kernel {
     socket: UnixStream,
-    /// The session's end, to see what it has not taken yet.
-    theirs: UnixStream,
     session: Option<BackgroundSession>,
     last: u64,
     /// Who asks.
@@ -160,7 +160,6 @@ impl Kernel {
         let (uid, granted) = (geteuid().as_raw(), Answer(Vec::new()));
         let mut kernel = Self {
             socket: ours,
-            theirs: theirs.try_clone().unwrap(),
             session: None,
             last: 0,
             uid,
@@ -186,11 +185,14 @@ impl Kernel {
         self.last += 1;
         let len = (HEADER + body.len()) as u32;
         let header = Body::default().u32(len).u32(call).u64(self.last).u64(node).u32(self.uid).zeros(12);
-        while ioctl_fionread(&self.theirs).unwrap() > 0 {
-            std::thread::yield_now();
-        }
-        // In one piece: a reader takes what is there.
-        self.socket.write_all(&[header.0, body].concat()).unwrap();
+        let border = [self.socket.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut brought = SendAncillaryBuffer::new(&mut space);
+        assert!(brought.push(SendAncillaryMessage::ScmRights(&border)));
+        let question = [header.0, body].concat();
+        let sent =
+            sendmsg(&self.socket, &[IoSlice::new(&question)], &mut brought, SendFlags::empty()).unwrap();
+        assert_eq!(sent, question.len());
         self.last
     }
 
