@@ -195,6 +195,8 @@ def seeds():
         size = path.stat().st_size
         raw = path.read_bytes()[archive.start_dir:]
         yield "zip_directory", struct.pack("<IQ", 0, size - len(raw)) + raw
+    for path in sorted((ROOT / "tests/fixtures/dist-tiny").rglob("*.metadata")):
+        yield "dcp_metadata", path.read_bytes()
     for protocol in range(6):
         for value in [*VALUES, VALUES]:
             yield "pickle", pickle.dumps(value, protocol)

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use aux_file::{AuxFile, AuxKind};
 pub use extra::ExtraState;
-pub use optimizer::{Buffers, Encoding, MASTER, Optimizer, State, StateOf};
+pub use optimizer::{Buffers, Encoding, MASTER, NamedState, Optimizer, State, StateOf};
 pub use chunk::{Chunk, Period};
 pub use coverage::ChunkError;
 pub use param::{Held, Param, Row};
@@ -97,6 +97,8 @@ pub struct RankFile {
     pub storages: HashMap<Arc<str>, Record>,
     /// The pieces of each tensor that is stored in several, by the key that stands for its storage. None of them is a copy of another.
     pub pieces: HashMap<Arc<str>, Vec<Chunk>>,
+    /// The optimizer's state, where it is saved by the names of tensors.
+    pub named_states: Vec<NamedState>,
     /// What it saved and the entries do not have, in words for people.
     pub left_out: Vec<String>,
     /// The file beside it with the flat buffers of a distributed optimizer.
@@ -142,6 +144,7 @@ impl RankFile {
             entries: Vec::new(),
             storages: HashMap::new(),
             pieces: HashMap::new(),
+            named_states: Vec::new(),
             left_out: Vec::new(),
             buffers: None,
             files: HashMap::new(),

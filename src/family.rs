@@ -17,6 +17,7 @@ mod limits;
 mod merge;
 mod model;
 mod names;
+mod of_names;
 mod optimizer;
 mod mtp;
 mod required;
@@ -169,6 +170,9 @@ impl Family {
                 return Err(wrong(
                     "interleave needs shares, which say how many rows of a group each parameter has",
                 ));
+            }
+            if tensor.pairs.is_some() && (tensor.interleave.is_some() || tensor.holds.len() != 1) {
+                return Err(wrong("pairs are of one parameter, which is not interleaved with others"));
             }
             if !tensor.shares.is_empty() && tensor.shares.len() != tensor.holds.len() {
                 return Err(wrong("shares must be as many as the parameters it holds"));

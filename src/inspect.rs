@@ -120,7 +120,7 @@ pub struct VocabularySummary {
 /// The optimizer's state of a source.
 #[derive(Debug, Clone, Serialize)]
 pub struct OptimizerSummary {
-    /// `mixed`, `single` (32-bit weights without masters) or `distributed`.
+    /// `mixed`, `single` (32-bit weights without masters), `distributed` or `named` (tensors by name, of a distributed checkpoint).
     pub encoding: &'static str,
     /// What it keeps for each element of a parameter.
     pub states: Vec<String>,
@@ -234,6 +234,7 @@ fn optimizer(optimizer: &Optimizer) -> OptimizerSummary {
             Encoding::Mixed => "mixed",
             Encoding::Single => "single",
             Encoding::Distributed(_) => "distributed",
+            Encoding::Named => "named",
         },
         states: optimizer.elements().map(|(state, _)| state.to_string()).collect(),
         bytes,
@@ -255,7 +256,11 @@ pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout)
     let unused = source.catalog.unused.iter().filter(|_| layout.pp() == 1 || !has_own_names);
     let unused =
         unused.map(|name| format!("{name} (a head that the last of several stages saves and nobody uses)"));
-    let known = known.chain(unused);
+    // A checkpoint with the names of a published model: its optimizer goes where those names go, and configs have no place for it.
+    let of_names = source.model.family().model_type().is_some() || source.model.family().is_undescribed();
+    let optimizer = source.catalog.optimizer.as_ref().filter(|_| of_names && format != Format::Dcp);
+    let optimizer = optimizer.map(|_| "optimizer state (views of this format have none of it)".to_owned());
+    let known = known.chain(unused).chain(optimizer);
     if format == Format::Megatron {
         let extra = basis.drops_extra_state(layout);
         let extra =

@@ -10,6 +10,7 @@ mod build;
 mod coverage;
 mod contents;
 mod dcp;
+mod dcp_model;
 mod detect;
 mod entries;
 mod error;
@@ -69,6 +70,19 @@ pub struct Options {
     pub tied_head: TiedHead,
     /// The layers that a model of Megatron is built of, where its args do not say it: `te` or `local`.
     pub megatron_spec: Option<String>,
+    /// The config of a model directory, for a source that has none of its own.
+    pub template: Option<TemplateConfig>,
+    /// Under which key of a distributed checkpoint the model is, where there are several.
+    pub root: Option<String>,
+}
+
+/// The config of a template.
+#[derive(Debug, Clone)]
+pub struct TemplateConfig {
+    /// The directory that it is in.
+    pub directory: PathBuf,
+    /// What it says.
+    pub config: Config,
 }
 
 /// What becomes of a tensor that stands beside the one it should be a copy of.
@@ -216,6 +230,12 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
         }
         if hf::has_weights(&names) {
             return hf::open(path, &names, options, store);
+        }
+        if dcp_model::is_checkpoint(&names) && !dcp::is_megatrons(&names) {
+            return dcp_model::open(path, &names, options, store);
+        }
+        if let Some(step) = dcp_model::newest(path, &names, options.iteration)? {
+            return open_any(&step, options, store);
         }
         return Err(below::explain(path, &names));
     }

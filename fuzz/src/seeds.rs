@@ -154,6 +154,7 @@ macro_rules! tests {
 tests! {
     checkpoint: FEW,
     config_json: MANY,
+    dcp_metadata: MANY,
     family_file: FEW,
     index_json: MANY,
     layout_name: MANY,

@@ -4,6 +4,7 @@
 
 pub mod checkpoint;
 pub mod config_json;
+pub mod dcp_metadata;
 pub mod family_file;
 pub mod index_json;
 pub mod layout_name;
@@ -21,6 +22,7 @@ pub type Target = fn(&[u8]);
 pub const ALL: &[(&str, Target)] = &[
     ("checkpoint", checkpoint::run),
     ("config_json", config_json::run),
+    ("dcp_metadata", dcp_metadata::run),
     ("family_file", family_file::run),
     ("index_json", index_json::run),
     ("layout_name", layout_name::run),

@@ -35,6 +35,19 @@ pub enum Encoding {
     Single,
     /// Flat buffers in a file of their own.
     Distributed(Buffers),
+    /// State by the names of the model's tensors, each a tensor of its own.
+    Named,
+}
+
+/// A part of an optimizer's state that is saved by the name of the tensor which it is of.
+#[derive(Debug, Clone)]
+pub struct NamedState {
+    /// [`MASTER`], or the optimizer's own name: `exp_avg`.
+    pub state: Arc<str>,
+    /// Name of the tensor in the rank's model.
+    pub of: Arc<str>,
+    /// What is kept: a tensor of its shape, one without axes, or a plain value.
+    pub value: Value,
 }
 
 /// How the flat buffers of a distributed optimizer are kept.

@@ -86,6 +86,15 @@ pub(crate) struct SourceArgs {
     /// The optimizer's state: as the source keeps it, in the other encoding of the same numbers, or left out
     #[arg(long, value_enum, default_value_t = OptimizerChoice::Keep)]
     pub(crate) optimizer: OptimizerChoice,
+
+    /// A model directory: its config says what a distributed checkpoint (FSDP, torchtitan) is a model of. In views (hf, vllm, sglang) its
+    /// tokenizer, chat template, generation config and code go beside the weights
+    #[arg(long, value_name = "DIR")]
+    pub(crate) template: Option<PathBuf>,
+
+    /// Under which key the model is, where a distributed checkpoint has several, e.g. ema
+    #[arg(long, value_name = "KEY")]
+    pub(crate) root: Option<String>,
 }
 
 /// Which layout.

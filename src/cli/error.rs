@@ -171,6 +171,7 @@ fn view_exit(error: &ViewError) -> Exit {
         ViewError::NoSuchLayout { .. } => Exit::Layout,
         ViewError::NoFamily { .. }
         | ViewError::ReadOnly { .. }
+        | ViewError::Undescribed { .. }
         | ViewError::Model { .. }
         | ViewError::NoPlace { .. }
         | ViewError::Lacks { .. }

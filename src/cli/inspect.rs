@@ -38,9 +38,11 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
     row("checkpoint", summary.directory.clone());
     row("format", format!("{} ({})", summary.format, summary.format_title));
     row("family", format!("{} ({})", summary.family, summary.family_title));
-    let is_model = summary.format == Format::Hf.name();
-    if !is_model {
+    let is_model = [Format::Hf, Format::Dcp].iter().any(|format| summary.format == format.name());
+    if !is_model || summary.iteration != "release" {
         row("iteration", summary.iteration.clone());
+    }
+    if !is_model {
         row("layout", summary.layout.clone());
     }
     let groups = match (summary.heads, summary.query_groups) {
@@ -49,7 +51,10 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         (None, _) => String::new(),
     };
     let experts = summary.experts.map_or_else(String::new, |experts| format!(", {experts} experts"));
-    row("model", format!("{} layers{groups}{experts}", summary.layers));
+    let is_described = summary.layers > 0;
+    if is_described {
+        row("model", format!("{} layers{groups}{experts}", summary.layers));
+    }
     if let Some(vocabulary) = summary.vocabulary {
         let real = vocabulary.true_size.map_or_else(
             || "true size not recorded (where padding depends on it, --vocab-size N says it)".to_owned(),
@@ -76,10 +81,12 @@ fn text(summary: &Summary, parameters: Option<&[ParameterSummary]>) -> String {
         };
         row(&format!("as {}", format.format), text);
     }
-    row(
-        "possible PP",
-        format!("{} with even stages; 1 to {} with --pp-layers", list(&summary.even_pp), summary.layers),
-    );
+    if is_described {
+        row(
+            "possible PP",
+            format!("{} with even stages; 1 to {} with --pp-layers", list(&summary.even_pp), summary.layers),
+        );
+    }
     if !summary.possible_ep.is_empty() {
         row("possible EP", list(&summary.possible_ep));
     }
@@ -113,6 +120,7 @@ fn optimizer(optimizer: &OptimizerSummary) -> String {
     let encoding = match *encoding {
         "mixed" => "mixed precision",
         "single" => "32-bit weights",
+        "named" => "by name",
         other => other,
     };
     format!("{encoding}, {} states ({}), {}{steps}", states.len(), states.join(", "), bytes(*size))

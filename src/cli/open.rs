@@ -11,7 +11,7 @@ use crate::family::{Families, Family};
 use crate::inspect::{UNFETCHED, added_to_weights, has_rng_state, left_out};
 use crate::layout::{Format, Layout, LayoutSpec};
 use crate::reader::Reader;
-use crate::source::{Options, Source, Template, open, some_of, template};
+use crate::source::{Options, Source, Template, TemplateConfig, open, some_of, template};
 use crate::store::{FileStore, Store};
 use crate::sys::{limits, memory};
 use crate::view::megatron::training_run;
@@ -54,7 +54,7 @@ impl Opened {
     pub(super) fn say_how_experts_are_cut(&self, asked: &LayoutSpec, layout: &Layout) {
         let (before, now) = (self.source.catalog.layout.etp(), layout.etp());
         // Where the source is no rank's, there is no way in which it cuts them.
-        let of_ranks = self.source.format != Format::Hf;
+        let of_ranks = !matches!(self.source.format, Format::Hf | Format::Dcp);
         let can_differ = of_ranks && matches!(self.format, Format::Megatron | Format::Safetensors);
         if can_differ && layout.experts.is_some() && asked.etp.is_none() && before != now {
             eprintln!(
@@ -167,6 +167,7 @@ fn opened(
     limits::raise_open_files();
     let store = Arc::new(FileStore::new());
     let families = families(args)?;
+    let template = args.template.as_deref().map(|template| template_files(template, &store)).transpose()?;
     let options = Options {
         iteration: args.iteration,
         families: families.clone(),
@@ -175,12 +176,12 @@ fn opened(
         divisible_by: format.map(|format| format.make_vocab_size_divisible_by),
         tied_head: args.tied_head,
         megatron_spec: format.map(|format| format.megatron_spec.clone()),
+        template: template.as_ref().and_then(template_config),
+        root: args.root.clone(),
     };
     let mut source = open(path, &options, &store)?;
     // What comes next would otherwise be added to what reading the metadata took.
     memory::give_back();
-    let template = format.and_then(|format| format.template.as_deref());
-    let template = template.map(|template| template_files(template, &store)).transpose()?;
     if template.is_some() {
         // Its files are shown in the place of the source's.
         source.give_way_to_template();
@@ -233,6 +234,12 @@ fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError
         )));
     }
     Ok(ModelFiles { name: path.display().to_string(), config, aux_files })
+}
+
+/// Its config, for a source that has none.
+fn template_config(template: &ModelFiles) -> Option<TemplateConfig> {
+    let config = template.config.clone()?;
+    Some(TemplateConfig { directory: PathBuf::from(&template.name), config })
 }
 
 fn view_options(args: &SourceArgs, layout: Option<&LayoutArgs>) -> ViewOptions {

@@ -102,12 +102,13 @@ impl Model {
             )));
         }
         let axis = cut.map(|(axis, _)| axis);
-        let arrangement = match (axis, &tensor.interleave) {
-            (None, _) => Arrangement::Replicated,
-            (Some(_), None) => Arrangement::Concatenated,
-            (Some(_), Some(groups)) => {
+        let arrangement = match (axis, &tensor.interleave, &tensor.pairs) {
+            (None, _, _) => Arrangement::Replicated,
+            (Some(_), None, None) => Arrangement::Concatenated,
+            (Some(_), Some(groups), _) => {
                 Arrangement::Interleaved { groups: self.quotient(groups).map_err(wrong)? }
             }
+            (Some(_), None, Some(head)) => Arrangement::Paired { head: self.quotient(head).map_err(wrong)? },
         };
         Ok(Entry {
             name: tensor.name.as_str().into(),
@@ -129,6 +130,7 @@ impl Model {
             stacked: tensor.stacked,
             constant: tensor.constant,
             ignored: tensor.ignored,
+            why_ignored: tensor.why.clone(),
         })
     }
 

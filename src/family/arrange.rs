@@ -16,6 +16,12 @@ pub enum Arrangement {
         /// Number of groups, at least 1.
         groups: u64,
     },
+    /// The parameters one after the other, in each of which the rows of the two halves of a head alternate: the pairs that rotary embeddings turn stand together, as
+    /// Meta's code has them, where the parameter has half beside half.
+    Paired {
+        /// Rows of a head, an even number.
+        head: u64,
+    },
 }
 
 /// Sizes that do not go into the arrangement.
@@ -85,6 +91,7 @@ impl Arrangement {
                 Ok((size / ways * (rank / (tp / ways)), size / ways))
             }),
             Self::Interleaved { groups } => interleaved(parts, groups, tp, rank),
+            Self::Paired { head } => paired(parts, head, tp, rank),
         }
     }
 }
@@ -162,6 +169,41 @@ fn interleaved(parts: &[u64], groups: u64, tp: u64, rank: u64) -> Result<Vec<Ban
     Ok(bands)
 }
 
+/// More heads has no model; each is two bands.
+const MOST_HEADS: u64 = 1 << 16;
+
+/// Two bands for each head: what stands at even places comes from its first half, what stands at odd ones from its second.
+fn paired(parts: &[u64], head: u64, tp: u64, rank: u64) -> Result<Vec<Band>, ArrangeError> {
+    if head == 0 || !head.is_multiple_of(2) {
+        return Err(ArrangeError::Indivisible { rows: head, by: 2, why: "the halves of a head" });
+    }
+    let whole = head.checked_mul(tp).filter(|whole| *whole > 0).ok_or(ArrangeError::Overflow)?;
+    let half = head / 2;
+    let (mut bands, mut start) = (Vec::new(), 0);
+    for (part, size) in parts.iter().enumerate() {
+        if size % whole != 0 {
+            return Err(ArrangeError::Indivisible { rows: *size, by: whole, why: "whole heads on every rank" });
+        }
+        let heads = size / whole;
+        if heads > MOST_HEADS {
+            return Err(ArrangeError::Overflow);
+        }
+        for (number, odd) in (0..heads).flat_map(|number| [(number, 0), (number, 1)]) {
+            bands.push(Band {
+                part,
+                at: start + number * head + odd,
+                from: (rank * heads + number) * head + odd * half,
+                len: 1,
+                repeat: half,
+                at_step: if half > 1 { 2 } else { 1 },
+                from_step: 1,
+            });
+        }
+        start += heads * head;
+    }
+    Ok(bands)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,7 +255,33 @@ mod tests {
         assert_eq!(bands[0], Band { part: 0, at: 0, from: 16, len: 8, repeat: 2, at_step: 16, from_step: 8 });
     }
 
+    #[test]
+    fn heads_of_odd_length_have_no_halves() {
+        let bands = |rows, head, tp| Arrangement::Paired { head }.bands(&[rows], tp, 0);
+        assert!(bands(12, 4, 1).is_ok());
+        assert!(bands(12, 3, 1).is_err());
+        assert!(bands(12, 0, 1).is_err());
+        assert!(bands(12, 4, 2).is_err());
+        assert!(bands(1 << 40, 2, 1).is_err());
+    }
+
     proptest! {
+        /// As the code that makes such files of others says it: the rows of a head as two halves, transposed.
+        #[test]
+        fn pairs_are_halves_transposed(heads in 1u64..5, half in 1u64..6, tp in 1u64..4) {
+            let (head, all) = (2 * half, heads * tp);
+            let mut whole = vec![0; (all * head) as usize];
+            for (h, i, j) in (0..all).flat_map(|h| (0..half).flat_map(move |i| (0..2).map(move |j| (h, i, j)))) {
+                whole[(h * head + 2 * i + j) as usize] = h * head + j * half + i;
+            }
+            for rank in 0..tp {
+                let bands = Arrangement::Paired { head }.bands(&[all * head], tp, rank).unwrap();
+                let rows: Vec<u64> = rows_of(&bands).into_iter().map(|(_, row)| row).collect();
+                let len = (heads * head) as usize;
+                prop_assert_eq!(rows, &whole[rank as usize * len..(rank as usize + 1) * len]);
+            }
+        }
+
         #[test]
         fn interleaved_parts_are_the_naive_rows(
             groups in 1u64..6, per in proptest::collection::vec(0u64..5, 1..4), tp in 1u64..9,

@@ -46,6 +46,8 @@ pub struct Entry {
     pub constant: Option<f32>,
     /// Files may have it, and nobody needs it.
     pub ignored: bool,
+    /// Why not, where that is not because the model computes it.
+    pub why_ignored: Option<String>,
 }
 
 /// One parameter in a tensor.

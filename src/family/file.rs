@@ -206,6 +206,9 @@ pub(super) struct TensorFile {
     /// The number of groups in which the parameters' rows alternate; one after the other where left out.
     #[serde(default)]
     pub(super) interleave: Option<String>,
+    /// Rows of a head, in each of which the rows of its two halves alternate.
+    #[serde(default)]
+    pub(super) pairs: Option<String>,
     #[serde(default)]
     pub(super) stage: Option<Stage>,
     /// Used where one of these args is true.
@@ -250,6 +253,9 @@ pub(super) struct TensorFile {
     /// Files may have it, and nobody needs it.
     #[serde(default)]
     pub(super) ignored: bool,
+    /// Why nobody needs it, where that is not because the model computes it.
+    #[serde(default)]
+    pub(super) why: Option<String>,
     /// Cut, or copied to every rank: rows that these args add up to are a copy.
     #[serde(default)]
     pub(super) copied_rows: Vec<String>,

@@ -46,7 +46,7 @@ impl BuiltIn {
 }
 
 /// In the order in which they are tried.
-static BUILT_IN: [BuiltIn; 19] = [
+static BUILT_IN: [BuiltIn; 22] = [
     BuiltIn::new("yuan-2.0", Format::Megatron, include_str!("../../families/yuan.toml")),
     BuiltIn::new("megatron-core", Format::Megatron, include_str!("../../families/megatron-core.toml")),
     BuiltIn::new("megatron-legacy", Format::Megatron, include_str!("../../families/megatron-legacy.toml")),
@@ -58,6 +58,21 @@ static BUILT_IN: [BuiltIn; 19] = [
     BuiltIn::new("qwen2_moe", Format::Hf, include_str!("../../families/hf/qwen2_moe.toml")),
     BuiltIn::new("qwen3_moe", Format::Hf, include_str!("../../families/hf/qwen3_moe.toml")),
     BuiltIn::new("yuan", Format::Hf, include_str!("../../families/hf/yuan.toml")),
+    BuiltIn::new(
+        "torchtitan-llama",
+        Format::Dcp,
+        include_str!("../../families/dcp/torchtitan-llama.toml"),
+    ),
+    BuiltIn::new(
+        "torchtitan-qwen3",
+        Format::Dcp,
+        include_str!("../../families/dcp/torchtitan-qwen3.toml"),
+    ),
+    BuiltIn::new(
+        "torchtitan-qwen3_moe",
+        Format::Dcp,
+        include_str!("../../families/dcp/torchtitan-qwen3_moe.toml"),
+    ),
     BuiltIn::new("sglang-dense", Format::Sglang, include_str!("../../families/engines/sglang.toml")),
     BuiltIn::new(
         "sglang-mixtral",
@@ -117,7 +132,13 @@ impl Families {
     pub fn of_model_type(&self, model_type: &str) -> Option<&Arc<Family>> {
         let is_it = |family: &&BuiltIn| family.format == Format::Hf && family.name == model_type;
         let built_in = || BUILT_IN.iter().find(is_it).map(BuiltIn::family);
-        self.own.iter().find(|family| family.model_type() == Some(model_type)).or_else(built_in)
+        let own = self.own.iter().filter(|family| family.format() == Format::Hf);
+        own.into_iter().find(|family| family.model_type() == Some(model_type)).or_else(built_in)
+    }
+
+    /// Those that describe distributed checkpoints of models of this `model_type` under other names than Hugging Face's.
+    pub fn distributed(&self, model_type: &str) -> impl Iterator<Item = &Arc<Family>> {
+        self.of(Format::Dcp).filter(move |family| family.model_type() == Some(model_type))
     }
 }
 
@@ -130,7 +151,12 @@ mod tests {
         for built_in in &BUILT_IN {
             let family = built_in.family();
             assert_eq!((&*family.name, family.format()), (built_in.name, built_in.format));
-            assert_eq!(family.model_type(), (built_in.format == Format::Hf).then_some(built_in.name));
+            let model_type = match built_in.format {
+                Format::Hf => Some(built_in.name),
+                Format::Dcp => built_in.name.strip_prefix("torchtitan-"),
+                _ => None,
+            };
+            assert_eq!(family.model_type(), model_type);
         }
     }
 

@@ -7,6 +7,7 @@ pub mod error;
 pub mod merge;
 pub mod metadata;
 pub mod metadata_json;
+pub mod names;
 pub mod piece;
-#[cfg_attr(not(feature = "internals"), expect(dead_code, unused_imports, reason = "the views come next"))]
+#[cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports, reason = "the views come next"))]
 pub mod write;

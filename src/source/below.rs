@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::aux_files::read_start;
 use super::locate::{is_run, iteration_below, list, locate};
-use super::{SourceError, hf, kinds, ranks, some_of, torch_dist};
+use super::{SourceError, dcp, dcp_model, hf, kinds, ranks, some_of, torch_dist};
 use crate::format::hf::CONFIG;
 use crate::format::megatron::{MODEL_FILE, TRACKER};
 use crate::layout::LayoutSpec;
@@ -48,11 +48,11 @@ pub(super) fn explain(path: &Path, names: &[String]) -> SourceError {
         hf::without_weights()
     } else if names.is_empty() {
         format!(
-            "the directory is empty; expected a Megatron checkpoint ({TRACKER}) or a Hugging Face model ({CONFIG} with safetensors files)"
+            "the directory is empty; expected a Megatron checkpoint ({TRACKER}), a Hugging Face model ({CONFIG} with safetensors files) or a distributed one of torch (.metadata)"
         )
     } else {
         format!(
-            "neither a Megatron checkpoint ({TRACKER} or a directory mp_rank_00) nor a Hugging Face model ({CONFIG} with safetensors files)"
+            "neither a Megatron checkpoint ({TRACKER} or a directory mp_rank_00) nor a Hugging Face model ({CONFIG} with safetensors files) nor a distributed one of torch (.metadata)"
         )
     })
 }
@@ -150,7 +150,10 @@ impl Below {
         } else if is_run(&names) {
             // What else is wrong with a run is said when it is passed.
             locate(&path, &names, None).err().filter(|error| matches!(error, SourceError::Unsupported { .. }))
-        } else if ranks::is_checkpoint(&names) || hf::has_weights(&names) {
+        } else if ranks::is_checkpoint(&names)
+            || hf::has_weights(&names)
+            || (dcp_model::is_checkpoint(&names) && !dcp::is_megatrons(&names))
+        {
             None
         } else {
             let Some(refusal) = kinds::refusal(&path, &names, false) else { return false };

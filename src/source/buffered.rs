@@ -1,4 +1,4 @@
-//! Bytes of a file that were read, kept while it is opened: what lies among them is not read again.
+//! Bytes of a file, or of a part of one, that were read, kept while it is opened: what lies among them is not read again.
 
 use crate::store::{Reads, StoreError};
 

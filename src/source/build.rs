@@ -100,7 +100,8 @@ impl Builder<'_> {
         let Known { leaf, entry, chunk, .. } = known;
         let file_name = file.name_of(leaf.value);
         if entry.ignored {
-            self.catalog.left_out.insert(format!("{} (the model computes it)", entry.name));
+            let why = entry.why_ignored.as_deref().unwrap_or("the model computes it");
+            self.catalog.left_out.insert(format!("{} ({why})", entry.name));
             return Ok(());
         }
         if entry.holds.is_empty() {

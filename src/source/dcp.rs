@@ -3,6 +3,7 @@
 //! Reads `.metadata`, opens the files that it names, and says of every tensor in which pieces it is stored and where the bytes of each lie.
 //! Not here: what the keys mean (`dcp_model`, `torch_dist`), what `.metadata` and pieces look like (`format::dcp`).
 
+mod elements;
 mod files;
 mod metadata;
 mod pieces;
@@ -17,11 +18,11 @@ use super::SourceError;
 use super::torch_file::TorchFile;
 use crate::catalog::Chunk;
 use crate::extent::ObjectId;
-use crate::format::dcp::metadata::{Metadata, Object, Tensor};
-use crate::store::{FileStore, Store};
+use crate::format::dcp::metadata::{Metadata, Object, Place, Tensor};
+use crate::store::{FileStore, Store, consistent};
 use files::DataFile;
 
-pub(super) use metadata::is_checkpoint;
+pub(super) use metadata::{is_checkpoint, is_megatrons};
 
 /// A directory whose metadata was read, and whose data files are open and as long as it says.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl Opened {
     /// [`SourceError`] naming the file and the key.
     pub(super) fn object(&self, object: &Object, store: &dyn Store) -> Result<TorchFile, SourceError> {
         let file = self.file(object.place, &object.key)?;
-        pieces::object(file, object, store)
+        consistent(store, file.object, |reads| elements::object(reads, file, &object.key, object.place))
     }
 
     /// The data file that an object is in.
@@ -110,11 +111,7 @@ impl Opened {
     }
 
     /// The file that a piece is in.
-    fn file(
-        &self,
-        place: crate::format::dcp::metadata::Place,
-        key: &str,
-    ) -> Result<&DataFile, SourceError> {
+    fn file(&self, place: Place, key: &str) -> Result<&DataFile, SourceError> {
         self.files.get(place.file as usize).ok_or_else(|| SourceError::Contents {
             file: self.directory.display().to_string(),
             what: format!("the file that holds {key} is not known"),

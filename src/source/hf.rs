@@ -4,7 +4,7 @@
 
 mod config;
 mod shards;
-mod words;
+pub(super) mod words;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,8 +22,7 @@ use crate::store::FileStore;
 use crate::tensor::Dtype;
 use crate::value::{TensorRef, Value};
 
-use config::family_of;
-pub(super) use config::{read as read_config, read_file as read_config_file};
+pub(super) use config::{family_of, read as read_config, read_file as read_config_file};
 pub(super) use shards::header;
 
 /// Whether a directory with these names in it has the weights of a model that can be read.
@@ -43,18 +42,16 @@ pub(super) fn open(
     options: &Options,
     store: &FileStore,
 ) -> Result<Source, SourceError> {
-    let config = read_config(path)?;
+    let (config_file, config) = config::find(path, names, options)?;
     // Only asked where the config alone does not say which family it is.
     let tensors = || Ok(shards::read(&shards::files(path, names)?, store)?.into_iter().map(|tensor| tensor.name).collect());
-    let family = family_of(path, &config, options, &tensors)?;
+    let family = family_of(&config_file, &config, options, &tensors)?;
     let files = shards::files(path, names)?;
     let tensors = shards::read(&files, store)?;
     let dtype = shards::main_dtype(&tensors);
-    let (args, inexpressible) = args_of(path, &family, &config, dtype, options.divisible_by)?;
-    let explain = |error| SourceError::Model {
-        file: path.join(CONFIG).display().to_string(),
-        source: words::of_config(error, &family),
-    };
+    let (args, inexpressible) = args_of(&config_file, &family, &config, dtype, options.divisible_by)?;
+    let explain =
+        |error| SourceError::Model { file: config_file.clone(), source: words::of_config(error, &family) };
     let model = Arc::new(family.model(&args, 0.0).map_err(explain)?);
     let file = rank_file(path, &tensors, args);
     let sizes = Sizes { tp: 1, pp: 1, ep: 1 };
@@ -70,7 +67,7 @@ pub(super) fn open(
         store,
     );
     let mut catalog = built.map_err(|error| words::of_model(error, path, &config, &model))?;
-    check_vocabulary(path, &config, &catalog)?;
+    check_vocabulary(&config_file, &config, &catalog)?;
     // Everything that is wanted of it is in the catalog now.
     for file in &mut catalog.ranks {
         file.models = Vec::new();
@@ -79,7 +76,8 @@ pub(super) fn open(
     let own: Vec<&str> = files.paths.iter().map(|(name, _)| name.as_str()).chain([INDEX]).collect();
     let aux_files::AuxFiles { files: aux_files, escaping_links, other_weights, directories, unfetched } =
         aux_files::read(path, names, &own, store)?;
-    let files = files.paths.iter().map(|(_, path)| path.clone()).chain([path.join(CONFIG)]).collect();
+    let own_config = names.iter().any(|name| name == CONFIG).then(|| path.join(CONFIG));
+    let files = files.paths.iter().map(|(_, path)| path.clone()).chain(own_config).collect();
     Ok(Source {
         catalog: Arc::new(catalog),
         model,
@@ -97,16 +95,15 @@ pub(super) fn open(
     })
 }
 
-/// What the config says, as a run of Megatron would say it.
-fn args_of(
-    path: &Path,
+/// What the config in `file` says, as a run of Megatron would say it.
+pub(super) fn args_of(
+    file: &str,
     family: &Family,
     config: &Config,
     dtype: Dtype,
     divisible_by: Option<u64>,
 ) -> Result<(Value, Vec<ConfigError>), SourceError> {
-    let file = path.join(CONFIG).display().to_string();
-    let explain = |source| SourceError::Config { file: file.clone(), source: Box::new(source) };
+    let explain = |source| SourceError::Config { file: file.to_owned(), source: Box::new(source) };
     let FromConfig { args: mut fields, inexpressible } = family.args_of(config).map_err(explain)?;
     let stated = config.get(VOCAB_SIZE);
     let Some(rows) = stated.and_then(serde_json::Value::as_i64).filter(|rows| *rows > 0) else {
@@ -114,7 +111,7 @@ fn args_of(
             None => format!("it does not say {VOCAB_SIZE}"),
             Some(other) => format!("its {VOCAB_SIZE} is {other}; expected a whole number above 0"),
         };
-        return Err(SourceError::Contents { file, what });
+        return Err(SourceError::Contents { file: file.to_owned(), what });
     };
     fields.push((VOCAB_SIZE.to_owned(), Value::Int(rows)));
     let divisible_by = i64::try_from(divisible_by.unwrap_or(128)).unwrap_or(i64::MAX);
@@ -123,12 +120,12 @@ fn args_of(
     Ok((Value::namespace(fields), inexpressible))
 }
 
-/// The table has the rows that the config says: loaders fail otherwise.
-fn check_vocabulary(path: &Path, config: &Config, catalog: &Catalog) -> Result<(), SourceError> {
+/// The table has the rows that the config in `file` says: loaders fail otherwise.
+pub(super) fn check_vocabulary(file: &str, config: &Config, catalog: &Catalog) -> Result<(), SourceError> {
     let stated = config.get(VOCAB_SIZE).and_then(serde_json::Value::as_u64);
     match catalog.param("embedding.weight").map(Param::size) {
         Some(rows) if Some(rows) != stated => Err(SourceError::Contents {
-            file: path.join(CONFIG).display().to_string(),
+            file: file.to_owned(),
             what: format!("its {VOCAB_SIZE} is {}, but the embedding has {rows} rows", stated.unwrap_or(0)),
         }),
         _ => Ok(()),

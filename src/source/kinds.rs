@@ -56,9 +56,9 @@ const KINDS: &[Kind] = &[
         ..PLAIN
     },
     Kind {
-        signs: &["pytorch_model_fsdp*"],
-        name: "an FSDP checkpoint of accelerate",
-        advice: "merge it into safetensors (accelerate merge-weights)",
+        signs: &["pytorch_model_fsdp*.bin"],
+        name: "an FSDP checkpoint of accelerate in pickles",
+        advice: SAVE_AGAIN,
         ..PLAIN
     },
     Kind {
@@ -76,7 +76,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         signs: &[".metadata", "*.distcp"],
-        name: "a distributed checkpoint of torch_dist without its metadata.json, or of torch DCP",
+        name: "a distributed checkpoint of torch_dist or torch DCP",
         advice: "save it with --ckpt-format torch, or as a Hugging Face model",
         ..PLAIN
     },

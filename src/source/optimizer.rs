@@ -1,12 +1,14 @@
 //! Adds the optimizer's state to the catalog: which of its tensors belongs to which parameter.
 //!
-//! Optimizer state has no names. Its parts are told by their place: parameter groups and flat buffers list the parameters of a rank in the
-//! order in which the model saves them. So everything is counted and measured here before it is believed.
+//! The optimizer state of rank files has no names. Its parts are told by their place: parameter groups and flat buffers list the parameters of
+//! a rank in the order in which the model saves them. So everything is counted and measured here before it is believed. Distributed
+//! checkpoints save it by name: Megatron's with parameter groups beside it (`keyed`), others without them (`named`).
 
 mod chain;
 mod elementwise;
 mod flat;
 pub(super) mod keyed;
+mod named;
 mod slots;
 
 use std::sync::Arc;
@@ -39,6 +41,12 @@ pub(super) fn read(
     known: &[Known<'_>],
     store: &dyn Store,
 ) -> Result<(), SourceError> {
+    if let Some(first) = files.iter().find(|file| !file.named_states.is_empty()) {
+        named::add(builder, files, known)?;
+        builder.state = None;
+        check_coverage(builder)?;
+        return note_step_of(builder, &first.name, None, store);
+    }
     let Some(first) = files.iter().find(|file| file.run.optimizer.is_some()) else {
         if files.iter().any(|file| file.buffers.is_some()) {
             builder
@@ -79,6 +87,8 @@ pub(super) fn read(
         match encoding {
             Encoding::Mixed | Encoding::Single => elementwise::add(builder, rank)?,
             Encoding::Distributed(buffers) => flat::add(builder, rank, buffers)?,
+            // Those have no ranks here.
+            Encoding::Named => {}
         }
     }
     builder.state = None;

@@ -120,11 +120,13 @@ impl Conversions {
         self.origin.format
     }
 
-    /// The format of views where none is asked for: the source's own, or rank files where that is no format of views.
+    /// The format of views where none is asked for: the source's own, or of a distributed checkpoint what one makes of it, rank files of
+    /// Megatron's and a model directory of others.
     #[must_use]
     pub fn usual_format(&self) -> Format {
         match self.origin.format {
-            Format::TorchDist | Format::Dcp => Format::Megatron,
+            Format::TorchDist => Format::Megatron,
+            Format::Dcp => Format::Hf,
             own => own,
         }
     }
@@ -149,14 +151,18 @@ impl Conversions {
     }
 
     fn make(&self, format: Format) -> Result<Arc<Basis>, ViewError> {
+        if self.origin.model.family().is_undescribed() && !matches!(format, Format::Hf | Format::Dcp) {
+            return Err(ViewError::Undescribed { format });
+        }
         match format {
             Format::Safetensors if self.origin.format == Format::Megatron => self.weights_alone(),
             // Its files have args in the place of a config.
             Format::Safetensors if !self.origin.inexpressible.is_empty() => Err(self.inexpressible()),
+            Format::Safetensors if self.origin.catalog.optimizer.is_some() => self.weights_alone(),
             Format::Safetensors => Ok(self.own.clone()),
             Format::Megatron if self.is_of(Format::Megatron) => Ok(self.own.clone()),
             Format::Megatron => self.megatron(),
-            Format::Hf if self.origin.format == Format::Hf => self.own_whole(),
+            Format::Hf if matches!(self.origin.format, Format::Hf | Format::Dcp) => self.own_whole(),
             Format::Hf => self.hf(),
             Format::Vllm | Format::Sglang => self.engine(format),
             Format::TorchDist | Format::Dcp => Err(ViewError::ReadOnly { format }),
@@ -179,7 +185,8 @@ impl Conversions {
         let model = self.origin.model.clone();
         let catalog = plainly_spelled(&self.origin.catalog, &model);
         let vocabulary = self.vocabulary(Padding::Exact, None);
-        Ok(Arc::new(Basis::with_vocabulary(catalog, model, &self.view_options, vocabulary)?))
+        let view_options = ViewOptions { optimizer: OptimizerChoice::Nothing, ..self.view_options };
+        Ok(Arc::new(Basis::with_vocabulary(catalog, model, &view_options, vocabulary)?))
     }
 
     /// Rank files of Megatron, for a source that is none.

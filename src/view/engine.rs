@@ -32,7 +32,7 @@ impl EngineView {
         basis: Arc<Basis>,
         layout: Layout,
         format: Format,
-        config: Vec<u8>,
+        config: Option<Vec<u8>>,
         aux_files: &[&AuxFile],
     ) -> Self {
         let (mut files, mut contents) = listed(described(config, aux_files));

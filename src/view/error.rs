@@ -151,8 +151,8 @@ pub enum ViewError {
     /// Tensors that a safetensors file cannot hold.
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
-    /// A format that views are not in.
-    #[error("{format} is not written by this version")]
+    /// A format of sources alone.
+    #[error("{format} is read by this version and not written")]
     ReadOnly {
         /// The format.
         format: Format,
@@ -162,6 +162,12 @@ pub enum ViewError {
     NoFamily {
         /// The source's family for people.
         title: String,
+        /// The format asked for.
+        format: Format,
+    },
+    /// A source of which nothing is known but names of tensors.
+    #[error("cannot be shown as {format}: nothing says what its tensors are; pass a model directory with a config.json of an architecture that is known with --template, or --as hf")]
+    Undescribed {
         /// The format asked for.
         format: Format,
     },

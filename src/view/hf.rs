@@ -42,11 +42,11 @@ pub(super) enum FileContent {
 pub(super) const WHOLE: Place = Place { rank: Rank { pp: 0, tp: 0, ep: 0 }, chunk: 0 };
 
 impl HfView {
-    /// The view of `basis` with this config and these files beside the weights.
+    /// The view of `basis` with this config, where there is one, and these files beside the weights.
     pub(super) fn new(
         basis: Arc<Basis>,
         layout: Layout,
-        config: Vec<u8>,
+        config: Option<Vec<u8>>,
         aux_files: &[&AuxFile],
         shard_size: u64,
     ) -> Result<Self, ViewError> {
@@ -85,10 +85,11 @@ fn needs_index(basis: &Basis, aux_files: &[&AuxFile]) -> bool {
 }
 
 /// The files beside weights: config, and what is passed through.
-pub(super) fn described(config: Vec<u8>, aux_files: &[&AuxFile]) -> Vec<(String, FileContent)> {
+pub(super) fn described(config: Option<Vec<u8>>, aux_files: &[&AuxFile]) -> Vec<(String, FileContent)> {
     let passed = aux_files.iter().filter(|file| file.name != CONFIG);
     let passed = passed.map(|file| (file.name.clone(), FileContent::Passed(file.extent)));
-    std::iter::once((CONFIG.to_owned(), FileContent::Text(config.into()))).chain(passed).collect()
+    let config = config.map(|config| (CONFIG.to_owned(), FileContent::Text(config.into())));
+    config.into_iter().chain(passed).collect()
 }
 
 /// Files in the order of a listing, and what each holds.

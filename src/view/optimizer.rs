@@ -45,7 +45,11 @@ pub(super) fn choose(of: Trained<'_>, choice: OptimizerChoice) -> Result<Option<
     };
     match choice {
         OptimizerChoice::Nothing => Ok(None),
-        OptimizerChoice::Keep => Ok(Some(optimizer.encoding)),
+        OptimizerChoice::Keep => match optimizer.encoding {
+            // Rank files have none of that kind.
+            Encoding::Named => Ok(Some(elementwise(of, optimizer))),
+            encoding => Ok(Some(encoding)),
+        },
         OptimizerChoice::Mixed => Ok(Some(elementwise(of, optimizer))),
         OptimizerChoice::Distributed => Ok(Some(Encoding::Distributed(buffers(of, optimizer)?))),
     }
@@ -54,10 +58,12 @@ pub(super) fn choose(of: Trained<'_>, choice: OptimizerChoice) -> Result<Option<
 fn elementwise(of: Trained<'_>, optimizer: &Optimizer) -> Encoding {
     let is_half = |dtype: Dtype| matches!(dtype, Dtype::Float16 | Dtype::Bfloat16);
     match optimizer.encoding {
-        Encoding::Distributed(_) if of.catalog.params().iter().any(|param| is_half(param.dtype)) => {
+        Encoding::Distributed(_) | Encoding::Named
+            if of.catalog.params().iter().any(|param| is_half(param.dtype)) =>
+        {
             Encoding::Mixed
         }
-        Encoding::Distributed(_) => Encoding::Single,
+        Encoding::Distributed(_) | Encoding::Named => Encoding::Single,
         known => known,
     }
 }

@@ -184,7 +184,7 @@ impl<'basis> Maker<'basis, '_> {
     /// Whether a rank here saves this entry at all: its stage, and the source's spelling of names.
     fn is_here(&self, entry: &Entry, layer: Option<u32>) -> bool {
         // A copy exists because of the layout or the format, whether or not the source needed one.
-        let is_made = entry.only_if_pipelined || entry.copy;
+        let is_made = (entry.only_if_pipelined || entry.copy) && entry.dialect.is_none();
         let named = is_made || entry.fixed_part.is_some() || self.basis.catalog.spells(&entry.name, layer);
         self.is_staged(entry) && named && !(entry.only_if_pipelined && self.layout.pp() == 1)
     }

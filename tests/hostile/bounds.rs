@@ -55,14 +55,12 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// No attack is worth more, in a build without optimization beside other tests.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What opening the source by the library came to, within `most` bytes of memory at a time and bounded time.
+/// What `work` came to, within `most` bytes of memory at a time and bounded time.
 #[track_caller]
-pub(crate) fn opened_within(root: &Path, most: usize) -> Result<(), String> {
-    let families = Families::default();
-    let options = Options { families, ..Options::default() };
+pub(crate) fn within<T: std::fmt::Debug>(most: usize, work: impl FnOnce() -> T) -> T {
     let (start, before) = (Instant::now(), NOW.load(Relaxed));
     PEAK.store(before, Relaxed);
-    let outcome = open(root, &options, &FileStore::new()).map(drop).map_err(|error| error.to_string());
+    let outcome = work();
     let (took, peak) = (start.elapsed(), PEAK.load(Relaxed).saturating_sub(before));
     if std::env::var_os("HOSTILE_SHOW").is_some() {
         eprintln!("{} MB, {took:?}: {outcome:.300?}", peak >> 20);
@@ -70,6 +68,14 @@ pub(crate) fn opened_within(root: &Path, most: usize) -> Result<(), String> {
     assert!(peak <= most, "{} MB of memory, more than {}: {outcome:.300?}", peak >> 20, most >> 20);
     assert!(took < LONGEST, "{took:?}: {outcome:.300?}");
     outcome
+}
+
+/// What opening the source by the library came to, within the same bounds.
+#[track_caller]
+pub(crate) fn opened_within(root: &Path, most: usize) -> Result<(), String> {
+    let families = Families::default();
+    let options = Options { families, ..Options::default() };
+    within(most, || open(root, &options, &FileStore::new()).map(drop).map_err(|error| error.to_string()))
 }
 
 /// The small checkpoint as one rank, to be spoiled.

@@ -11,6 +11,7 @@ mod common;
 
 mod archives;
 mod bounds;
+mod distributed;
 mod globals;
 mod headers;
 mod links;

@@ -27,16 +27,16 @@ impl Ops {
         self.op(b"X").op(&len).op(text.as_bytes())
     }
 
-    fn times(mut self, count: usize, bytes: &[u8]) -> Self {
+    pub(crate) fn times(mut self, count: usize, bytes: &[u8]) -> Self {
         self.0.extend(bytes.repeat(count));
         self
     }
 
-    fn get(self, memo: u32) -> Self {
+    pub(crate) fn get(self, memo: u32) -> Self {
         self.op(b"j").op(&memo.to_le_bytes())
     }
 
-    fn put(self, memo: u32) -> Self {
+    pub(crate) fn put(self, memo: u32) -> Self {
         self.op(b"r").op(&memo.to_le_bytes())
     }
 

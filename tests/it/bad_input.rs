@@ -205,7 +205,8 @@ fn an_empty_folder_and_no_folder() {
             "src",
             "is empty",
             "a Megatron checkpoint (latest_checkpointed_iteration.txt",
-            "or a Hugging Face model",
+            "a Hugging Face model (config.json with safetensors files)",
+            "a distributed one of torch (.metadata)",
         ],
     );
     fs::write(bad.src().join("notes"), "").unwrap();

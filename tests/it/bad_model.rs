@@ -123,7 +123,7 @@ fn a_config_of_something_else() {
     fs::write(odd.file("config.json"), "[]").unwrap();
     odd.refused(SOURCE, &["config.json", "not a JSON object"]);
     fs::remove_file(odd.file("config.json")).unwrap();
-    odd.refused(SOURCE, &["config.json", "no such file"]);
+    odd.refused(SOURCE, &["no config.json", "--template DIR"]);
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! The arguments that choose a format and what it needs.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use crate::layout::Format;
@@ -13,10 +11,6 @@ pub(crate) struct FormatArgs {
     /// Format of the view; by default the source's own
     #[arg(long = "as", value_name = "FORMAT", value_enum)]
     pub(crate) format: Option<Format>,
-
-    /// hf, vllm, sglang: a model directory whose tokenizer, chat template, generation config and code go beside the weights
-    #[arg(long, value_name = "DIR")]
-    pub(crate) template: Option<PathBuf>,
 
     /// hf, vllm, sglang: the architecture (model_type in config.json), where it is not to be inferred
     #[arg(long, value_name = "TYPE")]

@@ -41,6 +41,9 @@ pub enum DcpError {
         /// The bound.
         most: u64,
     },
+    /// A pickle of a few bytes that stands for very many.
+    #[error("its objects refer to the same texts and lists so often that together they are far larger than the file")]
+    Shared,
     /// A pickle of something else.
     #[error("not the metadata of a distributed checkpoint: the pickle holds {found}")]
     NotMetadata {
@@ -212,6 +215,16 @@ pub enum DcpError {
     /// No files at all.
     #[error("there is no file to put together")]
     Nothing,
+    /// Tensors in a format that is not read.
+    #[error("its tensors are in the format {name} (version {version}), which this version of ckpt-fs does not read: {advice}")]
+    Backend {
+        /// The format.
+        name: Name,
+        /// Its version.
+        version: u64,
+        /// The way on.
+        advice: &'static str,
+    },
     /// A `metadata.json` that is none.
     #[error("{what}")]
     Json {

@@ -5,6 +5,10 @@
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+#[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "a test may panic")]
+mod tests;
+
 use std::sync::Arc;
 
 use super::PickleError;
@@ -131,7 +135,7 @@ impl<'a> Item<'a> {
     /// The items of a `tuple`.
     pub fn tuple(self) -> Option<impl ExactSizeIterator<Item = Item<'a>>> {
         match self.node()? {
-            Node::Tuple(ids) => Some(self.each(ids)),
+            Node::Tuple(ids) => Some(self.each(ids.all())),
             _ => None,
         }
     }
@@ -185,7 +189,7 @@ impl<'a> Item<'a> {
 
 impl ObjectNode {
     fn made<'a>(&self, nodes: &'a [Node]) -> Option<Made<'a>> {
-        if !self.appended.is_empty() || !self.items.is_empty() {
+        if !self.appended().is_empty() || !self.items().is_empty() {
             return None;
         }
         let item = |id| Item::new(nodes, id);

@@ -123,7 +123,7 @@ impl Freezer<'_> {
             Node::Surrogates(bytes) => Value::Surrogates(bytes),
             Node::Bytes(bytes) => Value::Bytes(bytes),
             Node::List(ids) => Value::List(self.values(&ids)?.into()),
-            Node::Tuple(ids) => Value::Tuple(self.values(&ids)?.into()),
+            Node::Tuple(ids) => Value::Tuple(self.values(ids.all())?.into()),
             Node::Set(ids) => Value::Set(self.values(&ids)?.into()),
             Node::FrozenSet(ids) => Value::FrozenSet(self.values(&ids)?.into()),
             Node::Dict(items) => Value::Dict(self.items(&items)?.into()),
@@ -140,8 +140,8 @@ impl Freezer<'_> {
             construct: object.construct,
             callable: self.finished(object.callable)?.value.clone(),
             args: self.finished(object.args)?.value.clone(),
-            appended: self.values(&object.appended)?,
-            items: self.items(&object.items)?,
+            appended: self.values(object.appended())?,
+            items: self.items(object.items())?,
             state: object.state.map(|id| Ok(self.finished(id)?.value.clone())).transpose()?,
         })
     }

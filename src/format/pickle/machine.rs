@@ -23,7 +23,7 @@ use super::PickleError;
 use super::consume::{Consumer, Item, Made, Nothing};
 use super::cursor::Cursor;
 use super::memo::{Fetched, Memo};
-use super::node::{Id, Node, ObjectNode};
+use super::node::{Id, Ids, Node, ObjectNode};
 use super::opcode as op;
 use crate::value::{Construct, Global};
 
@@ -55,6 +55,7 @@ const MOST: usize = 1 << 23;
 const NONE: Id = 0;
 const TRUE: Id = 1;
 const FALSE: Id = 2;
+const UNIT: Id = 3;
 
 struct Machine<'a, C> {
     input: Cursor<'a>,
@@ -81,8 +82,8 @@ impl<'a, C: Consumer> Machine<'a, C> {
     fn new(bytes: &'a [u8], memo: Memo, consumer: C) -> Self {
         Self {
             input: Cursor::new(bytes),
-            // The three constants have one node each: NONE is a single byte and may occur as often as there are bytes.
-            nodes: vec![Node::None, Node::Bool(true), Node::Bool(false)],
+            // The constants have one node each: NONE is a single byte and may occur as often as there are bytes.
+            nodes: vec![Node::None, Node::Bool(true), Node::Bool(false), Node::Tuple(Ids::new(&[]))],
             stack: Vec::new(),
             marks: Vec::new(),
             memo,
@@ -135,8 +136,9 @@ impl<C: Consumer> Machine<'_, C> {
             op::PROTO => self.protocol(),
             op::FRAME => self.frame(),
             op::MARK => {
+                bounded(self.marks.len().saturating_add(1))?;
                 self.marks.push(self.stack.len());
-                bounded(self.marks.len())
+                Ok(())
             }
             op::POP => self.pop_or_mark(),
             op::POP_MARK => self.pop_mark().map(drop),
@@ -158,7 +160,8 @@ impl<C: Consumer> Machine<'_, C> {
             | op::BINFLOAT => self.number(),
             op::SHORT_BINUNICODE | op::BINUNICODE | op::BINUNICODE8 => self.text(),
             op::SHORT_BINBYTES | op::BINBYTES | op::BINBYTES8 => self.bytes(),
-            op::EMPTY_LIST | op::EMPTY_DICT | op::EMPTY_SET | op::EMPTY_TUPLE => self.empty(),
+            op::EMPTY_TUPLE => self.push_id(UNIT),
+            op::EMPTY_LIST | op::EMPTY_DICT | op::EMPTY_SET => self.empty(),
             op::LIST | op::DICT | op::TUPLE | op::FROZENSET => self.collect(),
             op::TUPLE1 | op::TUPLE2 | op::TUPLE3 => self.short_tuple(),
             op::APPEND | op::APPENDS | op::ADDITEMS => self.append(),
@@ -198,8 +201,7 @@ impl<C: Consumer> Machine<'_, C> {
         self.push(match self.code {
             op::EMPTY_LIST => Node::List(Vec::new()),
             op::EMPTY_DICT => Node::Dict(Vec::new()),
-            op::EMPTY_SET => Node::Set(Vec::new()),
-            _ => Node::Tuple(Vec::new()),
+            _ => Node::Set(Vec::new()),
         })
     }
 
@@ -210,7 +212,7 @@ impl<C: Consumer> Machine<'_, C> {
             op::LIST => Node::List(items),
             op::DICT => Node::Dict(self.pair_up(&items)?.collect()),
             op::FROZENSET => Node::FrozenSet(items),
-            _ => Node::Tuple(items),
+            _ => Node::Tuple(Ids::new(&items)),
         };
         self.push(node)
     }
@@ -221,8 +223,10 @@ impl<C: Consumer> Machine<'_, C> {
             op::TUPLE2 => 2,
             _ => 3,
         };
-        let items = self.pop_many(count)?;
+        let height = self.height_of(count)?;
+        let items = Ids::new(self.stack.get(height..).unwrap_or_default());
         self.held = self.held.saturating_add(count);
+        self.stack.truncate(height);
         self.push(Node::Tuple(items))
     }
 
@@ -235,8 +239,8 @@ impl<C: Consumer> Machine<'_, C> {
         match self.nodes.get_mut(target as usize) {
             Some(Node::List(list)) if !set => list.extend(items),
             Some(Node::Set(members)) if set => members.extend(items),
-            Some(Node::Object(object)) if !set && object.state.is_none() && object.items.is_empty() => {
-                object.appended.extend(items);
+            Some(Node::Object(object)) if !set && object.state.is_none() && object.items().is_empty() => {
+                object.contents().appended.extend(items);
             }
             _ => {
                 let expected = if set { "a set" } else { "a list or a new object" };
@@ -255,7 +259,7 @@ impl<C: Consumer> Machine<'_, C> {
         self.held = self.held.saturating_add(flat.len());
         match self.nodes.get_mut(target as usize) {
             Some(Node::Dict(items)) => items.extend(pairs),
-            Some(Node::Object(object)) if object.state.is_none() => object.items.extend(pairs),
+            Some(Node::Object(object)) if object.state.is_none() => object.contents().items.extend(pairs),
             _ => return Err(self.operand("a dict or an object without state", target)),
         }
         self.stack.truncate(height);
@@ -292,14 +296,7 @@ impl<C: Consumer> Machine<'_, C> {
                 return Ok(self.push_id(taken.id())?);
             }
         }
-        Ok(self.push(Node::Object(Box::new(ObjectNode {
-            construct,
-            callable,
-            args,
-            appended: Vec::new(),
-            items: Vec::new(),
-            state: None,
-        })))?)
+        Ok(self.push(Node::Object(ObjectNode::new(construct, callable, args)))?)
     }
 
     fn build(&mut self) -> Result<(), C::Error> {

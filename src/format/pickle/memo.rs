@@ -52,6 +52,7 @@ impl Memo {
         self.kept
     }
 
+    #[inline]
     pub(super) fn put(&mut self, index: u64, id: Id) {
         let is_new = match self.slot(index) {
             Slot::None => true,
@@ -73,6 +74,7 @@ impl Memo {
         self.made = self.made.saturating_add(is_new.into());
     }
 
+    #[inline]
     pub(super) fn get(&self, index: u64) -> Option<Id> {
         match self.slot(index) {
             Slot::None => None,
@@ -81,6 +83,7 @@ impl Memo {
         }
     }
 
+    #[inline]
     fn slot(&self, index: u64) -> Slot {
         match (&self.fetched, usize::try_from(index)) {
             (Some(fetched), _) => fetched.rank(index).map_or(Slot::None, Slot::At),
@@ -97,77 +100,135 @@ impl Memo {
 
 /// Numbers of memo entries that some opcode of a pickle fetches.
 pub(super) struct Fetched {
-    /// A bit for each.
-    words: Vec<u64>,
-    /// How many are fetched before each word.
-    before: Vec<u32>,
+    words: Vec<Word>,
+}
+
+/// Sixty-four numbers.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    /// A bit for each that is fetched.
+    bits: u64,
+    /// How many before these are.
+    before: u32,
 }
 
 impl Fetched {
     /// Looks through a pickle. `None` where its entries cannot be counted beforehand, which no pickler's is: numbered in both ways, or with
     /// numbers greater than its length.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
-        let mut input = Cursor::new(bytes);
-        let mut words: Vec<u64> = Vec::new();
-        let (mut numbered, mut counted) = (false, false);
+        let mut found = Numbers { words: Vec::new(), most: bytes.len() as u64, counted: false, put: false };
+        let mut rest = bytes;
         // It ends where running it will end.
-        while let Ok(code) = input.u8() {
-            let index = match code {
-                op::STOP => break,
-                op::BINGET => input.u8().ok().map(u64::from),
-                op::LONG_BINGET => input.u32().ok().map(u64::from),
-                op::GET => input.line().ok().and_then(|text| text.parse().ok()),
-                _ => {
-                    counted |= code == op::MEMOIZE;
-                    numbered |= matches!(code, op::PUT | op::BINPUT | op::LONG_BINPUT);
-                    if skip(&mut input, code).is_none() {
-                        break;
-                    }
-                    continue;
-                }
-            };
-            let Some(index) = index else { break };
-            if index >= bytes.len() as u64 {
-                return None;
-            }
-            let (word, bit) = split(index)?;
-            if word >= words.len() {
-                words.resize(word.saturating_add(1), 0);
-            }
-            *words.get_mut(word)? |= bit;
+        while let Some(after) = found.next(rest) {
+            rest = after;
         }
-        let ranks = words.iter().scan(0u32, |sum, word| {
-            let before = *sum;
-            *sum = sum.saturating_add(word.count_ones());
-            Some(before)
-        });
-        let before = ranks.collect();
-        (!(numbered && counted)).then_some(Self { words, before })
+        let Numbers { mut words, most, counted, put } = found;
+        if counted && put || most == 0 {
+            return None;
+        }
+        let mut sum = 0u32;
+        for word in &mut words {
+            word.before = sum;
+            sum = sum.saturating_add(word.bits.count_ones());
+        }
+        Some(Self { words })
     }
 
     /// How many with smaller numbers are fetched; `None` for one that is not.
+    #[inline]
     fn rank(&self, index: u64) -> Option<usize> {
         let (word, bit) = split(index)?;
-        let bits = self.words.get(word)?;
-        let within = (bits & bit.wrapping_sub(1)).count_ones();
-        (bits & bit != 0).then_some(self.before.get(word)?.saturating_add(within) as usize)
+        let word = self.words.get(word).filter(|word| word.bits & bit != 0)?;
+        let within = (word.bits & bit.wrapping_sub(1)).count_ones();
+        Some(word.before.saturating_add(within) as usize)
+    }
+}
+
+/// What was met on the way through a pickle.
+struct Numbers {
+    words: Vec<Word>,
+    /// Numbers are less than this; 0 where one was not.
+    most: u64,
+    /// Whether entries were numbered one after the other, and by the numbers that opcodes say.
+    counted: bool,
+    put: bool,
+}
+
+/// What has to be known of each opcode.
+static OPERANDS: [Operand; 256] = op::operands();
+
+impl Numbers {
+    /// What is behind the next opcode; `None` at the end.
+    #[inline]
+    fn next<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
+        let (code, rest) = rest.split_first()?;
+        match *OPERANDS.get(usize::from(*code))? {
+            Operand::Bytes(count) => rest.get(usize::from(count)..),
+            Operand::Memoize => {
+                self.counted = true;
+                Some(rest)
+            }
+            Operand::Get(width) => {
+                let (number, rest) = number(rest, width)?;
+                self.fetched(number)?;
+                Some(rest)
+            }
+            Operand::Counted(width) => {
+                let (count, rest) = number(rest, width)?;
+                rest.get(usize::try_from(count).ok()?..)
+            }
+            Operand::Put(width) => {
+                self.put = true;
+                rest.get(usize::from(width)..)
+            }
+            Operand::PutLine => {
+                self.put = true;
+                lines(rest, 1).map(|(_, rest)| rest)
+            }
+            Operand::GetLine => {
+                let (text, rest) = lines(rest, 1)?;
+                self.fetched(text.parse().ok()?)?;
+                Some(rest)
+            }
+            Operand::Lines(count) => lines(rest, count).map(|(_, rest)| rest),
+            Operand::Stop => None,
+        }
+    }
+
+    #[inline]
+    fn fetched(&mut self, number: u64) -> Option<()> {
+        if number >= self.most {
+            self.most = 0;
+            return None;
+        }
+        let (word, bit) = split(number)?;
+        if word >= self.words.len() {
+            self.words.resize(word.saturating_add(1), Word::default());
+        }
+        self.words.get_mut(word)?.bits |= bit;
+        Some(())
     }
 }
 
 /// Which word, and which bit of it.
-fn split(index: u64) -> Option<(usize, u64)> {
-    Some((usize::try_from(index >> 6).ok()?, 1 << (index & 63)))
+#[inline]
+fn split(number: u64) -> Option<(usize, u64)> {
+    Some((usize::try_from(number >> 6).ok()?, 1 << (number & 63)))
 }
 
-/// Goes over what follows the opcode `code`; `None` where it is cut short.
-fn skip(input: &mut Cursor<'_>, code: u8) -> Option<()> {
-    match op::operand(code) {
-        Operand::Bytes(count) => input.take(count).ok().map(drop),
-        Operand::Counted(width) => {
-            let count = input.take(width).ok()?;
-            let count = count.iter().rev().fold(0u64, |count, byte| count << 8 | u64::from(*byte));
-            input.take(count).ok().map(drop)
-        }
-        Operand::Lines(count) => (0..count).try_for_each(|_| input.line().ok().map(drop)),
+/// The number in the first `width` bytes, and what is behind it.
+#[inline]
+fn number(bytes: &[u8], width: u8) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_at_checked(width.into())?;
+    Some((number.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte)), rest))
+}
+
+/// The last of `count` lines, and what is behind it.
+fn lines(bytes: &[u8], count: u8) -> Option<(&str, &[u8])> {
+    let mut input = Cursor::new(bytes);
+    let mut last = "";
+    for _ in 0..count {
+        last = input.line().ok()?;
     }
+    Some((last, bytes.get(input.at()..)?))
 }

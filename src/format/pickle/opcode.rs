@@ -87,27 +87,61 @@ opcodes! {
     FRAME = 0x95,
 }
 
-/// What follows an opcode in the bytes.
+/// What an opcode has to do with the memo, and what follows it in the bytes.
+#[derive(Clone, Copy)]
 pub(super) enum Operand {
     /// So many bytes.
-    Bytes(u64),
+    Bytes(u8),
     /// A length of so many bytes, and as many bytes as it says.
-    Counted(u64),
+    Counted(u8),
     /// So many lines of text.
     Lines(u8),
+    /// Ends the pickle.
+    Stop,
+    /// Gives a value the next number.
+    Memoize,
+    /// Gives a value the number in so many bytes.
+    Put(u8),
+    /// Gives a value the number in a line.
+    PutLine,
+    /// Fetches the value of the number in so many bytes.
+    Get(u8),
+    /// Fetches the value of the number in a line.
+    GetLine,
 }
 
-/// What follows `code`: nothing where it is not known, because nobody goes on behind it.
-pub(super) fn operand(code: u8) -> Operand {
+/// The operand of each opcode: nothing where it is not known, because nobody goes on behind it.
+pub(super) const fn operands() -> [Operand; 256] {
+    let mut all = [Operand::Bytes(0); 256];
+    let mut code = 0;
+    while code < 256 {
+        #[expect(clippy::indexing_slicing, reason = "the array is as long as there are codes")]
+        {
+            all[code] = operand(code as u8);
+        }
+        code += 1;
+    }
+    all
+}
+
+const fn operand(code: u8) -> Operand {
     match code {
-        BININT1 | BINGET | BINPUT | PROTO => Operand::Bytes(1),
+        STOP => Operand::Stop,
+        MEMOIZE => Operand::Memoize,
+        BINPUT => Operand::Put(1),
+        LONG_BINPUT => Operand::Put(4),
+        PUT => Operand::PutLine,
+        BINGET => Operand::Get(1),
+        LONG_BINGET => Operand::Get(4),
+        GET => Operand::GetLine,
+        BININT1 | PROTO => Operand::Bytes(1),
         BININT2 => Operand::Bytes(2),
-        BININT | LONG_BINGET | LONG_BINPUT => Operand::Bytes(4),
+        BININT => Operand::Bytes(4),
         BINFLOAT | FRAME => Operand::Bytes(8),
         LONG1 | SHORT_BINUNICODE | SHORT_BINBYTES => Operand::Counted(1),
         LONG4 | BINUNICODE | BINBYTES => Operand::Counted(4),
         BINUNICODE8 | BINBYTES8 => Operand::Counted(8),
-        INT | LONG | FLOAT | GET | PUT => Operand::Lines(1),
+        INT | LONG | FLOAT => Operand::Lines(1),
         GLOBAL => Operand::Lines(2),
         _ => Operand::Bytes(0),
     }

@@ -49,7 +49,17 @@ pub(super) fn check_params(bands: &[(Band, Source<'_>)], part: &Part<'_>, dtype:
     Ok(())
 }
 
-/// Bands that repeat together, and bands of one run each alone.
+/// Bands that repeat together, those within one step of the first, and bands of one run each alone.
 pub(super) fn cells<'b, 'c>(bands: &'b [(Band, Source<'c>)]) -> impl Iterator<Item = &'b [(Band, Source<'c>)]> {
-    bands.chunk_by(|(a, _), (b, _)| a.repeat > 1 && (a.repeat, a.at_step) == (b.repeat, b.at_step))
+    let mut rest = bands;
+    std::iter::from_fn(move || {
+        let ((first, _), others) = rest.split_first()?;
+        let is_with_it = |(band, _): &&(Band, Source<'_>)| {
+            let alike = (band.repeat, band.at_step) == (first.repeat, first.at_step);
+            first.repeat > 1 && alike && band.at.saturating_sub(first.at) < first.at_step
+        };
+        let (cell, further) = rest.split_at(1 + others.iter().take_while(is_with_it).count());
+        rest = further;
+        Some(cell)
+    })
 }

@@ -2,33 +2,26 @@
 
 use std::path::Path;
 
+use crate::format::dcp::merge::merge;
 use crate::format::dcp::metadata::{MAX_LEN, Metadata, decode};
+use crate::format::dcp::names::{METADATA, METADATA_JSON, is_unfinished, rank_of};
 use crate::source::aux_files::read_small;
+use crate::source::workers::in_parallel;
 use crate::source::{SourceError, some_of};
-
-/// The metadata of all ranks.
-const METADATA: &str = ".metadata";
-
-/// What a name ends in while the file is written.
-const UNFINISHED: &str = ".tmp";
 
 /// What torch calls data files.
 const DATA: &str = ".distcp";
 
 /// Whether these names are those in such a directory, complete or not.
 pub(in crate::source) fn is_checkpoint(names: &[String]) -> bool {
-    let is_one = |name: &String| {
-        let name = name.strip_suffix(UNFINISHED).unwrap_or(name);
-        name == METADATA || rank_of(name).is_some() || is_data(name)
-    };
+    let is_one =
+        |name: &String| name == METADATA || rank_of(name).is_some() || is_unfinished(name) || is_data(name);
     names.iter().any(is_one)
 }
 
-/// The rank whose metadata a file is: `__3.metadata`.
-fn rank_of(name: &str) -> Option<u32> {
-    let digits = name.strip_prefix("__")?.strip_suffix(METADATA)?;
-    let plain = digits == "0" || !digits.starts_with('0');
-    if plain && digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+/// Whether the checkpoint with these names is one of Megatron's, whose own metadata only it writes.
+pub(in crate::source) fn is_megatrons(names: &[String]) -> bool {
+    names.iter().any(|name| name == METADATA_JSON)
 }
 
 fn is_data(name: &str) -> bool {
@@ -40,11 +33,18 @@ pub(super) fn read(path: &Path, names: &[String]) -> Result<Metadata, SourceErro
     if names.iter().any(|name| name == METADATA) {
         return read_one(path, METADATA);
     }
-    let ranks: Vec<(u32, &String)> = names.iter().filter_map(|name| Some((rank_of(name)?, name))).collect();
-    if let [(_, only)] = ranks.as_slice() {
-        return read_one(path, only);
+    // Each rank says what it has itself.
+    let mut ranks: Vec<(u32, &String)> = names.iter().filter_map(|name| Some((rank_of(name)?, name))).collect();
+    ranks.sort();
+    if ranks.is_empty() {
+        return Err(without(path, names));
     }
-    Err(without(path, names))
+    if let Some((missing, _)) = (0..).zip(&ranks).find(|(number, (rank, _))| number != rank) {
+        let what = format!("each rank saved its own metadata, and __{missing}{METADATA} is not there; copy it too");
+        return Err(SourceError::NotACheckpoint { path: path.to_owned(), what });
+    }
+    let read = in_parallel(&ranks, |(rank, name)| Ok((*rank, read_one(path, name)?)))?;
+    merge(read).map_err(|source| SourceError::Dcp { file: path.display().to_string(), source })
 }
 
 fn read_one(path: &Path, name: &str) -> Result<Metadata, SourceError> {
@@ -55,14 +55,7 @@ fn read_one(path: &Path, name: &str) -> Result<Metadata, SourceError> {
 
 /// What to say of a directory without any.
 fn without(path: &Path, names: &[String]) -> SourceError {
-    let unfinished: Vec<String> = names
-        .iter()
-        .filter(|name| {
-            let stem = name.strip_suffix(UNFINISHED);
-            stem.is_some_and(|stem| stem == METADATA || rank_of(stem).is_some())
-        })
-        .cloned()
-        .collect();
+    let unfinished: Vec<String> = names.iter().filter(|name| is_unfinished(name)).cloned().collect();
     let what = if unfinished.is_empty() {
         format!(
             "it has the data of a distributed checkpoint, but no {METADATA}, which says what is where: either the save was interrupted, or the file was not copied along (its name is hidden: `cp dir/*` leaves it out)"

@@ -1,49 +1,70 @@
 //! Where the bytes of tensors are: each piece is a torch file of one tensor, a part of a data file.
 //!
-//! Not here: which tensors are wanted, and what they are.
+//! Not here: which tensors are wanted and what they are, what one piece holds (`elements`).
 
-use super::files::DataFile;
 use super::Opened;
+use super::elements::{Beginnings, Elements, PieceOf};
 use crate::catalog::Chunk as Piece;
-use crate::format::dcp::metadata::{Chunk, Encoding, Object, Place, Tensor};
+use crate::format::dcp::metadata::{Chunk, Tensor};
 use crate::layout::Rank;
 use crate::source::SourceError;
-use crate::source::torch_file::{TorchFile, read_part};
 use crate::source::workers::in_parallel;
-use crate::store::{Reads, Store, consistent};
-use crate::tensor::{Region, Shape};
+use crate::store::{Store, consistent};
+use crate::tensor::Region;
 
-/// Heads that are read of one file under one look at it.
-const BATCH: usize = 64;
+/// Pieces that are looked at of one file under one look at it.
+const BATCH: usize = 256;
 
-/// A piece that is to be looked at.
+/// As many pieces are all looked at. Of more, a sample of each tensor is: torch lays out all pieces of a tensor alike, whichever rank saves them.
+const MOST_LOOKS: usize = 1 << 17;
+
+/// Pieces of a tensor that are looked at where not all are, beside those that are not as long as torch would make them.
+const SAMPLE: usize = 8;
+
+/// A piece that is wanted.
 struct Job<'a> {
     /// Which of the wanted tensors it is of.
     tensor: usize,
     of: &'a Tensor,
     chunk: Chunk<'a>,
+    elements: Option<Elements>,
 }
 
 /// The pieces of each of these tensors.
-pub(super) fn of(opened: &Opened, wanted: &[&Tensor], store: &dyn Store) -> Result<Vec<Vec<Piece>>, SourceError> {
-    let mut jobs = Vec::new();
-    for (number, tensor) in wanted.iter().enumerate() {
-        let held = tensor.chunks.iter().filter(|chunk| !chunk.sizes.contains(&0));
-        jobs.extend(held.map(|chunk| Job { tensor: number, of: tensor, chunk }));
+pub(super) fn of(
+    opened: &Opened,
+    wanted: &[&Tensor],
+    store: &dyn Store,
+) -> Result<Vec<Vec<Piece>>, SourceError> {
+    find(opened, wanted, MOST_LOOKS, store)
+}
+
+/// The same, where at most so many pieces are all looked at.
+pub(super) fn find(
+    opened: &Opened,
+    wanted: &[&Tensor],
+    most_looks: usize,
+    store: &dyn Store,
+) -> Result<Vec<Vec<Piece>>, SourceError> {
+    let (mut jobs, mut beginnings) = (Vec::new(), Beginnings::default());
+    for (tensor, of) in wanted.iter().enumerate() {
+        for chunk in of.chunks.iter().filter(|chunk| !chunk.sizes.contains(&0)) {
+            beginnings.add(of.dtype, &chunk);
+            jobs.push(Job { tensor, of, chunk, elements: None });
+        }
     }
-    // Front to back in each file.
-    jobs.sort_by_key(|job| (job.chunk.place.file, job.chunk.place.offset));
-    let batches: Vec<&[Job<'_>]> = jobs
-        .chunk_by(|one, other| one.chunk.place.file == other.chunk.place.file)
-        .flat_map(|of_file| of_file.chunks(BATCH))
-        .collect();
-    let found = in_parallel(&batches, |batch| {
-        let Some(first) = batch.first() else { return Ok(Vec::new()) };
-        let file = opened.file(first.chunk.place, &first.of.key)?;
-        consistent(store, file.object, |reads| batch.iter().map(|job| piece(reads, file, job)).collect())
-    })?;
+    let all: Vec<usize> = (0..jobs.len()).collect();
+    if jobs.len() <= most_looks {
+        look(opened, &mut jobs, all, &beginnings, store)?;
+    } else {
+        let sampled = sample(&jobs, &beginnings);
+        look(opened, &mut jobs, sampled, &beginnings, store)?;
+        let open = compute(&mut jobs, &beginnings);
+        look(opened, &mut jobs, open, &beginnings, store)?;
+    }
     let mut pieces: Vec<Vec<Piece>> = wanted.iter().map(|_| Vec::new()).collect();
-    for (job, piece) in jobs.iter().zip(found.into_iter().flatten()) {
+    for job in jobs {
+        let piece = job.piece(opened)?;
         if let Some(pieces) = pieces.get_mut(job.tensor) {
             pieces.push(piece);
         }
@@ -54,67 +75,90 @@ pub(super) fn of(opened: &Opened, wanted: &[&Tensor], store: &dyn Store) -> Resu
     Ok(pieces)
 }
 
-/// What an object holds.
-pub(super) fn object(file: &DataFile, object: &Object, store: &dyn Store) -> Result<TorchFile, SourceError> {
-    consistent(store, file.object, |reads| torch_file(reads, file, &object.key, object.place))
-}
-
-/// Where the bytes of a piece are, by the piece itself.
-fn piece(reads: Reads<'_>, file: &DataFile, job: &Job<'_>) -> Result<Piece, SourceError> {
-    let Job { of: tensor, chunk, .. } = job;
-    let found = torch_file(reads, file, &tensor.key, chunk.place)?;
-    let wrong = |what: String| {
-        let tensor = format!("{}, piece at {:?}", tensor.key, chunk.offsets);
-        SourceError::Tensor { file: file.name.clone(), tensor, what }
-    };
-    let Some(stored) = found.tree.tensor() else {
-        return Err(wrong(format!("expected a tensor, found a {}", found.tree.kind())));
-    };
-    let sizes = Shape(chunk.sizes.to_vec());
-    if (stored.dtype, &stored.shape) != (tensor.dtype, &sizes) {
-        let (dtype, shape) = (stored.dtype, &stored.shape);
-        return Err(wrong(format!("it is {dtype} {shape}, but by the metadata {} {sizes}", tensor.dtype)));
+/// Looks at these pieces, front to back in each file.
+fn look<'a>(
+    opened: &Opened,
+    jobs: &mut [Job<'a>],
+    mut which: Vec<usize>,
+    beginnings: &Beginnings<'a>,
+    store: &dyn Store,
+) -> Result<(), SourceError> {
+    let place = |index: &usize| jobs.get(*index).map(|job| (job.chunk.place.file, job.chunk.place.offset));
+    which.sort_by_key(place);
+    let in_one_file = |one: &usize, other: &usize| place(one).map(|at| at.0) == place(other).map(|at| at.0);
+    let batches: Vec<&[usize]> =
+        which.chunk_by(in_one_file).flat_map(|of_file| of_file.chunks(BATCH)).collect();
+    let found = in_parallel(&batches, |batch| {
+        let of_batch: Vec<&Job<'_>> = batch.iter().filter_map(|index| jobs.get(*index)).collect();
+        let Some(first) = of_batch.first() else { return Ok(Vec::new()) };
+        let file = opened.file(first.chunk.place, &first.of.key)?;
+        consistent(store, file.object, |reads| {
+            let look = |job: &&Job<'a>| {
+                let piece = PieceOf { file, tensor: job.of, chunk: job.chunk };
+                piece.find(reads, beginnings.of(job.of.dtype, &job.chunk).as_deref())
+            };
+            of_batch.iter().map(look).collect()
+        })
+    })?;
+    for (index, elements) in which.into_iter().zip(found.into_iter().flatten()) {
+        if let Some(job) = jobs.get_mut(index) {
+            job.elements = Some(elements);
+        }
     }
-    let beyond = || wrong("its strides are beyond reason".into());
-    let Some(storage) = found.storages.get(&stored.storage.key) else {
-        return Err(wrong("its bytes are not in it".into()));
-    };
-    let element = stored.dtype.size();
-    let start = stored.offset.checked_mul(element).and_then(|bytes| bytes.checked_add(storage.extent.offset));
-    let strides = stored.strides.iter().zip(&sizes.0).map(|(stride, size)| {
-        // The stride of an axis with one element leads nowhere.
-        if *size <= 1 { Some(0) } else { stride.checked_mul(element) }
-    });
-    Ok(Piece {
-        region: Region::at(chunk.offsets, chunk.sizes).ok_or_else(beyond)?,
-        rank: Rank { pp: 0, tp: 0, ep: 0 },
-        object: file.object,
-        start: start.ok_or_else(beyond)?,
-        strides: strides.collect::<Option<_>>().ok_or_else(beyond)?,
-        period: None,
-    })
+    Ok(())
 }
 
-/// The torch file at a place of a data file.
-fn torch_file(reads: Reads<'_>, file: &DataFile, key: &str, place: Place) -> Result<TorchFile, SourceError> {
-    let named = |what: &str| SourceError::Unsupported { path: file.name.clone(), what: format!("{key} is {what}") };
-    if place.encoding == Encoding::Zstd {
-        return Err(named(ZSTD));
+/// Pieces that are looked at first: of each tensor some, and those that torch would not have written so.
+fn sample<'a>(jobs: &[Job<'a>], beginnings: &Beginnings<'a>) -> Vec<usize> {
+    let mut which = Vec::new();
+    let mut start = 0;
+    for of_tensor in jobs.chunk_by(|one, other| one.tensor == other.tensor) {
+        let step = of_tensor.len().div_ceil(SAMPLE);
+        for (at, job) in of_tensor.iter().enumerate() {
+            let is_last = at + 1 == of_tensor.len();
+            if is_last || at % step == 0 || beginnings.of(job.of.dtype, &job.chunk).is_none() {
+                which.push(start + at);
+            }
+        }
+        start += of_tensor.len();
     }
-    let part = reads.part(place.offset, place.len)?;
-    let name = format!("{}: {key}", file.name);
-    read_part(part, &name).map_err(|error| if is_zip(part) { error } else { named(NO_ZIP) })
+    which
 }
 
-/// What to say of compressed pieces.
-const ZSTD: &str = "compressed (ZStandard), and this version reads bytes where they lie; load the checkpoint and save it without the extension";
+/// Computes where the elements are of the pieces that were not looked at, of tensors whose others are all as expected. Gives the pieces of
+/// all others, which must be looked at.
+fn compute<'a>(jobs: &mut [Job<'a>], beginnings: &Beginnings<'a>) -> Vec<usize> {
+    let mut open = Vec::new();
+    let mut start = 0;
+    for of_tensor in jobs.chunk_by_mut(|one, other| one.tensor == other.tensor) {
+        let expected = |job: &Job<'a>| beginnings.of(job.of.dtype, &job.chunk)?.elements(job.of.dtype, &job.chunk);
+        let is_expected = of_tensor.iter().all(|job| job.elements.is_none() || job.elements == expected(job));
+        for (at, job) in of_tensor.iter_mut().enumerate().filter(|(_, job)| job.elements.is_none()) {
+            if is_expected {
+                job.elements = expected(job);
+            }
+            if job.elements.is_none() {
+                open.push(start + at);
+            }
+        }
+        start += of_tensor.len();
+    }
+    open
+}
 
-/// What to say of a piece that is none.
-const NO_ZIP: &str = "not there as torch.save writes it: either the file is damaged, or it was saved with SerializationFormat.SAFETENSORS, of which \
-                      the metadata does not say where tensors are and which torch itself does not load; save it with the default format";
-
-/// Whether an archive begins here.
-fn is_zip(part: Reads<'_>) -> bool {
-    let mut start = [0; 4];
-    part.read_exact_at(0, &mut start).is_ok() && start == *b"PK\x03\x04"
+impl Job<'_> {
+    fn piece(&self, opened: &Opened) -> Result<Piece, SourceError> {
+        let Self { of: tensor, chunk, .. } = self;
+        let file = opened.file(chunk.place, &tensor.key)?;
+        let of = PieceOf { file, tensor, chunk: *chunk };
+        let Elements { start, strides } = self.elements.clone().ok_or_else(|| of.beyond())?;
+        Ok(Piece {
+            region: Region::at(chunk.offsets, chunk.sizes).ok_or_else(|| of.beyond())?,
+            rank: Rank { pp: 0, tp: 0, ep: 0 },
+            object: file.object,
+            start,
+            strides,
+            period: None,
+        })
+    }
 }

@@ -36,15 +36,30 @@ pub(in crate::source) fn read_file(file: OpenFile, path: &Path) -> Result<Config
     }
 }
 
-/// The family that the config, or the user, says the model in `path` is of.
+/// The config of the model in `path`, a directory with these names in it, and its name: that of a template where it has none of its own.
+pub(super) fn find(path: &Path, names: &[String], options: &Options) -> Result<(String, Config), SourceError> {
+    let is_there = names.iter().any(|name| name == CONFIG);
+    match options.template.as_ref().filter(|_| !is_there) {
+        Some(template) => {
+            Ok((template.directory.join(CONFIG).display().to_string(), template.config.clone()))
+        }
+        None if is_there => Ok((path.join(CONFIG).display().to_string(), read(path)?)),
+        None => {
+            let what = format!("it has the weights of a model and no {CONFIG}; --template DIR says where there is one");
+            Err(SourceError::NotACheckpoint { path: path.to_owned(), what })
+        }
+    }
+}
+
+/// The family that the config in `file`, or the user, says a model is of.
 pub(in crate::source) fn family_of(
-    path: &Path,
+    file: &str,
     config: &Config,
     options: &Options,
     tensors: &dyn Fn() -> Result<Vec<Arc<str>>, SourceError>,
 ) -> Result<Arc<Family>, SourceError> {
     let stated = config.get(MODEL_TYPE).and_then(serde_json::Value::as_str);
-    let file = path.join(CONFIG).display().to_string();
+    let file = file.to_owned();
     let Some(wanted) = options.model_type.as_deref().or(stated) else {
         let what = format!("it does not say {MODEL_TYPE}; say it with --hf-model-type");
         return Err(SourceError::Contents { file, what });

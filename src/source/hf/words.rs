@@ -13,7 +13,7 @@ use crate::source::SourceError;
 const LAYERS: &str = "num_hidden_layers";
 
 /// An error of the model in `path`, which the config says to be `model`.
-pub(super) fn of_model(error: SourceError, path: &Path, config: &Config, model: &Model) -> SourceError {
+pub(in crate::source) fn of_model(error: SourceError, path: &Path, config: &Config, model: &Model) -> SourceError {
     let contents = |what: String| SourceError::Contents { file: path.display().to_string(), what };
     match error {
         SourceError::MissingTensor { tensors, .. } => {
@@ -44,7 +44,7 @@ fn because(tensors: &[String], config: &Config, family: &Family) -> Option<Strin
 }
 
 /// Why the family cannot describe what the config says.
-pub(super) fn of_config(error: ModelError, family: &Family) -> ModelError {
+pub(in crate::source) fn of_config(error: ModelError, family: &Family) -> ModelError {
     let key = |field: &String| family.key_of(field).map(str::to_owned);
     match error {
         ModelError::MissingArg { what, fields } => {

@@ -32,7 +32,7 @@ fn cut(sizes: &[u64], elements: Range<u64>, outer: &[Range<u64>], found: &mut Ve
     let (mut first, last) = (elements.start.checked_div(row)?, elements.end.checked_div(row)?);
     let (head, tail) = (elements.start % row, elements.end % row);
     let in_row = |index: u64, part: Range<u64>, found: &mut Vec<Region>| {
-        let outer: Vec<_> = outer.iter().cloned().chain([index..index.checked_add(1)?]).collect();
+        let outer: Vec<_> = outer.iter().cloned().chain(std::iter::once(index..index.checked_add(1)?)).collect();
         cut(inner, part, &outer, found)
     };
     if first == last {
@@ -43,7 +43,8 @@ fn cut(sizes: &[u64], elements: Range<u64>, outer: &[Range<u64>], found: &mut Ve
         first += 1;
     }
     if first < last {
-        let whole = outer.iter().cloned().chain([first..last]).chain(inner.iter().map(|size| 0..*size));
+        let rows = std::iter::once(first..last);
+        let whole = outer.iter().cloned().chain(rows).chain(inner.iter().map(|size| 0..*size));
         found.push(Region::new(whole.collect()));
     }
     if tail > 0 {

@@ -54,6 +54,9 @@ impl Conversions {
     /// The config that views are made after, with its name and the family that reads it.
     fn shown_config(&self) -> Option<(String, Arc<Family>, &Config)> {
         let own = || Arc::new(self.origin.model.family().clone());
+        if self.origin.model.family().is_undescribed() {
+            return None;
+        }
         let template = self.template_config().filter(|_| self.origin.inexpressible.is_empty());
         match (template, &self.origin.files.config) {
             (Some((template, config)), _) => {
@@ -68,7 +71,7 @@ impl Conversions {
     /// The family that the source would be as a Hugging Face model: its own, the user's, the template's, or the one that its args suit.
     pub(super) fn hf_family(&self) -> Result<Arc<Family>, ViewError> {
         let own = self.origin.model.family();
-        if own.format() == Format::Hf {
+        if own.model_type().is_some() {
             return Ok(Arc::new(own.clone()));
         }
         let of_template = self.template_config().and_then(|(_, config)| config.get(MODEL_TYPE)?.as_str());
@@ -107,7 +110,7 @@ impl Conversions {
             error,
             ViewError::NotExpressible { .. } | ViewError::NoPlace { .. } | ViewError::Lacks { .. }
         );
-        if !of_architecture || self.origin.model.family().format() == Format::Hf {
+        if !of_architecture || self.origin.model.family().model_type().is_some() {
             return error;
         }
         let others = self.architectures().filter(|other| other.name != family.name);
@@ -145,8 +148,13 @@ impl Conversions {
         Some((template, template.config.as_ref()?))
     }
 
-    /// The text of `config.json`.
-    pub(super) fn config(&self) -> Result<Vec<u8>, ViewError> {
+    /// The text of `config.json`; none for a model of which there is no config.
+    pub(super) fn config(&self) -> Result<Option<Vec<u8>>, ViewError> {
+        let text = |config: Config| format!("{}\n", pretty(&serde_json::Value::Object(config))).into_bytes();
+        if self.origin.model.family().is_undescribed() {
+            // Nothing is known of what it says.
+            return Ok(self.origin.files.config.clone().map(text));
+        }
         let config = match (&self.origin.files.config, self.template_config()) {
             // What args cannot say stands in it as the source has it, and no template can be held against it.
             (Some(own), _) if !self.origin.inexpressible.is_empty() => {
@@ -167,7 +175,7 @@ impl Conversions {
                     .map_err(|source| ViewError::Spelling { source: Box::new(source) })?
             }
         };
-        Ok(format!("{}\n", pretty(&serde_json::Value::Object(config))).into_bytes())
+        Ok(Some(text(config)))
     }
 
     /// The template is of the architecture that the view is of, or of one that the user says is the same and whose config says nothing else.

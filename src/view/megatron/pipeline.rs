@@ -106,7 +106,7 @@ fn layout_flags(basis: &Basis, layout: &Layout) -> Vec<String> {
     flags.extend(stage_flags(basis, layout));
     match basis.optimizer {
         Some(Encoding::Distributed(_)) => flags.push("--use-distributed-optimizer".to_owned()),
-        Some(Encoding::Mixed | Encoding::Single) => {}
+        Some(Encoding::Mixed | Encoding::Single | Encoding::Named) => {}
         None => flags.push("--no-load-optim".to_owned()),
     }
     let has_rng = basis.catalog.ranks.iter().any(|file| file.run.rng.is_some());

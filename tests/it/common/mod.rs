@@ -8,6 +8,8 @@
 
 pub mod cases;
 pub mod choose;
+pub mod dcp;
+pub mod dcp_source;
 pub mod hf;
 pub mod manifest;
 pub mod naive;

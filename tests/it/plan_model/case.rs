@@ -84,20 +84,23 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
         Just(Storage::Transposed),
         Just(Storage::Turned)
     ];
-    let cuts = (0usize..3, 0usize..3, 1u64..5, 1u64..5);
+    let cuts = (0usize..4, 0usize..4, 1u64..5, 1u64..5);
     let copies = (1u32..3, cut());
     let more = ([storage.clone(), storage], copies, 1usize..4, proptest::option::of(padding()), any::<u16>());
     (dtype, sizes, around, cuts, more).prop_map(
         |(dtype, sizes, (before, after), (source, target, source_tp, target_tp), more)| {
             let (groups, finer, source_is_finer, shares) = sizes;
             let (storage, (copies, cut), stack, padding, seed) = more;
+            const PAIRED: usize = 2;
             let kind = |kind, is_finer: bool| match kind {
                 0 => Arrangement::Replicated,
                 1 => Arrangement::Concatenated,
+                PAIRED => Arrangement::Paired { head: 2 * groups },
                 _ => Arrangement::Interleaved { groups: if is_finer { groups * finer } else { groups } },
             };
             // Sizes that every TP divides, so that most cases are real ones.
-            let unit = groups * finer * source_tp * target_tp;
+            let halves = if source == PAIRED || target == PAIRED { 2 } else { 1 };
+            let unit = halves * groups * finer * source_tp * target_tp;
             let sizes = shares.iter().map(|share| (share + 1) * unit).collect();
             let float = |filling| matches!(filling, Filling::Float(_));
             let fits = |padding: &Padding| dtype == Dtype::Float32 || !float(padding.filling);
@@ -142,6 +145,18 @@ fn naive_positions(arrangement: Arrangement, sizes: &[u64], tp: u64, rank: u64) 
             }
             let len = whole.len() / tp as usize;
             whole[len * rank as usize..len * (rank as usize + 1)].to_vec()
+        }
+        Arrangement::Paired { head } => {
+            let heads = |part: usize, size: u64| {
+                let own = size / head / tp;
+                (own * rank..own * (rank + 1)).flat_map(move |number| {
+                    // As the code of others turns them: row 2 i + j is row i of half j.
+                    (0..head)
+                        .map(move |row| number * head + row % 2 * (head / 2) + row / 2)
+                        .map(move |row| Position::Of(part, row))
+                })
+            };
+            sizes.iter().enumerate().flat_map(|(part, size)| heads(part, *size)).collect()
         }
     }
 }

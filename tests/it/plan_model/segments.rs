@@ -59,7 +59,7 @@ fn whole_on_ranks(case: Case) -> Case {
 /// The same where parameters stand one after the other on both sides.
 fn in_order(mut case: Case) -> Case {
     for side in [&mut case.source.0, &mut case.target.0] {
-        if matches!(side, Arrangement::Interleaved { .. }) {
+        if matches!(side, Arrangement::Interleaved { .. } | Arrangement::Paired { .. }) {
             *side = CONCATENATED;
         }
     }

@@ -43,21 +43,44 @@ pub(super) struct Lists {
     /// Where each list ends.
     ends: Vec<u32>,
     /// By hash; one whose hash is taken stands under the next one that is not.
-    by_hash: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
-    hasher: RandomState,
+    by_hash: HashMap<u64, u32, BuildHasherDefault<Folded>>,
+    seed: Seed,
+}
+
+/// What nobody who writes a file can know.
+#[derive(Debug)]
+struct Seed(u64, u64);
+
+impl Default for Seed {
+    fn default() -> Self {
+        let random = RandomState::new();
+        Self(random.hash_one(0), random.hash_one(1) | 1)
+    }
+}
+
+impl Seed {
+    fn hash(&self, list: &[u64]) -> u64 {
+        list.iter().fold(self.0.wrapping_add(list.len() as u64), |hash, number| fold(hash ^ number, self.1))
+    }
+}
+
+/// Both halves of the product of two numbers.
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a).wrapping_mul(b.into());
+    product as u64 ^ (product >> 64) as u64
 }
 
 /// For keys that are hashes already.
 #[derive(Debug, Default)]
-struct AsItIs(u64);
+struct Folded(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for Folded {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+        bytes.iter().for_each(|byte| self.0 = fold(self.0 ^ u64::from(*byte), u64::MAX >> 1));
     }
 
     fn write_u64(&mut self, number: u64) {
@@ -67,7 +90,7 @@ impl Hasher for AsItIs {
 
 impl Lists {
     pub(super) fn number(&mut self, list: &[u64]) -> Result<u32, PickleError> {
-        let mut hash = self.hasher.hash_one(list);
+        let mut hash = self.seed.hash(list);
         while let Some(number) = self.by_hash.get(&hash) {
             if self.get(*number) == list {
                 return Ok(*number);
@@ -101,8 +124,8 @@ mod tests {
         let numbers: Vec<u32> = made.iter().map(|list| lists.number(list).unwrap()).collect();
         assert_eq!(numbers, [0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9]);
         for (list, number) in made.iter().zip(&numbers) {
-            assert_eq!(lists.get(*number), list.as_slice());
             assert_eq!(lists.number(list), Ok(*number));
+            assert_eq!(lists.get(*number), list);
         }
         let mut texts = Texts::default();
         let numbers = ["a", "b", "a"].map(|text| texts.number(&text.into()).unwrap());

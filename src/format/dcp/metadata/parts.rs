@@ -141,11 +141,11 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// For a pickle of `len` bytes. A text or list that many objects refer to is in it once and looked at for each: of real ones, as much as
-    /// twice their length is.
+    /// For a pickle of `len` bytes. A text or list that many objects refer to is in it once and looked at for each: in real ones, as much as
+    /// their length at most.
     pub(super) fn new(len: u64) -> Self {
         /// For each byte of the pickle, and for those of small ones.
-        const EACH: u64 = 32;
+        const EACH: u64 = 16;
         const FIRST: u64 = 1 << 16;
         Self {
             lists: Lists::default(),
@@ -161,8 +161,8 @@ impl Parts {
     }
 
     /// Takes `bytes` off what may be looked at.
-    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), PickleError> {
-        self.left = self.left.checked_sub(bytes as u64).ok_or(PickleError::TooManyValues)?;
+    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), DcpError> {
+        self.left = self.left.checked_sub(bytes as u64).ok_or(DcpError::Shared)?;
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl Consumer for Parts {
         let Some(class) = Class::of(&made) else { return Ok(None) };
         let part = match self.take(class, made) {
             Ok(part) => part,
-            Err(error @ DcpError::Pickle(_)) => return Err(error),
+            Err(error @ (DcpError::Pickle(_) | DcpError::Shared)) => return Err(error),
             Err(error) if self.bad.len() >= MOST => return Err(error),
             Err(error) => {
                 self.bad.push(error);

@@ -3,12 +3,13 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use super::super::PickleError;
-use super::super::consume::{Consumer, Item, Taken};
+use super::super::consume::{Consumer, Item};
 use super::super::node::{Id, Node};
 use super::super::opcode as op;
 use super::{Machine, bounded};
 
 impl<C: Consumer> Machine<'_, C> {
+    #[inline]
     pub(super) fn put(&mut self) -> Result<(), PickleError> {
         let index = match self.code {
             op::MEMOIZE => self.memo.next(),
@@ -19,18 +20,20 @@ impl<C: Consumer> Machine<'_, C> {
         bounded(self.memo.len())
     }
 
+    #[inline]
     pub(super) fn get(&mut self) -> Result<(), PickleError> {
         let index = self.memo_index()?;
         match self.memo.get(index) {
-            Some(id) => {
-                // Of what was taken only the number goes on.
-                let id = self.item(id).taken().map_or(id, Taken::id);
-                self.push_id(id)
-            }
+            // Of what was taken only the number goes on.
+            Some(id) => match self.node(id) {
+                Some(Node::Taken(taken)) => self.push_id(*taken),
+                _ => self.push_id(id),
+            },
             None => Err(PickleError::UnknownMemo { name: op::name(self.code), offset: self.offset, index }),
         }
     }
 
+    #[inline]
     fn memo_index(&mut self) -> Result<u64, PickleError> {
         let offset = self.input.at();
         match self.code {
@@ -52,16 +55,20 @@ impl<C: Consumer> Machine<'_, C> {
         Item::new(&self.nodes, id)
     }
 
+    #[inline]
     pub(super) fn push(&mut self, node: Node) -> Result<(), PickleError> {
+        // One more than may be must not make room for as many again.
+        bounded(self.nodes.len().saturating_add(1))?;
         let id = Id::try_from(self.nodes.len()).map_err(|_| PickleError::TooManyValues)?;
         self.nodes.push(node);
-        bounded(self.nodes.len())?;
         self.push_id(id)
     }
 
+    #[inline]
     pub(super) fn push_id(&mut self, id: Id) -> Result<(), PickleError> {
+        bounded(self.stack.len().saturating_add(1))?;
         self.stack.push(id);
-        bounded(self.stack.len())
+        Ok(())
     }
 
     /// Values above the innermost mark. What is below it is out of reach for all but the opcodes that close the mark.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::super::consume::{Consumer, Nothing};
 use super::super::memo::Memo;
-use super::super::node::{Id, Node};
+use super::super::node::{Id, Ids, Node};
 use super::super::opcode as op;
 use super::super::{PickleError, Survey};
 use super::Machine;
@@ -100,7 +100,7 @@ impl<C: Consumer> Machine<'_, C> {
 
     /// What the value on top of the stack makes of these arguments.
     fn made(&mut self, construct: Construct, args: Vec<Id>) -> Result<(), C::Error> {
-        self.push(Node::Tuple(args))?;
+        self.push(Node::Tuple(Ids::new(&args)))?;
         self.construct(construct)
     }
 

@@ -10,8 +10,8 @@ use super::super::consume::Consumer;
 use super::super::node::{Id, Node};
 use super::{MOST, Machine};
 
-/// As much may be there before it is worth looking.
-pub(super) const FIRST: usize = 1 << 16;
+/// As much may be there before it is worth looking. In tests of the decoder it always is.
+pub(super) const FIRST: usize = if cfg!(test) { 8 } else { 1 << 16 };
 
 /// Numbers in containers that are left. Half a gigabyte of them: fifty for each of a million objects.
 const MOST_HELD: usize = 1 << 26;
@@ -76,7 +76,7 @@ impl<C: Consumer> Machine<'_, C> {
             }
         };
         // The constants, which no number need refer to now.
-        (super::NONE..=super::FALSE).for_each(|id| reach(&mut open, id));
+        (super::NONE..=super::UNIT).for_each(|id| reach(&mut open, id));
         self.stack.iter().for_each(|id| reach(&mut open, *id));
         self.memo.ids().for_each(|id| reach(&mut open, *id));
         while let Some(id) = open.pop() {

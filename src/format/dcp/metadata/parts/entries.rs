@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use super::{DcpError, Encoding, Part, Parts, RawChunk, RawIndex, RawInfo, RawTensor, describe, unlike};
+use super::{Part, Parts, RawChunk, RawIndex, RawInfo, RawTensor, describe, unlike};
+use super::super::{DcpError, Encoding};
 use crate::format::dcp::error::Name;
 use crate::format::pickle::Item;
 use crate::tensor::Dtype;
@@ -80,7 +81,7 @@ impl Parts {
     }
 
     /// A `torch.Size`, or the tuple that it is to Python.
-    pub(in crate::format::dcp::metadata) fn numbers(&mut self, item: Item<'_>) -> Result<u32, DcpError> {
+    pub(in super::super) fn numbers(&mut self, item: Item<'_>) -> Result<u32, DcpError> {
         if item.tuple().is_some() {
             return self.plain(item);
         }
@@ -157,7 +158,7 @@ impl Parts {
     }
 
     /// Number of a key.
-    pub(in crate::format::dcp::metadata) fn key(&mut self, text: &Arc<str>) -> Result<u32, DcpError> {
+    pub(in super::super) fn key(&mut self, text: &Arc<str>) -> Result<u32, DcpError> {
         self.spend(text.len())?;
         Ok(self.keys.number(text)?)
     }

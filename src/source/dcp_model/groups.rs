@@ -1,0 +1,59 @@
+//! The settings of an optimizer's parameter groups, put together again: `param_groups.0.lr` is the `lr` of the first one.
+//!
+//! Where the optimizer was flattened there are no groups any more, and each tensor has settings of its own: then they are a dict by name.
+
+use std::collections::BTreeMap;
+
+use crate::value::Value;
+
+/// The groups of these settings, each with what it is called below `param_groups`.
+pub(super) fn of(settings: Vec<(&str, Value)>) -> Option<Value> {
+    let mut numbered: BTreeMap<u32, Vec<(Value, Value)>> = BTreeMap::new();
+    let mut named: BTreeMap<&str, Vec<(Value, Value)>> = BTreeMap::new();
+    for (key, value) in settings {
+        if key.is_empty() {
+            // All of them in one object, as versions before 2.4 saved them.
+            return Some(value);
+        }
+        let first = key.split_once('.').and_then(|(number, name)| Some((number.parse::<u32>().ok()?, name)));
+        match (first, key.rsplit_once('.')) {
+            // Names of settings have no dots, names of tensors do.
+            (Some((number, name)), _) if !name.contains('.') => {
+                numbered.entry(number).or_default().push((Value::str(name), value));
+            }
+            (_, Some((tensor, name))) => {
+                named.entry(tensor).or_default().push((Value::str(name), value));
+            }
+            (_, None) => {}
+        }
+    }
+    let dict = |items: Vec<(Value, Value)>| Value::Dict(items.into());
+    if !numbered.is_empty() {
+        return Some(Value::List(numbered.into_values().map(dict).collect()));
+    }
+    let named: Vec<_> = named.into_iter().map(|(tensor, items)| (Value::str(tensor), dict(items))).collect();
+    (!named.is_empty()).then(|| Value::Dict(named.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_come_in_their_order() {
+        let groups = of(vec![("1.lr", Value::Float(2.0)), ("0.lr", Value::Float(1.0)), ("0.eps", Value::Float(0.5))]);
+        let groups = groups.unwrap();
+        let all = groups.elements().unwrap();
+        let number = |group: usize, name: &str| all.get(group)?.get(name)?.as_number();
+        assert_eq!((number(0, "lr"), number(0, "eps"), number(1, "lr")), (Some(1.0), Some(0.5), Some(2.0)));
+    }
+
+    #[test]
+    fn flattened_settings_are_by_tensor() {
+        let groups = of(vec![("layers.0.norm.weight.lr", Value::Float(1.0)), ("norm.weight.lr", Value::Float(2.0))]);
+        let groups = groups.unwrap();
+        let number = |tensor: &str| groups.get(tensor)?.get("lr")?.as_number();
+        assert_eq!((number("layers.0.norm.weight"), number("norm.weight")), (Some(1.0), Some(2.0)));
+        assert!(of(Vec::new()).is_none());
+    }
+}
