@@ -9,6 +9,7 @@ pub mod dist_keys;
 mod flat;
 mod groups;
 pub mod keys;
+pub mod run_config;
 
 use crate::layout::Rank;
 

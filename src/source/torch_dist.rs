@@ -22,15 +22,14 @@ use super::locate::Sizes;
 use super::{Options, Source, SourceError, dcp, experts};
 use crate::catalog::Iteration;
 use crate::family::{ArgRole, Families, Family, Model};
+use crate::format::dcp::names::{METADATA, METADATA_JSON};
 use crate::format::megatron::dist_keys::Spec;
+use crate::format::megatron::run_config::RUN_CONFIG;
 use crate::layout::Format;
 use crate::store::FileStore;
 use common::Common;
 use names::Named;
 use objects::Objects;
-
-/// What Megatron puts beside `.metadata`, without which its loaders take a directory for none of theirs.
-const METADATA_JSON: &str = "metadata.json";
 
 /// Whether a directory with these names in it is such a checkpoint.
 pub(super) fn is_checkpoint(names: &[String]) -> bool {
@@ -55,7 +54,8 @@ pub(super) fn open(
     let weights = tensors::read(&opened, &named.weights, &model, spec, store)?;
     let mut file = common.rank_file(args::undivided(&common.args, &model), opened.names());
     tensors::put(&mut file, &model, weights, objects.states);
-    file.left_out = objects.left_out;
+    file.left_out.extend(objects.left_out);
+    file.left_out.extend(beside(names, &opened));
     let files = vec![file];
     let sizes = Sizes { tp: 1, pp: 1, ep: 1 };
     let shared_out = experts::shared_out(&model, sizes, &files)?;
@@ -89,6 +89,16 @@ pub(super) fn open(
     })
 }
 
+/// What else is in the directory: the state of a data loader, a tokenizer, weights in another format.
+fn beside(names: &[String], opened: &dcp::Opened) -> Vec<String> {
+    let known = [METADATA, METADATA_JSON, RUN_CONFIG, common::COMMON];
+    let files = &opened.metadata().files;
+    let is_known = |name: &&String| {
+        known.contains(&name.as_str()) || files.iter().any(|file| file.split('/').next() == Some(name.as_str()))
+    };
+    names.iter().filter(|name| !is_known(name)).cloned().collect()
+}
+
 /// The first family that describes a run with these args and names.
 fn family(
     families: &Families,
@@ -103,7 +113,7 @@ fn family(
     found.cloned().ok_or_else(|| {
         let known: Vec<&str> = families.of(Format::Megatron).map(|family| family.name.as_str()).collect();
         let example = named.weights.first().map_or_else(String::new, |weight| weight.tensor.key.to_string());
-        SourceError::UnknownFamily { file: common.name.clone(), example, known: known.join(", ") }
+        SourceError::UnknownFamily { file: common.args_name.clone(), example, known: known.join(", ") }
     })
 }
 
@@ -114,7 +124,7 @@ fn model(
     named: &Named<'_>,
     spec: Spec,
 ) -> Result<Model, SourceError> {
-    let explain = |source| SourceError::Model { file: common.name.clone(), source };
+    let explain = |source| SourceError::Model { file: common.args_name.clone(), source };
     let mut model = family.model(&common.args, common.version).map_err(explain)?;
     let tp = args::size(&common.args, &model, ArgRole::Tp);
     let rows: HashMap<String, u64> = named.weights.iter().flat_map(|weight| weight.rows_on_ranks(spec)).collect();

@@ -174,3 +174,117 @@ fn what_is_missing_is_named() {
         fs::remove_file(path.join("common.pt")).unwrap()
     });
 }
+
+/// What Megatron-Bridge writes beside the same run: no args, and the same in its own words.
+const RUN_CONFIG: &str = "\
+_target_: megatron.bridge.training.config.ConfigContainer
+ddp:
+  use_distributed_optimizer: true
+model:
+  _target_: megatron.bridge.models.gpt_provider.GPTModelProvider
+  activation_func:
+    _call_: false
+    _target_: torch.nn.functional.silu
+  add_bias_linear: false
+  add_qkv_bias: false
+  bf16: true
+  ffn_hidden_size: 44
+  gated_linear_unit: true
+  hidden_size: 24
+  kv_channels: 6
+  layernorm_epsilon: 1.0e-05
+  make_vocab_size_divisible_by: 4
+  normalization: RMSNorm
+  num_attention_heads: 4
+  num_layers: 2
+  num_moe_experts: null
+  num_query_groups: 2
+  position_embedding_type: rope
+  rotary_base: 10000
+  seq_length: 64
+  share_embeddings_and_output_weights: false
+  should_pad_vocab: true
+  strange:
+    _target_: someone.Else
+  tensor_model_parallel_size: 1
+  transformer_impl: local
+  vocab_size: 53
+";
+
+/// A copy of a fixture as Megatron-Bridge would have saved it.
+fn of_bridge(name: &str, config: &str) -> TempDir {
+    spoilt(name, |path| {
+        let file = path.join("common.pt");
+        let (tree, storages) = open_pt(&fs::read(&file).unwrap());
+        let items = tree.items().unwrap().iter().filter(|(key, _)| key.as_str() != Some("args"));
+        let storages: Vec<Vec<u8>> =
+            (0..storages.len()).map(|number| storages[&number.to_string()].clone()).collect();
+        fs::write(&file, crate::common::pt(&Value::Dict(items.cloned().collect()), &storages)).unwrap();
+        fs::write(path.join("run_config.yaml"), config).unwrap();
+        fs::write(path.join("train_state.pt"), "").unwrap();
+        fs::create_dir(path.join("tokenizer")).unwrap();
+    })
+}
+
+#[test]
+fn a_run_of_bridge_says_in_its_config_what_args_say() {
+    let name = "optim/mcore0161_fullre_tp1dp2";
+    let bridge = of_bridge(name, RUN_CONFIG);
+    let source = bridge.path().join("iter_0000007").display().to_string();
+    let said = program(&["digest", source.as_str()]).ok();
+    let digests: Vec<&str> = said.out.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(digests, digest("optim/legacy_plain_tp2pp2", &[]));
+    let said = program(&["inspect", source.as_str()]).ok();
+    for words in [
+        "56 rows, 53 of them real",
+        "model.strange of run_config.yaml (an object)",
+        "train_state.pt",
+        "tokenizer",
+    ] {
+        assert!(said.out.contains(words), "{words}: {}", said.out);
+    }
+    // A view of rank files has args, which whoever loads them looks for.
+    let out = bridge.path().join("out");
+    program(&["materialize", source.as_str(), &out.display().to_string(), "--tp", "2", "--quiet"]).ok();
+    let file = out.join("iter_0000007/mp_rank_00/model_optim_rng.pt");
+    let (tree, _) = open_pt(&fs::read(file).unwrap());
+    let args = tree.get("args").unwrap();
+    let number = |field: &str| args.attribute(field).and_then(Value::as_int);
+    assert_eq!((number("num_layers"), number("tensor_model_parallel_size")), (Some(2), Some(2)));
+    // And what config.json needs, which args of the fixtures do not have.
+    let hf = bridge.path().join("hf").display().to_string();
+    program(&["materialize", source.as_str(), hf.as_str(), "--as", "hf", "--quiet"]).ok();
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(Path::new(&hf).join("config.json")).unwrap()).unwrap();
+    assert_eq!((&config["model_type"], &config["rms_norm_eps"]), (&"llama".into(), &1e-5.into()));
+    assert_eq!((&config["num_key_value_heads"], &config["vocab_size"]), (&2.into(), &53.into()));
+    let of_hf = program(&["digest", hf.as_str()]).ok();
+    assert!(of_hf.out.starts_with(digests[0]), "{}", of_hf.out);
+}
+
+#[test]
+fn a_config_of_bridge_that_says_too_little_or_too_much_is_refused() {
+    let refused = |config: &str, code: i32, words: &[&str]| {
+        let bridge = of_bridge("optim/mcore0161_fullre_tp1dp2", config);
+        let path = bridge.path().join("iter_0000007").display().to_string();
+        program(&["digest", path.as_str()]).refused(code, words);
+    };
+    refused("a: [", 3, &["run_config.yaml", "not YAML"]);
+    refused("train: {}", 3, &["run_config.yaml", "no section 'model'"]);
+    refused(
+        &RUN_CONFIG.replace("  num_attention_heads: 4\n", ""),
+        4,
+        &["run_config.yaml", "num_attention_heads"],
+    );
+    refused(
+        &RUN_CONFIG.replace("torch.nn.functional.silu", "torch.nn.functional.mish"),
+        3,
+        &["activation_func", "mish"],
+    );
+    let bridge = of_bridge("optim/mcore0161_fullre_tp1dp2", RUN_CONFIG);
+    fs::remove_file(bridge.path().join("iter_0000007/run_config.yaml")).unwrap();
+    let path = bridge.path().join("iter_0000007").display().to_string();
+    program(&["digest", path.as_str()]).refused(3, &["no 'args'", "no run_config.yaml"]);
+    // Its tensors say otherwise.
+    refused(&RUN_CONFIG.replace("  num_query_groups: 2", "  num_query_groups: 4"), 3, &["linear_qkv"]);
+}

@@ -1,4 +1,5 @@
-//! What all ranks of the run have in common: `common.pt`, or an object among the others in later versions.
+//! What all ranks of the run have in common: `common.pt`, or an object among the others in later versions. Of Megatron-Bridge, whose runs have no
+//! args, what `run_config.yaml` says of the model.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use std::sync::Arc;
 use crate::catalog::{EntryKind, RankFile, Record, RunState, SavedEntry};
 use crate::extent::ObjectId;
 use crate::format::megatron::keys::{ARGS, model_entry};
+use crate::format::megatron::run_config::{self, RUN_CONFIG};
+use crate::source::aux_files::read_small;
 use crate::source::dcp::Opened;
 use crate::source::entries::{self, without_foreign};
 use crate::source::torch_file::{self, TorchFile};
@@ -15,7 +18,7 @@ use crate::store::{FileStore, OpenFile};
 use crate::value::Value;
 
 /// The file of versions up to 0.16. Where it is there, later ones read it too.
-const COMMON: &str = "common.pt";
+pub(super) const COMMON: &str = "common.pt";
 /// The object of later versions: a list of one dict.
 const COMMON_STATE: &str = "common_state/shard_0_1";
 
@@ -25,7 +28,9 @@ pub(super) struct Common {
     pub(super) file: Option<PathBuf>,
     /// Its name for messages.
     pub(super) name: String,
-    /// Arguments of training.
+    /// Name of the file that says what model it is.
+    pub(super) args_name: String,
+    /// Arguments of training, or what Megatron-Bridge says in their place.
     pub(super) args: Value,
     /// Version of the order of rows in fused tensors: that of every version that saves so, where it is not said.
     pub(super) version: f64,
@@ -51,13 +56,21 @@ impl Common {
         let (object, found) = if has_file { from_file(path, store)? } else { from_object(path, opened, store)? };
         let (tree, left_out) = without_foreign(&found.tree, true);
         let name = found.name.clone();
-        let args = entries::args(tree.get(ARGS), &name)?;
+        let (args_name, args, objects) = match tree.get(ARGS) {
+            None if names.iter().any(|name| name == RUN_CONFIG) => from_run_config(path)?,
+            None => return Err(SourceError::Contents { file: name, what: without_args() }),
+            found => (name.clone(), entries::args(found, &name)?, Vec::new()),
+        };
+        // Rank files have args, and what loads those looks for them.
+        let tree = if tree.get(ARGS).is_some() { tree } else { with_args(&tree, &args) };
         let storages = found.storages.clone();
         let kept = TorchFile { tree, left_out, ..found };
-        let read = entries::rank_file(object, kept, None)?;
+        let mut read = entries::rank_file(object, kept, None)?;
+        read.left_out.extend(objects.iter().map(|field| format!("model.{field} of {RUN_CONFIG} (an object)")));
         Ok(Self {
             file: has_file.then(|| path.join(COMMON)),
             name,
+            args_name,
             args,
             version: read.run.checkpoint_version.map_or(VERSION, |version| version),
             optimizer: read.run.optimizer.clone(),
@@ -91,6 +104,29 @@ impl Common {
 
 /// How the run saved its model and its optimizer: not what it saved.
 const CONTENT_METADATA: &str = "content_metadata";
+
+fn without_args() -> String {
+    format!(
+        "it has no '{ARGS}', which say what model it is of, and there is no {RUN_CONFIG} beside it, in which Megatron-Bridge says that; \
+         one with a section 'model' (num_layers, hidden_size, ..) can be written by hand"
+    )
+}
+
+fn with_args(tree: &Value, args: &Value) -> Value {
+    let own = tree.items().into_iter().flatten().cloned();
+    Value::Dict(std::iter::once((Value::str(ARGS), args.clone())).chain(own).collect())
+}
+
+/// What Megatron-Bridge says in the place of args: the file, that, and which fields of it are left out.
+fn from_run_config(path: &Path) -> Result<(String, Value, Vec<String>), SourceError> {
+    let file = path.join(RUN_CONFIG);
+    let name = file.display().to_string();
+    let wrong = |what: String| SourceError::Contents { file: name.clone(), what };
+    let bytes = read_small(&file, run_config::MAX_LEN)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
+    let found = run_config::decode(text).map_err(|error| wrong(error.to_string()))?;
+    Ok((name, found.args, found.objects))
+}
 
 fn from_file(path: &Path, store: &FileStore) -> Result<(ObjectId, TorchFile), SourceError> {
     let object = store.take(OpenFile::open(&path.join(COMMON))?)?;
