@@ -46,7 +46,7 @@ def model(source, repeats):
     files, tensors = large_model.make(source)
     table = Table(f"Metadata, Hugging Face model ({tensors:,} tensors in {files:,} files, {size(source) / 1e9:.0f} GB, sparse)")
     table.row("`inspect`", [timed(binary(), "inspect", source) for _ in range(repeats)], limit=2)
-    for flags, limits in (((), (2, 200)), (("--as", "hf"), (2, 200)), (("--as", "vllm", "--tp", 4), (2, 200)), (("--as", "megatron", "--tp", 4), (None, None))):
+    for flags, limits in (((), (2, 200)), (("--as", "hf"), (2, 200)), (("--as", "vllm", "--tp", 4), (2, 200)), (("--as", "megatron", "--tp", 4), (None, None)), (("--as", "torch_dist"), (None, None))):
         name = " ".join(map(str, flags)) or "of all formats"
         live, memory = [], []
         for _ in range(repeats):

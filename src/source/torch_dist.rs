@@ -23,7 +23,7 @@ use super::{Options, Source, SourceError, dcp, experts};
 use crate::catalog::Iteration;
 use crate::family::{ArgRole, Families, Family, Model};
 use crate::format::dcp::names::{METADATA, METADATA_JSON};
-use crate::format::megatron::dist_keys::Spec;
+use crate::format::megatron::dist_keys::{COMMON_FILE, Spec};
 use crate::format::megatron::run_config::RUN_CONFIG;
 use crate::layout::Format;
 use crate::store::FileStore;
@@ -47,7 +47,7 @@ pub(super) fn open(
     let opened = dcp::open(path, names, store)?;
     let common = Common::read(path, names, &opened, store)?;
     let spec = args::spec(&common.args, options.megatron_spec.as_deref());
-    let named = Named::of(opened.metadata());
+    let named = Named::of(opened.metadata(), spec);
     let family = family(&options.families, &common, &named, spec)?;
     let model = model(&family, &common, &named, spec)?;
     let objects = Objects::read(&opened, &named, &model, spec, store)?;
@@ -91,7 +91,7 @@ pub(super) fn open(
 
 /// What else is in the directory: the state of a data loader, a tokenizer, weights in another format.
 fn beside(names: &[String], opened: &dcp::Opened) -> Vec<String> {
-    let known = [METADATA, METADATA_JSON, RUN_CONFIG, common::COMMON];
+    let known = [METADATA, METADATA_JSON, RUN_CONFIG, COMMON_FILE];
     let files = &opened.metadata().files;
     let is_known = |name: &&String| {
         known.contains(&name.as_str()) || files.iter().any(|file| file.split('/').next() == Some(name.as_str()))

@@ -21,10 +21,7 @@ mod torch_dist;
 pub use directory::{Directory, Part, Payload};
 pub use error::WriteError;
 pub use spec::{Chunk, Chunks, Content, Object, Path, Spec, Step, Tensor};
-pub use torch_dist::{METADATA_JSON, metadata_json, object_content, object_key};
-
-/// The pickle that says where everything is.
-pub const METADATA: &str = ".metadata";
+pub use torch_dist::{metadata_json, object_content};
 
 /// What torch calls the data file number `number` of a rank.
 #[must_use]

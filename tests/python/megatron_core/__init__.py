@@ -7,8 +7,11 @@ answer for a view in that layout.
     python -m megatron_core --help                  (from tests/python, with the packages of requirements.txt)
 
 `on_cpu` is what has to be patched where there is no GPU, `specs` names models, layouts and optimizers, `seeded` makes
-the numbers, `build` the model and its optimizer, `checkpoint` saves and loads as megatron.training does (which is not
-on PyPI), `jobs` runs all that in as many processes as the layout has ranks, `compare` tells two directories apart.
+the numbers, `build` the model and its optimizer, `checkpoint` (rank files) and `torch_dist` save and load as
+megatron.training does (which is not on PyPI), `jobs` runs all that in as many processes as the layout has ranks,
+`whole` and `compare` put parts together and tell two directories apart. `described` makes a model of a checkpoint's
+args, `versions` knows what other versions of megatron-core call otherwise, `te_names` asks for what a model of
+Transformer Engine's modules asks for.
 """
 
 import os

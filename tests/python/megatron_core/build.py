@@ -16,7 +16,7 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_config import MLATransformerConfig, TransformerConfig
 
-from . import seeded
+from . import seeded, versions
 from .specs import padded_vocabulary
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -41,7 +41,7 @@ def set_random_seed():
     random.seed(seed)
     numpy.random.seed(seed)
     torch.manual_seed(seed)
-    tensor_parallel.model_parallel_cuda_manual_seed(seed, force_reset_rng=True)
+    versions.seed_ranks(seed)
 
 
 def transformer_config(model, layout, optimizer):
@@ -55,8 +55,7 @@ def transformer_config(model, layout, optimizer):
         kind, kwargs["multi_latent_attention"] = MLATransformerConfig, True
     else:
         kind = TransformerConfig
-    return kind(
-        **kwargs,
+    kwargs |= dict(
         tensor_model_parallel_size=layout.tp,
         pipeline_model_parallel_size=layout.pp,
         virtual_pipeline_model_parallel_size=layout.vpp if layout.vpp > 1 else None,
@@ -70,49 +69,45 @@ def transformer_config(model, layout, optimizer):
         bf16=optimizer.dtype == "bf16",
         fp16=optimizer.dtype == "fp16",
     )
+    return kind(**versions.accepted(kind, kwargs))
 
 
 def gpt(config, model, layout, stage):
     """gpt_builders.py, gpt_builder, for --transformer-impl local."""
-    layer = gpt_layer_specs.get_gpt_layer_local_spec(
-        qk_layernorm=config.qk_layernorm,
-        multi_latent_attention=config.multi_latent_attention,
-        normalization=config.normalization,
-    )
+    layer = versions.layer_spec(config)
     if config.num_moe_experts:
-        layer = gpt_layer_specs.get_gpt_decoder_block_spec(
-            config, use_transformer_engine=False, normalization=config.normalization, vp_stage=stage
+        block = gpt_layer_specs.get_gpt_decoder_block_spec
+        layer = block(
+            config, use_transformer_engine=False, normalization=config.normalization, **versions.staged(block, stage)
         )
     mtp = None
     if config.mtp_num_layers:
-        last = gpt_layer_specs.get_gpt_decoder_layer_specs(
-            config, use_transformer_engine=False, normalization=config.normalization
-        )
-        mtp = gpt_layer_specs.get_gpt_mtp_block_spec(config, last[-1], use_transformer_engine=False, vp_stage=stage)
-    first = parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=stage)
-    final = parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=stage)
+        block, last = gpt_layer_specs.get_gpt_mtp_block_spec, versions.last_layer_spec(config)
+        mtp = block(config, last, use_transformer_engine=False, **versions.staged(block, stage))
     return GPTModel(
         config=config,
         transformer_layer_spec=layer,
         vocab_size=padded_vocabulary(model, layout.tp),
         max_sequence_length=model["max_positions"],
-        pre_process=first,
-        post_process=final,
+        pre_process=versions.is_first_stage(stage),
+        post_process=versions.is_last_stage(stage),
         parallel_output=True,
         share_embeddings_and_output_weights=model["tied"],
         position_embedding_type=model["positions"],
         mtp_block_spec=mtp,
-        vp_stage=stage,
+        **versions.staged(GPTModel.__init__, stage),
     )
 
 
 class Run:
     """What training holds: model chunks (`bare`, and `chunks` in training's wrappers), optimizer and scheduler."""
 
-    def __init__(self, model, layout, optimizer):
+    def __init__(self, model, layout, optimizer, rates=(LEARNING_RATE, LEARNING_RATE / 10)):
         self.model, self.layout, self.spec = model, layout, optimizer
+        self.rates = rates
+        self.te_names = False  # whether torch_dist is saved and loaded under the names of Transformer Engine's modules
         self.config = transformer_config(model, layout, optimizer)
-        self.bare = [gpt(self.config, model, layout, stage if layout.vpp > 1 else None) for stage in range(layout.vpp)]
+        self.bare = [self._chunk(stage if layout.vpp > 1 else None) for stage in range(layout.vpp)]
         for chunk in self.bare:
             # training.py, get_model
             for parameter in chunk.parameters():
@@ -122,6 +117,12 @@ class Run:
         set_random_seed()
         self.chunks = self._wrap(self.bare)
         self.optimizer, self.scheduler = (None, None) if optimizer.kind == "none" else self._optimizer()
+
+    def _chunk(self, stage):
+        versions.set_stage(stage)
+        chunk = gpt(self.config, self.model, self.layout, stage)
+        chunk.vp_stage = stage  # as newer versions do themselves
+        return chunk
 
     def groups(self):
         """The ranks that hold the same; sharded_state_dict wants to know."""
@@ -153,8 +154,8 @@ class Run:
         """training.py, setup_model_and_optimizer and get_optimizer_param_scheduler."""
         config = OptimizerConfig(
             optimizer="adam",
-            lr=LEARNING_RATE,
-            min_lr=LEARNING_RATE / 10,
+            lr=self.rates[0],
+            min_lr=self.rates[1],
             weight_decay=0.1,
             bf16=self.spec.dtype == "bf16",
             fp16=self.spec.dtype == "fp16",
@@ -164,11 +165,13 @@ class Run:
             clip_grad=0.0,  # the norm is a sum over ranks, and sums depend on their order
         )
         optimizer = get_megatron_optimizer(config, self.chunks)
+        if self.rates[1] is None:
+            return optimizer, None  # as who uses megatron.core alone does it
         scheduler = OptimizerParamScheduler(
             optimizer,
             init_lr=0.0,
-            max_lr=LEARNING_RATE,
-            min_lr=LEARNING_RATE / 10,
+            max_lr=self.rates[0],
+            min_lr=self.rates[1],
             lr_warmup_steps=0,
             lr_decay_steps=10 * BATCH,
             lr_decay_style="linear",
@@ -191,4 +194,5 @@ class Run:
                 parameter.main_grad.mul_(scale)
         done, _, _ = self.optimizer.step()
         assert done, "the optimizer skipped a step"
-        self.scheduler.step(increment=BATCH)
+        if self.scheduler is not None:
+            self.scheduler.step(increment=BATCH)

@@ -10,7 +10,7 @@ import torch
 from megatron.core import parallel_state as mpu
 from megatron.core import tensor_parallel
 
-from .build import BATCH, LEARNING_RATE, SEED
+from .build import BATCH, SEED
 from .specs import padded_vocabulary
 
 # Fields of the configuration that training's args call otherwise, or do not have.
@@ -23,7 +23,7 @@ NOT_IN_ARGS = {
 PLAIN = (type(None), bool, int, float, str, list, tuple, torch.dtype)
 
 
-def args_of(run, iteration):
+def args_of(run, iteration, ckpt_format="torch"):
     """arguments.py: what decides the shape of a model and of a run, under the names of its options."""
     model, layout, spec = run.model, run.layout, run.spec
     config = {field.name: getattr(run.config, field.name) for field in dataclasses.fields(run.config)}
@@ -58,11 +58,12 @@ def args_of(run, iteration):
         "ddp_pad_buckets_for_high_nccl_busbw": False,
         "accumulate_allreduce_grads_in_fp32": spec.dtype == "bf16",
         "optimizer": "adam",
-        "lr": LEARNING_RATE,
+        "lr": run.rates[0],
+        "min_lr": run.rates[1],
         "global_batch_size": BATCH,
         "data_parallel_random_init": False,
         "seed": SEED,
-        "ckpt_format": "torch",
+        "ckpt_format": ckpt_format,
         "microbatch_group_size_per_vp_stage": None,  # the configuration has its default filled in, args have not
         "no_save_optim": None,
         "no_save_rng": None,
@@ -141,11 +142,16 @@ def load(run, root):
         if run.spec.distributed:
             run.optimizer.load_parameter_state(os.path.join(directory, "distrib_optim.pt"))
         run.scheduler.load_state_dict(state["opt_param_scheduler"])
-    generators = state["rng_state"][0]
+    set_random_states(state["rng_state"])
+    return iteration
+
+
+def set_random_states(states):
+    """load_checkpoint"""
+    generators = states[0]
     random.setstate(generators["random_rng_state"])
     numpy.random.set_state(generators["np_rng_state"])
     torch.set_rng_state(generators["torch_rng_state"])
     torch.cuda.set_rng_state(generators["cuda_rng_state"])
     assert generators["rng_tracker_states"], "training exits at an empty tracker"
     tensor_parallel.get_cuda_rng_tracker().set_states(generators["rng_tracker_states"])
-    return iteration

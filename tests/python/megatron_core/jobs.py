@@ -3,18 +3,9 @@
 Importing torch and megatron-core takes longer than most jobs, so it is done once and ranks are forked.
 """
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import tempfile
-import time
-import traceback
-
-import torch
+import ranks
 
 from . import build, checkpoint, environment_is_set, facts, fused, on_cpu, specs, whole
-
-TIMEOUT = 120
 
 
 def run_all(jobs):
@@ -32,42 +23,11 @@ def run_all(jobs):
 
 def _run(job):
     _, layout, _ = specs.parse(job["name"])
-    fork = multiprocessing.get_context("fork")
-    errors = fork.SimpleQueue()
-    with tempfile.TemporaryDirectory() as rendezvous:
-        ranks = [
-            fork.Process(target=_rank, args=(job, rank, layout.world, f"{rendezvous}/store", errors))
-            for rank in range(layout.world)
-        ]
-        for rank in ranks:
-            rank.start()
-        # One that failed leaves the others waiting for it.
-        deadline = time.monotonic() + TIMEOUT
-        while any(rank.is_alive() for rank in ranks) and errors.empty() and time.monotonic() < deadline:
-            multiprocessing.connection.wait([rank.sentinel for rank in ranks if rank.is_alive()], 1)
-        for rank in ranks:
-            if rank.is_alive():
-                rank.kill()
-            rank.join()
-    failed = not errors.empty() or any(rank.exitcode != 0 for rank in ranks)
-    if failed:
-        raise RuntimeError(f"{job['name']} failed\n" + ("" if errors.empty() else errors.get()))
-
-
-def _rank(job, rank, world, rendezvous, errors):
-    try:
-        torch.set_num_threads(1)
-        on_cpu.install()
-        torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)
-        _work(job)
-        torch.distributed.destroy_process_group()
-    except BaseException:
-        errors.put(f"rank {rank}: {traceback.format_exc()}")
-        os._exit(1)
-    os._exit(0)
+    ranks.run(layout.world, _work, job, name=job["name"])
 
 
 def _work(job):
+    on_cpu.install()
     model, layout, optimizer = specs.parse(job["name"])
     if optimizer.fused:
         fused.install()

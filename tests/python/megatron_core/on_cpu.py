@@ -4,7 +4,9 @@ Nothing here changes what is computed or saved; the most that differs from a GPU
 """
 
 import contextlib
+import functools
 import logging
+import multiprocessing
 import struct
 import warnings
 
@@ -70,12 +72,17 @@ def _set_states(self, parameter, tensors):
         _set_states_of_core(self, parameter, tensors)
 
 
+def _quantize_nothing(parameters, *_, **__):
+    assert not parameters, "there are no parameters in float8 here"
+
+
 def install():
     """Patch torch and megatron-core in this process."""
     warnings.filterwarnings("ignore")
     # Says for every weight that the CPU's random state changed where CUDA's should.
     logging.getLogger("megatron.core.tensor_parallel.random").setLevel(logging.ERROR)
     generator = _Generator()
+    torch.cuda.synchronize = lambda *_: None
     torch.cuda.manual_seed = generator.manual_seed
     torch.cuda.get_rng_state = generator.get
     torch.cuda.set_rng_state = generator.set
@@ -85,10 +92,11 @@ def install():
     torch.Tensor.type = _type_of
     _CpuDevice().__enter__()
 
+    from megatron.core.dist_checkpointing.strategies import filesystem_async
     from megatron.core.distributed import param_and_grad_buffer
     from megatron.core.optimizer import distrib_optimizer
     from megatron.core.tensor_parallel import random
-    from megatron.core.transformer import dot_product_attention, multi_latent_attention
+    from megatron.core.transformer import dot_product_attention, multi_latent_attention, multi_token_prediction
 
     global _set_states_of_core
     _set_states_of_core = distrib_optimizer.DistributedOptimizer._set_main_param_and_optimizer_states
@@ -96,6 +104,17 @@ def install():
     random._get_cuda_rng_state = generator.get
     random._set_cuda_rng_state = generator.set
     param_and_grad_buffer._coalescing_manager = _uncoalesced
+
+    # Writing a checkpoint wants a process that is started anew, which imports everything once more.
+    queue = functools.cache(lambda: multiprocessing.get_context("fork").Manager().Queue())
+    filesystem_async._get_write_results_queue = queue
+
+    # 0.12 calls this for no parameters at all, and Transformer Engine is what raises then.
+    if hasattr(distrib_optimizer, "quantize_param_shard"):
+        distrib_optimizer.quantize_param_shard = _quantize_nothing
+    # The unreleased megatron-core asks whether a linear layer is of a class that there is with Transformer Engine alone.
+    if hasattr(multi_token_prediction, "is_inference_column_parallel_linear"):
+        multi_token_prediction.is_inference_column_parallel_linear = lambda module: False
 
     # Multi-latent attention asks whether its layers are Transformer Engine's, and passes sizes that only Transformer
     # Engine's attention knows. Attention itself holds no parameters.

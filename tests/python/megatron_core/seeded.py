@@ -11,6 +11,8 @@ import numpy
 import torch
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 
+from . import versions
+
 
 @functools.lru_cache(maxsize=256)
 def whole(name, kind, shape):
@@ -62,4 +64,5 @@ def _leaves(tree):
 
 def entries(model, groups):
     """Every tensor of a model chunk with its place in the whole."""
+    versions.set_stage(model.vp_stage)
     return list(_leaves(model.sharded_state_dict(metadata={"dp_cp_group": groups})))

@@ -32,17 +32,32 @@ def write(run, directory):
 
 
 def _states(run):
-    """(id of a model parameter, its master weight and moments). Where data-parallel ranks share them, none."""
+    """(id of a model parameter, its master weight and moments)."""
     for chained in run.optimizer.chained_optimizers if run.optimizer else []:
         if isinstance(chained, DistributedOptimizer):
-            if chained.data_parallel_group.size() == 1:
-                for parameter in chained.model_param_gbuf_map:
-                    yield id(parameter), _named(chained._get_main_param_and_optimizer_states(parameter))
+            for parameter in (p for buffer in chained.buffers for p in buffer.param_index_map):
+                yield id(parameter), _gathered(chained, parameter)
         else:
             for parameter in (p for chunk in run.bare for p in chunk.parameters()):
                 master = getattr(parameter, "main_param", parameter)
                 if master in chained.optimizer.state:
                     yield id(parameter), _named({"param": master, **chained.optimizer.state[master]})
+
+
+def _gathered(optimizer, parameter):
+    """The states of a parameter, flat, from all data-parallel ranks that share it out."""
+    own = None
+    if parameter in optimizer.model_param_gbuf_map:
+        place = optimizer._get_model_param_range_map(parameter)["param"]
+        own = (place.start, place.end, _named(optimizer._get_main_param_and_optimizer_states(parameter)))
+    group = optimizer.data_parallel_group
+    shares = [None] * group.size()
+    torch.distributed.all_gather_object(shares, own, group=group)
+    states = {name: torch.full([parameter.numel()], torch.nan) for name in STATES}
+    for start, end, tensors in filter(None, shares):
+        for name in STATES:
+            states[name][start:end] = tensors[name].reshape(-1)
+    return states
 
 
 def _named(tensors):

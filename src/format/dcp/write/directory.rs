@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::piece::{self, Piece, Template, TemplatePart};
 use super::spec::{Content, Spec};
-use super::{METADATA, WriteError, cover, metadata};
+use super::{WriteError, cover, metadata};
+use crate::format::dcp::names::METADATA;
 use crate::format::pickle::Count;
 use crate::tensor::Dtype;
 
