@@ -2,7 +2,6 @@
 //!
 //! Not here: files and mappings (`store`), what tensors are called (`family`), which files a layout has (`view`).
 
-#[cfg_attr(not(feature = "internals"), allow(dead_code, reason = "sources and views of it are being made"))]
 pub mod dcp;
 pub mod hf;
 pub mod instead;

@@ -17,7 +17,7 @@ use crate::catalog::{AuxKind, Encoding, EntryKind, Optimizer, SavedEntry};
 use crate::layout::{Format, Layout};
 use crate::source::{Source, some_of};
 use crate::tensor::Region;
-use crate::view::megatron::training_run;
+use crate::view::megatron::{distributed_run, training_run};
 use crate::view::{Conversions, Basis, ViewError};
 
 /// What a source is.
@@ -87,7 +87,7 @@ pub struct Summary {
     pub view_format: &'static str,
     /// Name of the layout that was asked for, in that format.
     pub view_layout: String,
-    /// The layout that the flags below are for.
+    /// The layout that the flags below are for, or the format that runs of any layout load.
     pub training_layout: String,
     /// Flags that a training run needs with a view in that layout.
     pub training_flags: Vec<String>,
@@ -158,7 +158,11 @@ pub fn summary(
     target: &Layout,
 ) -> Result<Summary, ViewError> {
     let basis = conversions.basis(format)?;
-    let run = if format == Format::Megatron { training_run(&basis, target) } else { Default::default() };
+    let run = match format {
+        Format::Megatron => training_run(&basis, target),
+        Format::TorchDist => distributed_run(&basis),
+        _ => Default::default(),
+    };
     let catalog = &source.catalog;
     let layout = &catalog.layout;
     let layers = layout.stages.total();
@@ -208,7 +212,8 @@ pub fn summary(
         even_pp: (1..=layers).filter(|pp| layers.is_multiple_of(*pp)).collect(),
         view_format: format.name(),
         view_layout: format.layout_name(target),
-        training_layout: target.to_string(),
+        // A distributed checkpoint is for all of them.
+        training_layout: if format == Format::TorchDist { format.name().to_owned() } else { target.to_string() },
         training_flags: run.flags,
         cautions: run.cautions,
     })
@@ -267,13 +272,16 @@ pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout)
             extra.then(|| "extra state (fp8 scales) of modules that are cut in another way".to_owned());
         return known.chain(extra).chain(beside_left_out(source, format)).collect();
     }
-    // All but what says what the weights are, and the weights.
+    // All but what says what the weights are, and the weights; a distributed checkpoint has what all ranks have alike.
     let only_there = |entry: &SavedEntry| match entry.kind {
         EntryKind::Args | EntryKind::Model(_) | EntryKind::Progress => None,
+        EntryKind::Optimizer | EntryKind::Schedule | EntryKind::Other if format == Format::TorchDist => None,
         kind => Some(format!("{} (only Megatron views have it)", kind.words(entry.key.as_str()?))),
     };
+    let extra = (format == Format::TorchDist && basis.drops_extra_state(&layout.undivided()))
+        .then(|| "extra state (fp8 scales): torch_dist views have that of sources without tensor parallelism".to_owned());
     let saved = source.catalog.ranks.first().into_iter().flat_map(|file| &file.entries).filter_map(only_there);
-    known.chain(saved).chain(beside_left_out(source, format)).collect()
+    known.chain(extra).chain(saved).chain(beside_left_out(source, format)).collect()
 }
 
 /// What is said of files that belong to the weights and are not really there.

@@ -4,6 +4,7 @@
 
 mod rename;
 mod conversions;
+mod dcp_files;
 mod engine;
 mod error;
 mod hf;
@@ -13,6 +14,7 @@ mod ranks;
 mod basis;
 mod target;
 mod tensors;
+mod torch_dist;
 mod vocabulary;
 
 use std::fmt::Debug;

@@ -88,9 +88,17 @@ impl Optimizer {
 
     /// States that have a number for each element, with their names.
     pub fn elements(&self) -> impl Iterator<Item = (&Arc<str>, &Params)> {
-        self.states.iter().filter_map(|state| match &state.of {
-            StateOf::Elements(params) => Some((&state.name, params)),
+        self.states.iter().filter_map(State::elements)
+    }
+}
+
+impl State {
+    /// Its name and its numbers, where it has one for each element.
+    #[must_use]
+    pub fn elements(&self) -> Option<(&Arc<str>, &Params)> {
+        match &self.of {
+            StateOf::Elements(params) => Some((&self.name, params)),
             StateOf::Scalar(_) | StateOf::Same(_) => None,
-        })
+        }
     }
 }

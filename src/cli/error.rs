@@ -183,6 +183,10 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::NoBuffers { .. }
         | ViewError::NotForBuffers { .. }
         | ViewError::UnknownBuffers { .. }
+        | ViewError::NoKey { .. }
+        | ViewError::Unlike { .. }
+        | ViewError::NotStacked { .. }
+        | ViewError::NotForTorchDist { .. }
         | ViewError::Copies { .. }
         | ViewError::Gather { source: GatherError::Dtype { .. }, .. } => Exit::Unsupported,
         ViewError::Gather { .. }
@@ -192,6 +196,7 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::Storage { .. }
         | ViewError::RecordSize { .. }
         | ViewError::Zip(_)
+        | ViewError::Dcp(_)
         | ViewError::NoRank => Exit::Source,
         ViewError::NoFile(_) | ViewError::Lost { .. } => Exit::Runtime,
     }

@@ -14,7 +14,7 @@ use crate::reader::Reader;
 use crate::source::{Options, Source, Template, TemplateConfig, open, some_of, template};
 use crate::store::{FileStore, Store};
 use crate::sys::{limits, memory};
-use crate::view::megatron::training_run;
+use crate::view::megatron::{distributed_run, training_run};
 use crate::view::{ConversionOptions, Conversions, ModelFiles, OptimizerChoice, Origin, ViewOptions};
 use crate::weights::Weights;
 
@@ -123,7 +123,8 @@ impl Opened {
     /// What a training run must be told that it does not take from a checkpoint made of another format.
     pub(super) fn say_what_to_run_with(&self, layout: &Layout) -> Result<(), CliError> {
         let of_megatron = self.source.model.family().format() == Format::Megatron;
-        if self.format != Format::Megatron {
+        let is_run = matches!(self.format, Format::Megatron | Format::TorchDist);
+        if !is_run {
             // What is doubtful of a run's args is doubtful of a config that is made of them.
             let args =
                 self.conversions.own().args().filter(|_| of_megatron && self.format != Format::Safetensors);
@@ -135,7 +136,10 @@ impl Opened {
             return Ok(());
         }
         let basis = self.conversions.basis(self.format)?;
-        let run = training_run(&basis, layout);
+        let run = match self.format {
+            Format::TorchDist => distributed_run(&basis),
+            _ => training_run(&basis, layout),
+        };
         eprintln!("ckpt-fs: to train from it:\n  {}", harmless(&run.flags.join(" \\\n  ")));
         run.cautions.iter().for_each(|caution| note(caution));
         Ok(())
@@ -259,6 +263,7 @@ fn conversion(format: Option<&FormatArgs>) -> ConversionOptions {
         model_type: format.hf_model_type.clone(),
         engine_version: format.engine_version.clone(),
         shard_size: format.shard_size,
+        ..ConversionOptions::default()
     }
 }
 

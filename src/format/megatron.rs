@@ -4,7 +4,6 @@
 //! expert rank only where there is more than one of them.
 
 mod buckets;
-#[cfg_attr(not(feature = "internals"), allow(dead_code, reason = "the view of torch_dist comes next"))]
 pub mod dist_keys;
 mod flat;
 mod groups;

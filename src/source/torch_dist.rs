@@ -22,15 +22,13 @@ use super::locate::Sizes;
 use super::{Options, Source, SourceError, dcp, experts};
 use crate::catalog::Iteration;
 use crate::family::{ArgRole, Families, Family, Model};
+use crate::format::dcp::write::METADATA_JSON;
 use crate::format::megatron::dist_keys::Spec;
 use crate::layout::Format;
 use crate::store::FileStore;
 use common::Common;
 use names::Named;
 use objects::Objects;
-
-/// What Megatron puts beside `.metadata`, without which its loaders take a directory for none of theirs.
-const METADATA_JSON: &str = "metadata.json";
 
 /// Whether a directory with these names in it is such a checkpoint.
 pub(super) fn is_checkpoint(names: &[String]) -> bool {
@@ -48,7 +46,7 @@ pub(super) fn open(
     let opened = dcp::open(path, names, store)?;
     let common = Common::read(path, names, &opened, store)?;
     let spec = args::spec(&common.args, options.megatron_spec.as_deref());
-    let named = Named::of(opened.metadata());
+    let named = Named::of(opened.metadata(), spec);
     let family = family(&options.families, &common, &named, spec)?;
     let model = model(&family, &common, &named, spec)?;
     let objects = Objects::read(&opened, &named, &model, spec, store)?;

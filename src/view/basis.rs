@@ -220,6 +220,11 @@ impl Basis {
         Ok(self.vocabulary.map(|vocabulary| vocabulary.rows(u64::from(tp))).transpose()?)
     }
 
+    /// The same with the rows of the vocabulary that the source has, whatever the layout.
+    pub(super) fn with_stored_rows(self) -> Self {
+        Self { vocabulary: None, ..self }
+    }
+
     /// Rows of a vocabulary that is padded anew, without regard to the layout.
     fn new_rows(&self) -> Option<u64> {
         self.vocabulary

@@ -16,6 +16,7 @@ use super::engine::EngineView;
 use super::hf::HfView;
 use super::megatron::{self, MegatronView};
 use super::ranks::RanksView;
+use super::torch_dist::{self, Sizes, TorchDistView};
 use super::{ViewOptions, OptimizerChoice, Basis, View, ViewError};
 use crate::catalog::{AuxFile, AuxKind, Catalog, RunState};
 use crate::family::config::{Config, ConfigError};
@@ -63,8 +64,10 @@ pub struct ConversionOptions {
     pub model_type: Option<String>,
     /// The version of the inference engine; the newest known where it is not said.
     pub engine_version: Option<String>,
-    /// Bytes of data in each file of a Hugging Face model.
+    /// Bytes of data in each file of a Hugging Face model or a distributed checkpoint.
     pub shard_size: u64,
+    /// Bytes below which a distributed checkpoint does not cut a tensor of a layer.
+    pub piece_size: u64,
 }
 
 impl Default for ConversionOptions {
@@ -75,6 +78,7 @@ impl Default for ConversionOptions {
             model_type: None,
             engine_version: None,
             shard_size: 5_000_000_000,
+            piece_size: 1 << 20,
         }
     }
 }
@@ -165,7 +169,12 @@ impl Conversions {
             Format::Hf if matches!(self.origin.format, Format::Hf | Format::Dcp) => self.own_whole(),
             Format::Hf => self.hf(),
             Format::Vllm | Format::Sglang => self.engine(format),
-            Format::TorchDist | Format::Dcp => Err(ViewError::ReadOnly { format }),
+            Format::TorchDist => {
+                let basis = self.basis(Format::Megatron)?;
+                torch_dist::check_keys(&basis)?;
+                Ok(basis)
+            }
+            Format::Dcp => Err(ViewError::ReadOnly { format }),
         }
     }
 
@@ -311,7 +320,11 @@ impl Conversions {
                 let aux_files: Vec<&AuxFile> = self.descriptions().collect();
                 Arc::new(EngineView::new(basis, layout, format, self.config()?, &aux_files))
             }
-            Format::TorchDist | Format::Dcp => return Err(ViewError::ReadOnly { format }),
+            Format::TorchDist => {
+                let sizes = Sizes { file: self.conversion.shard_size, piece: self.conversion.piece_size };
+                Arc::new(TorchDistView::new(basis, sizes)?)
+            }
+            Format::Dcp => return Err(ViewError::ReadOnly { format }),
         })
     }
 

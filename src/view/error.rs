@@ -2,11 +2,13 @@
 
 use crate::family::config::ConfigError;
 use crate::family::{ArrangeError, LimitError, ModelError, VocabularyError};
+use crate::format::dcp::write::WriteError;
 use crate::format::safetensors::SafetensorsError;
 use crate::format::{torch::TorchError, zip::ZipError};
 use crate::layout::Format;
 use crate::layout::{Layout, LayoutError, Stages};
 use crate::plan::GatherError;
+use crate::tensor::{Dtype, Shape};
 
 /// Why a view cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -199,6 +201,52 @@ pub enum ViewError {
         /// Those that are known.
         known: String,
     },
+    /// A tensor that torch_dist has no key for.
+    #[error("a {title} checkpoint cannot be shown as torch_dist: its {tensor} has no key there")]
+    NoKey {
+        /// The source's family for people.
+        title: String,
+        /// The tensor, with `{layer}`.
+        tensor: String,
+    },
+    /// A tensor of one layer or expert that is not like those of the others.
+    #[error(
+        "torch_dist has {key} of all layers and experts as one tensor, but {tensor} is {dtype} {shape}, others {} {}", .others.0, .others.1
+    )]
+    Unlike {
+        /// The key.
+        key: String,
+        /// The tensor of a rank file.
+        tensor: String,
+        /// Its element type.
+        dtype: Dtype,
+        /// Its shape.
+        shape: Shape,
+        /// Type and shape of the first.
+        others: (Dtype, Shape),
+    },
+    /// Layers or experts that lack a tensor which others have.
+    #[error(
+        "torch_dist has {key} of all layers and experts as one tensor of {stack} of them; the one at {at:?} has none. Where layers differ, args must say \
+         so (a list as moe_layer_freq): keys then have numbers of layers"
+    )]
+    NotStacked {
+        /// The key.
+        key: String,
+        /// The layer, the expert or both.
+        at: Vec<u64>,
+        /// How many there are.
+        stack: Shape,
+    },
+    /// A state of the optimizer that is no tensor like the weights.
+    #[error("the optimizer's '{state}' is not a number for each element, which is all that torch_dist has; --optimizer none leaves the optimizer out")]
+    NotForTorchDist {
+        /// The state.
+        state: String,
+    },
+    /// A checkpoint that torch DCP cannot hold.
+    #[error(transparent)]
+    Dcp(#[from] WriteError),
     /// A layout that the format does not have.
     #[error("{format} files have no layout {layout}{}", advice(*.format))]
     NoSuchLayout {

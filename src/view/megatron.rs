@@ -27,12 +27,12 @@ use crate::layout::{Layout, Place, Rank};
 use crate::tensor::{Dtype, Shape};
 use crate::value::Value;
 
-use verbatim::Verbatim;
-use contents::Contents;
-use optimizer::RankOptimizer;
-
 pub(super) use args::rewrite as rewrite_args;
-pub use pipeline::training_run;
+pub(super) use contents::Contents;
+pub(super) use entries::of as entries_of;
+pub(super) use optimizer::RankOptimizer;
+pub(super) use verbatim::Verbatim;
+pub use pipeline::{distributed_run, training_run};
 
 /// A legacy Megatron checkpoint directory in one layout.
 #[derive(Debug, Clone)]

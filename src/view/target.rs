@@ -90,7 +90,20 @@ pub(super) fn tensor_of<'basis>(
     place: Place,
     saved: Saved,
 ) -> Result<Option<TargetTensor<'basis>>, ViewError> {
-    Maker { of: Of::weights(basis), basis, layout, place }.make(saved)
+    tensor_of_values(Of::weights(basis), layout, place, saved)
+}
+
+/// As [`tensor_of`], of these values.
+///
+/// # Errors
+/// As [`tensor_of`].
+pub(super) fn tensor_of_values<'basis>(
+    of: Of<'basis>,
+    layout: &Layout,
+    place: Place,
+    saved: Saved,
+) -> Result<Option<TargetTensor<'basis>>, ViewError> {
+    Maker { of, basis: of.basis, layout, place }.make(saved)
 }
 
 /// In the names of modules that hold experts.

@@ -94,12 +94,14 @@ const LOUD: &[&str] = &[
     "tensor",
     "verify",
     "vfs",
+    "view/dcp_files",
     "view/engine",
     "view/hf",
     "view/megatron",
     "view/ranks",
     "view/target",
     "view/tensors",
+    "view/torch_dist",
     "view/vocabulary",
     "weights",
 ];
@@ -114,6 +116,7 @@ const WITH_DEFAULTS: &[&str] = &[
     "fuse/passthrough.rs",
     "view/megatron/args.rs",
     "view/megatron/modules.rs",
+    "view/megatron/optimizer/common.rs",
     "view/megatron/optimizer/elementwise.rs",
     "view/megatron/optimizer/groups.rs",
 ];

@@ -3,10 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
-mod archive;
+pub(crate) mod archive;
 mod kinds;
-mod read;
-mod unpickle;
+pub(crate) mod read;
+pub(crate) mod unpickle;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

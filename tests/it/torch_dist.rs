@@ -14,7 +14,7 @@ use crate::common::{Array, cut_out, models, open_pt};
 use ckpt_fs::value::{TensorRef, Value};
 use tempfile::TempDir;
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/dist-tiny/megatron").join(name)
 }
 
@@ -58,7 +58,7 @@ fn every_form_of_the_optimizer_is_that_of_its_rank_files() {
 }
 
 /// Every tensor of a rank file, by its place.
-fn tensors(file: &Path) -> BTreeMap<String, Array> {
+pub(crate) fn tensors(file: &Path) -> BTreeMap<String, Array> {
     let (tree, storages) = open_pt(&fs::read(file).unwrap());
     let mut found = BTreeMap::new();
     collect(&tree, "", &mut |path, tensor| {
@@ -82,7 +82,7 @@ fn collect(value: &Value, prefix: &str, found: &mut dyn FnMut(String, &TensorRef
     }
 }
 
-fn rank_files(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn rank_files(root: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for iteration in fs::read_dir(root).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
         for rank in fs::read_dir(iteration.path()).unwrap().flatten() {

@@ -38,8 +38,8 @@ words! { Format:
 
 words! { OptimizerChoice:
     Keep = "keep", "As the source keeps it";
-    Mixed = "mixed", "Mixed precision: masters and moments by parameter, in model_optim_rng.pt";
-    Distributed = "distributed", "Distributed: flat buffers, in distrib_optim.pt";
+    Mixed = "mixed", "Mixed precision: masters and moments by parameter, in model_optim_rng.pt; in torch_dist what every version loads";
+    Distributed = "distributed", "Distributed: flat buffers, in distrib_optim.pt; in torch_dist fully_reshardable";
     Nothing = "none", "Not at all, whatever it is, and without its learning-rate schedule (load with --no-load-optim)";
 }
 

@@ -16,16 +16,16 @@ pub(crate) struct FormatArgs {
     #[arg(long, value_name = "TYPE")]
     pub(crate) hf_model_type: Option<String>,
 
-    /// hf: bytes of weights in each file, e.g. 5GB or 2GiB
+    /// hf, torch_dist: bytes of data in each file, e.g. 5GB or 2GiB
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
     pub(crate) shard_size: u64,
 
-    /// megatron, of a Hugging Face model: names as Transformer Engine's layers have them (te), which runs on GPUs use, or as Megatron's own do
+    /// megatron and torch_dist, of a Hugging Face model: names as Transformer Engine's layers have them (te), which runs on GPUs use, or as Megatron's own do
     /// (local; --transformer-impl)
     #[arg(long, value_name = "SPEC", default_value = "te", value_parser = ["te", "local"])]
     pub(crate) megatron_spec: String,
 
-    /// megatron and safetensors, of a Hugging Face model: rows of the vocabulary are padded to a multiple of this and the tensor-parallel size
+    /// megatron, torch_dist and safetensors, of a Hugging Face model: rows of the vocabulary are padded to a multiple of this and the tensor-parallel size
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) make_vocab_size_divisible_by: u64,
 

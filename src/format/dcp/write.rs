@@ -21,7 +21,7 @@ mod torch_dist;
 pub use directory::{Directory, Part, Payload};
 pub use error::WriteError;
 pub use spec::{Chunk, Chunks, Content, Object, Path, Spec, Step, Tensor};
-pub use torch_dist::{METADATA_JSON, metadata_json, object_content, object_key};
+pub use torch_dist::{METADATA_JSON, metadata_json, object_content};
 
 /// The pickle that says where everything is.
 pub const METADATA: &str = ".metadata";

@@ -10,25 +10,21 @@
 //! `experts.py`, `multi_token_prediction.py` and `gpt_model.py`; megatron-core 0.12 to 0.16 and Megatron-LM after it. Not here: which tensors a
 //! model has (`family`), how axes are cut.
 
+mod common;
+mod norms;
 mod objects;
 mod rank_names;
+mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use common::{
+    COMMON_FILE, COMMON_STATE, COMMON_STEP, CONTENT_METADATA, FULLY_RESHARDABLE, MASTERS, PARAM_STATE_SHARDING,
+    content_metadata,
+};
+pub use norms::CORE_ATTENTION;
 pub use objects::{ObjectKey, StateKey, object_key, state_key};
-
-/// Of what layers a model is built, as far as names in rank files and keys show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spec {
-    /// Layers of Transformer Engine, which fuse norms into what follows them; otherwise Megatron's own.
-    pub transformer_engine: bool,
-    /// All experts of a rank in one module; otherwise each is one.
-    pub grouped_experts: bool,
-    /// Latent attention, whose norms keep their names.
-    pub latent: bool,
-    /// Versions that call the layer within a prediction's `mtp_model_layer` and no longer `transformer_layer`.
-    pub mtp_model_layer: bool,
-}
+pub use spec::{Spec, layers_have_own_keys};
 
 /// What a key or a name is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,16 +82,14 @@ const EXPERTS: &str = ".experts.experts.";
 const EXTRA_STATE: &str = "_extra_state";
 
 impl DistName {
-    /// The key of all layers stacked, or of what has no layers. Predictions have none.
+    /// The key: of one layer or prediction of this number in the model, or without one of all layers stacked, or of what has no layers.
+    /// Predictions are never stacked.
     #[must_use]
-    pub fn stacked_key(&self) -> Option<String> {
-        (self.of != Of::Predictions).then(|| format!("{}{}", self.before, self.rest))
-    }
-
-    /// The key of one layer or prediction, of this number in the model.
-    #[must_use]
-    pub fn key_of(&self, layer: u32) -> Option<String> {
-        (self.of != Of::Model).then(|| format!("{}{layer}.{}", self.before, self.rest))
+    pub fn key(&self, layer: Option<u32>) -> String {
+        match layer {
+            Some(layer) => format!("{}{layer}.{}", self.before, self.rest),
+            None => format!("{}{}", self.before, self.rest),
+        }
     }
 
     /// Whether it is an extra state: an object for each layer and expert, and no tensor.

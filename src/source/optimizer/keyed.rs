@@ -12,7 +12,8 @@ use super::super::rank_tensor::RankTensor;
 use super::{check_coverage, elements, note_step_of, select, wrong};
 use crate::catalog::{Buffers, Encoding, MASTER, Optimizer, Param, Record, StateOf};
 use crate::family::{Entry, Numbers};
-use crate::format::megatron::keys::{BUFFER_MASTERS, OPTIMIZER, PARAM_GROUPS, STATE, STEP};
+use crate::format::megatron::dist_keys::{COMMON_STEP, MASTERS, PARAM_STATE_SHARDING};
+use crate::format::megatron::keys::{OPTIMIZER, PARAM_GROUPS, STATE, STEP};
 use crate::layout::{Place, Rank};
 use crate::store::Store;
 use crate::tensor::Dtype;
@@ -37,13 +38,6 @@ pub(in crate::source) struct Keyed<'a> {
     pub(in crate::source) storages: &'a HashMap<Arc<str>, Record>,
     pub(in crate::source) states: Vec<KeyedState<'a>>,
 }
-
-/// The masters: what a distributed optimizer calls them, and what others do.
-const MASTERS: [&str; 2] = [BUFFER_MASTERS, "fp32_param"];
-/// How a distributed optimizer has saved; others do not say it.
-const SHARDING: &str = "param_state_sharding_type";
-/// The one number of steps that all parameters took.
-const COMMON_STEP: &str = "common_step";
 
 /// Everything was on one rank.
 const WHOLE: Place = Place { rank: Rank { pp: 0, tp: 0, ep: 0 }, chunk: 0 };
@@ -105,8 +99,8 @@ fn parts(saved: &Value, file: &str) -> Result<(Vec<Value>, bool), SourceError> {
     let mut is_distributed = false;
     let stripped = all.into_iter().map(|value| {
         let items = value.items().ok_or_else(|| wrong(file, "it is of a kind that is not known: expected dicts".into()))?;
-        is_distributed |= value.get(SHARDING).is_some();
-        let kept = items.iter().filter(|(key, _)| !matches!(key.as_str(), Some(SHARDING | "param_state")));
+        is_distributed |= value.get(PARAM_STATE_SHARDING).is_some();
+        let kept = items.iter().filter(|(key, _)| !matches!(key.as_str(), Some(PARAM_STATE_SHARDING | "param_state")));
         Ok(Value::Dict(kept.cloned().collect()))
     });
     let stripped: Vec<Value> = stripped.collect::<Result<_, SourceError>>()?;

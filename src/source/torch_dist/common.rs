@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::catalog::{EntryKind, RankFile, Record, RunState, SavedEntry};
 use crate::extent::ObjectId;
+use crate::format::megatron::dist_keys::{COMMON_FILE, COMMON_STATE, CONTENT_METADATA, object_key};
 use crate::format::megatron::keys::{ARGS, model_entry};
 use crate::source::dcp::Opened;
 use crate::source::entries::{self, without_foreign};
@@ -13,11 +14,6 @@ use crate::source::torch_file::{self, TorchFile};
 use crate::source::SourceError;
 use crate::store::{FileStore, OpenFile};
 use crate::value::Value;
-
-/// The file of versions up to 0.16. Where it is there, later ones read it too.
-const COMMON: &str = "common.pt";
-/// The object of later versions: a list of one dict.
-const COMMON_STATE: &str = "common_state/shard_0_1";
 
 /// What all ranks have in common.
 pub(super) struct Common {
@@ -47,7 +43,7 @@ impl Common {
         opened: &Opened,
         store: &FileStore,
     ) -> Result<Self, SourceError> {
-        let has_file = names.iter().any(|name| name == COMMON);
+        let has_file = names.iter().any(|name| name == COMMON_FILE);
         let (object, found) = if has_file { from_file(path, store)? } else { from_object(path, opened, store)? };
         let (tree, left_out) = without_foreign(&found.tree, true);
         let name = found.name.clone();
@@ -56,7 +52,7 @@ impl Common {
         let kept = TorchFile { tree, left_out, ..found };
         let read = entries::rank_file(object, kept, None)?;
         Ok(Self {
-            file: has_file.then(|| path.join(COMMON)),
+            file: has_file.then(|| path.join(COMMON_FILE)),
             name,
             args,
             version: read.run.checkpoint_version.map_or(VERSION, |version| version),
@@ -78,6 +74,7 @@ impl Common {
         for entry in entries.iter_mut().filter(|entry| entry.kind == EntryKind::Args) {
             entry.value = args.clone();
         }
+        // How the run saved its model and its optimizer is not what it saved.
         entries.retain(|entry| entry.key.as_str() != Some(CONTENT_METADATA));
         // A rank saves its model before its optimizer.
         let after = [EntryKind::Optimizer, EntryKind::Schedule, EntryKind::Rng, EntryKind::RankState];
@@ -89,11 +86,8 @@ impl Common {
     }
 }
 
-/// How the run saved its model and its optimizer: not what it saved.
-const CONTENT_METADATA: &str = "content_metadata";
-
 fn from_file(path: &Path, store: &FileStore) -> Result<(ObjectId, TorchFile), SourceError> {
-    let object = store.take(OpenFile::open(&path.join(COMMON))?)?;
+    let object = store.take(OpenFile::open(&path.join(COMMON_FILE))?)?;
     let found = torch_file::read(object, store, |tree| (tree.clone(), Vec::new()))?;
     Ok((object, found))
 }
@@ -104,8 +98,9 @@ fn from_object(
     store: &FileStore,
 ) -> Result<(ObjectId, TorchFile), SourceError> {
     let objects = &opened.metadata().objects;
-    let Some(object) = objects.iter().find(|object| &*object.key == COMMON_STATE) else {
-        let what = format!("there is neither {COMMON} nor, in its .metadata, {COMMON_STATE}, which say what model it is of");
+    let key = object_key(COMMON_STATE, &[], &[]);
+    let Some(object) = objects.iter().find(|object| *object.key == *key) else {
+        let what = format!("there is neither {COMMON_FILE} nor, in its .metadata, {key}, which say what model it is of");
         return Err(SourceError::NotACheckpoint { path: path.into(), what });
     };
     let mut found = opened.object(object, store)?;

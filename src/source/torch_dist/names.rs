@@ -1,8 +1,10 @@
 //! The keys of a checkpoint, sorted by what they are of: weights, states of the optimizer, its flat buffers, objects.
 
+use std::collections::HashSet;
+
 use crate::family::{Model, Numbers};
 use crate::format::dcp::metadata::{Metadata, Object, Tensor};
-use crate::format::megatron::dist_keys::{DistKey, Of, ObjectKey, Spec, StateKey};
+use crate::format::megatron::dist_keys::{DistKey, DistName, ObjectKey, Of, Spec, StateKey};
 
 /// What stands before every key of NeMo's.
 const MODULE: &str = "module.";
@@ -16,6 +18,8 @@ const CHAINED: &str = "chained_";
 pub(super) struct Weight<'a> {
     pub(super) tensor: &'a Tensor,
     pub(super) key: DistKey,
+    /// Whether it is a norm that the checkpoint has under the names of both kinds of layers, and this the name of the other kind.
+    pub(super) is_second: bool,
 }
 
 /// A state of a tensor.
@@ -43,17 +47,25 @@ pub(super) struct Named<'a> {
 
 impl<'a> Named<'a> {
     /// Sorts the keys.
-    pub(super) fn of(metadata: &'a Metadata) -> Self {
+    pub(super) fn of(metadata: &'a Metadata, spec: Spec) -> Self {
+        let mut named = Self::sorted(metadata);
+        second_names(named.weights.iter_mut(), spec);
+        for state in named.states.chunk_by_mut(|one, other| one.state == other.state) {
+            second_names(state.iter_mut().map(|state| &mut state.weight), spec);
+        }
+        named
+    }
+
+    fn sorted(metadata: &'a Metadata) -> Self {
         let mut named = Self::default();
         for tensor in &metadata.tensors {
             if is_of_buffers(&tensor.key) {
                 named.buffers.push(tensor);
             } else if let Some(state) = StateKey::parse(&tensor.key) {
-                let weight = Weight { tensor, key: DistKey::parse(without_module(state.key)) };
+                let weight = Weight::of(tensor, state.key);
                 named.states.push(StateOf { state: state.state, weight });
             } else {
-                let key = DistKey::parse(without_module(&tensor.key));
-                named.weights.push(Weight { tensor, key });
+                named.weights.push(Weight::of(tensor, &tensor.key));
             }
         }
         for object in &metadata.objects {
@@ -80,6 +92,31 @@ pub(super) fn without_module(key: &str) -> &str {
     match key.strip_prefix(MODULE) {
         Some(rest) => rest,
         None => key,
+    }
+}
+
+/// Gives norms that are there under the names of both kinds of layers, as in views of this tool, the name of the model's own.
+fn second_names<'w, 'a: 'w>(weights: impl Iterator<Item = &'w mut Weight<'a>>, spec: Spec) {
+    let mut weights: Vec<_> = weights.collect();
+    let all: HashSet<(DistName, Option<u32>)> =
+        weights.iter().map(|weight| (weight.key.name.clone(), weight.key.layer)).collect();
+    for weight in &mut weights {
+        let name = &weight.key.name;
+        if name.is_fused_norm() == spec.transformer_engine {
+            continue;
+        }
+        let others = [false, true].into_iter().filter_map(|has_experts| name.other_norm(spec.latent, has_experts));
+        if let Some(own) = others.into_iter().find(|own| all.contains(&(own.clone(), weight.key.layer))) {
+            weight.key.name = own;
+            weight.is_second = true;
+        }
+    }
+}
+
+impl<'a> Weight<'a> {
+    /// The tensor of a weight's key.
+    fn of(tensor: &'a Tensor, key: &str) -> Self {
+        Self { tensor, key: DistKey::parse(without_module(key)), is_second: false }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::names::{Named, without_module};
 use crate::family::{LayerKind, Model, Numbers};
 use crate::format::dcp::metadata::Object;
-use crate::format::megatron::dist_keys::{DistKey, ObjectKey, Of, Spec};
+use crate::format::megatron::dist_keys::{COMMON_STATE, DistKey, ObjectKey, Of, Spec};
 use crate::source::dcp::Opened;
 use crate::source::workers::in_parallel;
 use crate::source::{SourceError, some_of};
@@ -34,8 +34,6 @@ struct State<'a> {
 
 /// The extra state of the head.
 const HEAD_STATE: &str = "output_layer._extra_state";
-/// Read as [`super::common::Common`].
-const COMMON_STATE: &str = "common_state";
 
 impl Objects {
     /// Looks at them. Of extra states that are saved under one key and are as long one is read: none that holds something is as long as one
@@ -53,6 +51,7 @@ impl Objects {
             let name = DistKey::parse(without_module(key.key));
             if name.name.is_extra_state() {
                 kinds.entry((key.key, object.place.len)).or_default().push(State { object, key, name });
+            // Read as [`super::common::Common`].
             } else if key.key != COMMON_STATE {
                 others.insert(key.key);
             }
@@ -63,7 +62,9 @@ impl Objects {
         let mut full: BTreeSet<String> = BTreeSet::new();
         for (((key, _), states), is_empty) in kinds.into_iter().zip(is_empty) {
             if is_empty {
-                found.states.extend(states.iter().flat_map(|state| state.names(spec, model)));
+                // Views have those that any version asks for. Of these rank files of Megatron's own layers have only the linear layers'.
+                let states = states.iter().filter(|state| spec.transformer_engine || state.name.name.is_state_of_linear());
+                found.states.extend(states.flat_map(|state| state.names(spec, model)));
             } else {
                 full.insert(key.to_owned());
             }

@@ -58,7 +58,9 @@ pub(super) fn of_pieces(
             let name = weight.name(spec, model, numbers);
             let parts = found.entry(name).or_default();
             let part = Part { dtype: weight.tensor.dtype, shape, pieces };
-            if parts.put(weight.key.half, part).is_none() {
+            if weight.is_second {
+                parts.replicas.push(part);
+            } else if parts.put(weight.key.half, part).is_none() {
                 return Err(wrong("another key stands for the same tensor of the same layer"));
             }
         }
@@ -67,13 +69,14 @@ pub(super) fn of_pieces(
         parts.join(&name).ok_or_else(|| SourceError::Tensor {
             file: opened.directory().display().to_string(),
             tensor: name.clone(),
-            what: "its halves (_w and _v) are not both there, or are not alike".to_owned(),
+            what: UNLIKE_PARTS.to_owned(),
         })
     });
     joined.collect()
 }
 
 const FRAGMENTS: &str = "it was saved flattened, and its shape is not that of fragments of the one that it has in the model";
+const UNLIKE_PARTS: &str = "its halves (_w and _v) are not both there, or are not alike, or it is there under two names and not alike";
 const UNLIKE: &str = "it has fewer axes than its key says: layers and experts should stand first";
 
 /// A tensor of each layer and expert that stand on each other, with its numbers.
@@ -137,6 +140,8 @@ struct Parts {
     whole: Option<Part>,
     gate: Option<Part>,
     up: Option<Part>,
+    /// The whole once more, under another name.
+    replicas: Vec<Part>,
 }
 
 impl Parts {
@@ -152,12 +157,18 @@ impl Parts {
 
     /// The tensor: its rows of the gate come before those of up.
     fn join(self, name: &str) -> Option<RankTensor> {
-        let whole = match self {
-            Self { whole: Some(whole), gate: None, up: None } => whole,
-            Self { whole: None, gate: Some(gate), up: Some(up) } => gate.followed_by(up)?,
+        let whole = match (self.whole, self.gate, self.up) {
+            (Some(whole), None, None) => whole,
+            (None, Some(gate), Some(up)) => gate.followed_by(up)?,
             _ => return None,
         };
-        let Part { dtype, shape, pieces } = whole;
+        let Part { dtype, shape, mut pieces } = whole;
+        for replica in self.replicas {
+            if (replica.dtype, &replica.shape) != (dtype, &shape) {
+                return None;
+            }
+            pieces.extend(replica.pieces);
+        }
         Some(RankTensor { name: name.to_owned(), dtype, shape, pieces })
     }
 }

@@ -13,7 +13,7 @@ use crate::view::{PlacedTensor, PlannedFile, ViewError};
 
 /// The storages of a file, by the key its tree refers to them with.
 #[derive(Default)]
-pub(super) struct Contents<'a> {
+pub(in crate::view) struct Contents<'a> {
     by_key: HashMap<Arc<str>, Payload<'a>>,
 }
 
@@ -37,14 +37,14 @@ struct Named<'a> {
 
 impl<'a> Contents<'a> {
     /// The value that stands for a tensor in the tree. `name` is its own within the file.
-    pub(super) fn tensor(&mut self, name: &str, target: &'a Target<'a>) -> Value {
+    pub(in crate::view) fn tensor(&mut self, name: &str, target: &'a Target<'a>) -> Value {
         let key: Arc<str> = format!("tensor {name}").into();
         self.by_key.insert(key.clone(), Payload::Tensor(Named { name: name.into(), target }));
         reference(key, target.dtype, target.shape.clone())
     }
 
     /// The value that stands for a row of `len` elements with these tensors at these first elements, in order.
-    pub(super) fn flat(
+    pub(in crate::view) fn flat(
         &mut self,
         name: &str,
         dtype: Dtype,
@@ -58,21 +58,27 @@ impl<'a> Contents<'a> {
     }
 
     /// The value that stands for a tensor of these bytes. `name` is its own within the file.
-    pub(super) fn bytes(&mut self, name: &str, dtype: Dtype, shape: Shape, bytes: Vec<u8>) -> Value {
+    pub(in crate::view) fn bytes(&mut self, name: &str, dtype: Dtype, shape: Shape, bytes: Vec<u8>) -> Value {
         let key: Arc<str> = format!("bytes {name}").into();
         self.by_key.insert(key.clone(), Payload::Bytes(bytes));
         reference(key, dtype, shape)
     }
 
     /// Takes over a storage of the source.
-    pub(super) fn carry(&mut self, key: Arc<str>, extent: Extent) {
+    pub(in crate::view) fn carry(&mut self, key: Arc<str>, extent: Extent) {
         self.by_key.insert(key, Payload::Verbatim(extent));
+    }
+
+    /// Where the storages of the source are that were taken over.
+    pub(in crate::view) fn carried(self) -> HashMap<Arc<str>, Extent> {
+        let known = |payload| if let Payload::Verbatim(extent) = payload { Some(extent) } else { None };
+        self.by_key.into_iter().filter_map(|(key, payload)| Some((key, known(payload)?))).collect()
     }
 
     /// The file: pickle and storages as records of a zip archive named as `file` is: torch begins their names with its stem.
     /// `source` is the name of the file that it takes values from.
     #[expect(clippy::indexing_slicing, reason = "pieces are of these records, and there is a place for each")]
-    pub(super) fn lay_out(
+    pub(in crate::view) fn lay_out(
         &self,
         tree: Value,
         file_name: &str,

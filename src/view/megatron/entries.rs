@@ -9,7 +9,7 @@ use crate::format::megatron::keys::{ARGS, CHECKPOINT_VERSION, ITERATION, model_e
 use crate::value::Value;
 
 /// The entries that the file of a view is made after.
-pub(super) fn of(source: &RankFile) -> Cow<'_, [SavedEntry]> {
+pub(in crate::view) fn of(source: &RankFile) -> Cow<'_, [SavedEntry]> {
     if source.entries.is_empty() { Cow::Owned(fresh(&source.run)) } else { Cow::Borrowed(&source.entries) }
 }
 

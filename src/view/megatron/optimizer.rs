@@ -4,6 +4,7 @@
 //! groups, the loss scale, how things are wrapped. Not here: the values (`plan`), how a source's state is understood (`source`).
 
 mod buffers;
+mod common;
 mod elementwise;
 mod groups;
 mod order;
@@ -23,7 +24,7 @@ pub(in crate::view) use order::check_order;
 use slots::Slot;
 
 /// The optimizer's state of one rank.
-pub(super) struct RankOptimizer<'s> {
+pub(in crate::view) struct RankOptimizer<'s> {
     basis: &'s Basis,
     encoding: Encoding,
     rank: Rank,
@@ -47,11 +48,21 @@ struct Chain<'s> {
 
 impl<'s> RankOptimizer<'s> {
     /// The state of `rank`; `None` where the view shows none.
-    pub(super) fn new(basis: &'s Basis, layout: &'s Layout, rank: Rank) -> Result<Option<Self>, ViewError> {
+    pub(in crate::view) fn new(basis: &'s Basis, layout: &'s Layout, rank: Rank) -> Result<Option<Self>, ViewError> {
+        Self::with_experts(basis, layout, rank, basis.has_expert_optimizer(layout))
+    }
+
+    /// As [`Self::new`], with an optimizer of their own for experts if they are `apart`.
+    pub(in crate::view) fn with_experts(
+        basis: &'s Basis,
+        layout: &'s Layout,
+        rank: Rank,
+        apart: bool,
+    ) -> Result<Option<Self>, ViewError> {
         let Some(encoding) = basis.optimizer else { return Ok(None) };
         let source = basis.nearest(rank, layout)?;
-        let slots = slots::slots(basis, layout, rank)?;
-        let chains = groups::chains(basis, layout, source, &slots)?;
+        let slots = slots::slots(basis, layout, rank, apart)?;
+        let chains = groups::chains(basis, source, &slots, apart)?;
         Ok(Some(Self { basis, encoding, rank, layout, slots, source, chains }))
     }
 
@@ -109,12 +120,17 @@ impl<'s> RankOptimizer<'s> {
             match key.as_str() {
                 Some(STATE) => {}
                 Some(PARAM_GROUPS) => {
-                    entries.push((key.clone(), groups::list(self, chain, &steps, contents)));
+                    entries.push((key.clone(), groups::list(self, chain, &steps, self.numbers(), contents)));
                 }
                 _ => entries.push((key.clone(), Verbatim::new(chain.file, contents).value(value))),
             }
         }
         Value::Dict(entries.into())
+    }
+
+    /// Whether groups number their parameters in a rank file: buffers are not told apart by numbers.
+    fn numbers(&self) -> groups::Numbers {
+        if self.has_buffers() { groups::Numbers::LeftOut } else { groups::Numbers::Listed }
     }
 
     /// The tree of the file with the buffers.

@@ -92,6 +92,27 @@ pub fn training_run(basis: &Basis, layout: &Layout) -> RunFlags {
     run
 }
 
+/// The flags that a training run of any layout needs to load a distributed checkpoint.
+#[must_use]
+pub fn distributed_run(basis: &Basis) -> RunFlags {
+    let loading = ["--ckpt-format torch_dist".to_owned()].into_iter().chain(optimizer_flags(basis));
+    let loading = loading.chain(std::iter::once("--no-load-rng".to_owned()));
+    let Some(args) = basis.args().filter(|_| basis.renamed) else {
+        return RunFlags { flags: loading.collect(), cautions: Vec::new() };
+    };
+    let mut run = basis.model.family().run_flags(args);
+    run.flags.splice(0..0, std::iter::once("--use-checkpoint-args".to_owned()).chain(loading));
+    run
+}
+
+fn optimizer_flags(basis: &Basis) -> Option<String> {
+    match basis.optimizer {
+        Some(Encoding::Distributed(_)) => Some("--use-distributed-optimizer".to_owned()),
+        Some(Encoding::Mixed | Encoding::Single | Encoding::Named) => None,
+        None => Some("--no-load-optim".to_owned()),
+    }
+}
+
 fn layout_flags(basis: &Basis, layout: &Layout) -> Vec<String> {
     let mut flags = vec![
         format!("--tensor-model-parallel-size {}", layout.tp),
@@ -104,11 +125,7 @@ fn layout_flags(basis: &Basis, layout: &Layout) -> Vec<String> {
         flags.extend((layout.tp > 1).then(|| "--sequence-parallel".to_owned()));
     }
     flags.extend(stage_flags(basis, layout));
-    match basis.optimizer {
-        Some(Encoding::Distributed(_)) => flags.push("--use-distributed-optimizer".to_owned()),
-        Some(Encoding::Mixed | Encoding::Single | Encoding::Named) => {}
-        None => flags.push("--no-load-optim".to_owned()),
-    }
+    flags.extend(optimizer_flags(basis));
     let has_rng = basis.catalog.ranks.iter().any(|file| file.run.rng.is_some());
     if !(basis.with_rng && has_rng) {
         flags.push("--no-load-rng".to_owned());

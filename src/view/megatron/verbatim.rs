@@ -8,7 +8,7 @@ use crate::catalog::RankFile;
 use crate::value::{Object, Storage, TensorRef, Value};
 
 /// Takes over values of one source rank.
-pub(super) struct Verbatim<'a, 'contents> {
+pub(in crate::view) struct Verbatim<'a, 'contents> {
     source: &'a RankFile,
     contents: &'a mut Contents<'contents>,
     /// Objects and tensors done before, by identity, so that what is shared in the source stays shared.
@@ -16,12 +16,12 @@ pub(super) struct Verbatim<'a, 'contents> {
 }
 
 impl<'a, 'contents> Verbatim<'a, 'contents> {
-    pub(super) fn new(source: &'a RankFile, contents: &'a mut Contents<'contents>) -> Self {
+    pub(in crate::view) fn new(source: &'a RankFile, contents: &'a mut Contents<'contents>) -> Self {
         Self { source, contents, done: HashMap::new() }
     }
 
     /// The same value for the view's tree. The decoder has bounded depth and size of what is walked here.
-    pub(super) fn value(&mut self, value: &Value) -> Value {
+    pub(in crate::view) fn value(&mut self, value: &Value) -> Value {
         // What holds no tensor is taken over as the same object.
         if !value.holds_tensor() {
             return value.clone();

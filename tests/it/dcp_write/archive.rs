@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use super::unpickle::{Id, Node, Pickle};
 
 /// Records by name, as bytes of the file they are in.
-pub(super) struct Archive<'a> {
-    pub(super) records: BTreeMap<String, (usize, &'a [u8])>,
+pub(crate) struct Archive<'a> {
+    pub(crate) records: BTreeMap<String, (usize, &'a [u8])>,
 }
 
 /// A tensor of an archive.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Tensor {
-    pub(super) dtype: String,
-    pub(super) shape: Vec<u64>,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Tensor {
+    pub(crate) dtype: String,
+    pub(crate) shape: Vec<u64>,
+    pub(crate) bytes: Vec<u8>,
     /// Where its bytes are in the file.
-    pub(super) at: usize,
+    pub(crate) at: usize,
 }
 
 fn number(bytes: &[u8]) -> usize {
@@ -25,7 +25,7 @@ fn number(bytes: &[u8]) -> usize {
 
 impl<'a> Archive<'a> {
     /// The archive that bytes `start..start + len` of a file are, with real CRCs.
-    pub(super) fn of(file: &'a [u8], start: usize, len: usize) -> Self {
+    pub(crate) fn of(file: &'a [u8], start: usize, len: usize) -> Self {
         let bytes = &file[start..start + len];
         let end = &bytes[len - 22..];
         assert_eq!(&end[..4], b"PK\x05\x06");
@@ -56,12 +56,12 @@ impl<'a> Archive<'a> {
         Self { records }
     }
 
-    pub(super) fn pickle(&self) -> Pickle {
+    pub(crate) fn pickle(&self) -> Pickle {
         Pickle::of(self.records["archive/data.pkl"].1)
     }
 
     /// The contiguous tensor that a call of torch's rebuilds.
-    pub(super) fn tensor(&self, pickle: &Pickle, id: Id) -> Tensor {
+    pub(crate) fn tensor(&self, pickle: &Pickle, id: Id) -> Tensor {
         let (function, args) = pickle.made_by(id);
         let Node::Persistent(storage) = pickle.node(args[0]) else { panic!("no storage") };
         let [word, class, key, place, elements] = pickle.elements(*storage) else { panic!("no storage") };
@@ -102,7 +102,7 @@ impl<'a> Archive<'a> {
 }
 
 /// Bytes of an element.
-pub(super) fn size(dtype: &str) -> u64 {
+pub(crate) fn size(dtype: &str) -> u64 {
     match dtype {
         "torch.complex64" | "torch.int64" => 8,
         "torch.float32" => 4,

@@ -9,22 +9,22 @@ const CLASSES: &str = "torch.distributed.checkpoint.metadata";
 
 /// A step of a path: a key or a place in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Key(String),
     Index(u64),
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Loaded {
+pub(crate) struct Loaded {
     /// Element type, shape and bytes.
-    pub(super) tensors: BTreeMap<String, (String, Vec<u64>, Vec<u8>)>,
+    pub(crate) tensors: BTreeMap<String, (String, Vec<u64>, Vec<u8>)>,
     /// Files and places of the objects.
-    pub(super) objects: BTreeMap<String, (String, usize, usize)>,
-    pub(super) paths: Option<BTreeMap<String, Vec<Step>>>,
+    pub(crate) objects: BTreeMap<String, (String, usize, usize)>,
+    pub(crate) paths: Option<BTreeMap<String, Vec<Step>>>,
 }
 
 /// Reads the directory with these files.
-pub(super) fn load(files: &BTreeMap<String, Vec<u8>>) -> Loaded {
+pub(crate) fn load(files: &BTreeMap<String, Vec<u8>>) -> Loaded {
     let pickle = Pickle::of(&files[".metadata"]);
     let class = |id: Id, name: &str| {
         let (found, args) = pickle.made_by(id);

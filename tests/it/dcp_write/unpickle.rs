@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 /// A value by its number: values are filled after others refer to them.
-pub(super) type Id = usize;
+pub(crate) type Id = usize;
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Node {
+pub(crate) enum Node {
     None,
     Bool(bool),
     Int(i128),
@@ -28,16 +28,16 @@ pub(super) enum Node {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Pickle {
+pub(crate) struct Pickle {
     nodes: Vec<Node>,
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
-    pub(super) root: Id,
+    pub(crate) root: Id,
 }
 
 impl Pickle {
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut this = Self::default();
         let mut at = 0;
         while !this.step(bytes, &mut at) {}
@@ -47,17 +47,17 @@ impl Pickle {
         this
     }
 
-    pub(super) fn node(&self, id: Id) -> &Node {
+    pub(crate) fn node(&self, id: Id) -> &Node {
         &self.nodes[id]
     }
 
-    pub(super) fn items(&self, id: Id) -> &[(Id, Id)] {
+    pub(crate) fn items(&self, id: Id) -> &[(Id, Id)] {
         let Node::Dict(items) = self.node(id) else { panic!("{:?} is no dict", self.node(id)) };
         items
     }
 
     /// The value under a key of a dict, or in the state of an object.
-    pub(super) fn get(&self, id: Id, key: &str) -> Option<Id> {
+    pub(crate) fn get(&self, id: Id, key: &str) -> Option<Id> {
         let dict = match self.node(id) {
             Node::Object { state: Some(state), .. } => *state,
             _ => id,
@@ -65,27 +65,27 @@ impl Pickle {
         self.items(dict).iter().find(|(k, _)| self.str(*k) == key).map(|(_, value)| *value)
     }
 
-    pub(super) fn field(&self, id: Id, key: &str) -> Id {
+    pub(crate) fn field(&self, id: Id, key: &str) -> Id {
         self.get(id, key).unwrap_or_else(|| panic!("no {key} in {:?}", self.node(id)))
     }
 
     /// Names of the fields of an object.
-    pub(super) fn fields(&self, id: Id) -> Vec<&str> {
+    pub(crate) fn fields(&self, id: Id) -> Vec<&str> {
         let Node::Object { state: Some(state), .. } = self.node(id) else { panic!("no state") };
         self.items(*state).iter().map(|(key, _)| self.str(*key)).collect()
     }
 
-    pub(super) fn str(&self, id: Id) -> &str {
+    pub(crate) fn str(&self, id: Id) -> &str {
         let Node::Str(text) = self.node(id) else { panic!("{:?} is no str", self.node(id)) };
         text
     }
 
-    pub(super) fn int(&self, id: Id) -> u64 {
+    pub(crate) fn int(&self, id: Id) -> u64 {
         let Node::Int(number) = self.node(id) else { panic!("{:?} is no int", self.node(id)) };
         u64::try_from(*number).unwrap()
     }
 
-    pub(super) fn elements(&self, id: Id) -> &[Id] {
+    pub(crate) fn elements(&self, id: Id) -> &[Id] {
         match self.node(id) {
             Node::Tuple(items) | Node::List(items) => items,
             other => panic!("{other:?} is no list"),
@@ -93,20 +93,20 @@ impl Pickle {
     }
 
     /// The class of an instance or the function of a call, and its arguments.
-    pub(super) fn made_by(&self, id: Id) -> (&str, &[Id]) {
+    pub(crate) fn made_by(&self, id: Id) -> (&str, &[Id]) {
         let Node::Object { callable, args, .. } = self.node(id) else { panic!("{:?}", self.node(id)) };
         let Node::Global(name) = self.node(*callable) else { panic!("{:?}", self.node(*callable)) };
         (name, self.elements(*args))
     }
 
     /// A `torch.Size`.
-    pub(super) fn size(&self, id: Id) -> Vec<u64> {
+    pub(crate) fn size(&self, id: Id) -> Vec<u64> {
         let (name, args) = self.made_by(id);
         assert_eq!((name, args.len()), ("torch.Size", 1));
         self.ints(args[0])
     }
 
-    pub(super) fn ints(&self, id: Id) -> Vec<u64> {
+    pub(crate) fn ints(&self, id: Id) -> Vec<u64> {
         self.elements(id).iter().map(|id| self.int(*id)).collect()
     }
 

@@ -177,7 +177,7 @@ fn pieces_of_one_kind_share_their_bytes() {
     let boxes: Vec<Box> = (0..100).map(|row| (vec![row, 0], vec![1, 4])).collect();
     let content = Arc::new(Content::plain(Value::None));
     let objects = (0..50).map(|index| Object {
-        key: object_key("x", &[index], &[50]),
+        key: format!("x/shard_{index}_50").into(),
         content: Arc::clone(&content),
         file: 0,
     });
@@ -194,9 +194,7 @@ fn pieces_of_one_kind_share_their_bytes() {
 }
 
 #[test]
-fn the_parts_of_objects_are_named_as_megatron_does() {
-    assert_eq!(&*object_key("a._extra_state", &[3], &[8]), "a._extra_state/shard_3_8");
-    assert_eq!(&*object_key("e", &[1, 0], &[4, 16]), "e/shard_1.0_4.16");
+fn what_stands_beside_it_is_json() {
     let json: serde_json::Value = serde_json::from_str(metadata_json()).unwrap();
     assert_eq!((&json["sharded_backend"], &json["common_backend_version"]), (&"torch_dist".into(), &1.into()));
 }

@@ -16,15 +16,7 @@ pub fn metadata_json() -> &'static str {
     r#"{"sharded_backend": "torch_dist", "sharded_backend_version": 1, "common_backend": "torch", "common_backend_version": 1}"#
 }
 
-/// The key of the part at `offsets` of an object that is cut into `counts` parts on each axis: of a layer of so many, an expert of so many.
-/// Loaders refuse a directory in which an object's key has no such end.
-#[must_use]
-pub fn object_key(key: &str, offsets: &[u64], counts: &[u64]) -> Arc<str> {
-    let joined = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".");
-    format!("{key}/shard_{}_{}", joined(offsets), joined(counts)).into()
-}
-
-/// What is saved of such an object: a list of it alone.
+/// What is saved of an object: a list of it alone.
 #[must_use]
 pub fn object_content(value: Value) -> Value {
     Value::List(Arc::from([value]))

@@ -17,7 +17,7 @@ const LATER_INNER_LAYER: &str = "mtp_model_layer.";
 
 /// The norms that Megatron's own layers have apart, and what keys call them.
 const NORMS: [(&str, &str); 2] = [("input_layernorm.", "self_attention.linear_qkv.layer_norm_"), PRE_MLP_NORM];
-const PRE_MLP_NORM: (&str, &str) = ("pre_mlp_layernorm.", "mlp.linear_fc1.layer_norm_");
+pub(super) const PRE_MLP_NORM: (&str, &str) = ("pre_mlp_layernorm.", "mlp.linear_fc1.layer_norm_");
 
 /// Not in keys: versions before it was there left no room for it.
 const HEAD_STATE: &str = "output_layer._extra_state";
@@ -72,14 +72,8 @@ impl DistName {
     }
 }
 
-impl Spec {
-    fn renames_norms(self) -> bool {
-        !self.transformer_engine && !self.latent
-    }
-}
-
 /// The layer within a prediction as keys have it, where the name is of one, and the name within a layer.
-fn split_inner(of: Of, rest: &str) -> (&'static str, &str) {
+pub(super) fn split_inner(of: Of, rest: &str) -> (&'static str, &str) {
     let within = [INNER_LAYER, LATER_INNER_LAYER].iter().find_map(|inner| rest.strip_prefix(inner));
     match within {
         Some(within) if of == Of::Predictions => (INNER_LAYER, within),

@@ -8,7 +8,6 @@ use crate::catalog::RankFile;
 use crate::family::Entry;
 use crate::format::megatron::GroupKind;
 use crate::format::megatron::keys::{PARAM_GROUPS, PARAMS, STEP};
-use crate::layout::Layout;
 use crate::value::Value;
 use crate::view::megatron::verbatim::Verbatim;
 use crate::view::megatron::contents::Contents;
@@ -83,13 +82,13 @@ const EXPERT: &str = "is_expert_parallel";
 /// The optimizers of a rank: one, or one for the dense part and one for the experts.
 pub(super) fn chains<'s>(
     basis: &'s Basis,
-    layout: &Layout,
     source: &'s RankFile,
     slots: &[Slot<'s>],
+    experts_apart: bool,
 ) -> Result<Vec<Chain<'s>>, ViewError> {
     let sources = templates(basis, source);
     let mut chains = Vec::new();
-    let kinds: &[bool] = if basis.has_expert_optimizer(layout) { &[false, true] } else { &[false] };
+    let kinds: &[bool] = if experts_apart { &[false, true] } else { &[false] };
     for expert in kinds {
         // Where the source does not tell experts apart, theirs is like the dense one.
         let of_kind = |kind: GroupKind| kind.expert == *expert;
@@ -106,7 +105,7 @@ pub(super) fn chains<'s>(
             basis.catalog.optimizer.as_ref().is_some_and(|optimizer| optimizer.keeps_empty_groups);
         groups.retain(|group| {
             slots.iter().any(|slot| slot.kind == group.kind)
-                || (keeps_empty && (!expert || exists(basis, layout, group.kind)))
+                || (keeps_empty && (!expert || exists(basis, group.kind, experts_apart)))
         });
         // Versions that do not keep such groups have no optimizer for experts on a rank without any.
         if *expert && groups.is_empty() && !keeps_empty {
@@ -159,16 +158,25 @@ fn templates<'s>(basis: &'s Basis, source: &'s RankFile) -> Vec<Template<'s>> {
     templates
 }
 
-/// Whether any rank of the layout has parameters of this kind.
-fn exists(basis: &Basis, layout: &Layout, kind: GroupKind) -> bool {
+/// Whether any rank has parameters of this kind.
+fn exists(basis: &Basis, kind: GroupKind, experts_apart: bool) -> bool {
     let is_of_kind = |entry: &Entry| {
         let rank = entry.holds.first().map_or(0, |holding| holding.dimensions.len());
         entry.is_trained()
             && basis.catalog.spellings.contains_key(&entry.name)
             && GroupKind::decays(basis.args(), &entry.name, rank) == kind.decays
-            && (entry.is_expert() && basis.has_expert_optimizer(layout)) == kind.expert
+            && (entry.is_expert() && experts_apart) == kind.expert
     };
     basis.model.entries().iter().any(is_of_kind)
+}
+
+/// Whether groups say which parameters are in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Numbers {
+    /// By their numbers on the rank.
+    Listed,
+    /// What follows from the model alone is not said.
+    LeftOut,
 }
 
 /// The parameter groups of one optimizer, numbering its parameters group by group.
@@ -176,6 +184,7 @@ pub(super) fn list(
     rank: &RankOptimizer<'_>,
     chain: &Chain<'_>,
     steps: &Steps<'_>,
+    listed: Numbers,
     contents: &mut Contents<'_>,
 ) -> Value {
     let mut next = 0i64;
@@ -183,7 +192,7 @@ pub(super) fn list(
     let counts: Vec<usize> = counts.collect();
     let has_any = counts.iter().any(|count| *count > 0);
     let groups = chain.groups.iter().zip(counts).map(|(group, count)| {
-        let numbers = (!rank.has_buffers()).then(|| {
+        let numbers = (listed == Numbers::Listed).then(|| {
             let first = next;
             next += i64::try_from(count).unwrap_or(i64::MAX);
             Value::List((first..next).map(Value::Int).collect())

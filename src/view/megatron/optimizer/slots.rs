@@ -65,7 +65,12 @@ impl Slot<'_> {
 }
 
 /// The parameters of `rank` with their states.
-pub(super) fn slots<'s>(basis: &'s Basis, layout: &Layout, rank: Rank) -> Result<Vec<Slot<'s>>, ViewError> {
+pub(super) fn slots<'s>(
+    basis: &'s Basis,
+    layout: &Layout,
+    rank: Rank,
+    experts_apart: bool,
+) -> Result<Vec<Slot<'s>>, ViewError> {
     let mut slots = Vec::new();
     for place in layout.places(rank) {
         let first = slots.len();
@@ -78,7 +83,7 @@ pub(super) fn slots<'s>(basis: &'s Basis, layout: &Layout, rank: Rank) -> Result
             let (Some(target), Some(elements)) = (tensor.target, elements) else { continue };
             slots.push(Slot {
                 chunk: place.chunk,
-                kind: kind(basis, layout, tensor.entry, &target),
+                kind: kind(basis, experts_apart, tensor.entry, &target),
                 dtype: target.dtype,
                 elements,
                 shared_embedding: basis.model.shares_embedding(tensor.entry, layout),
@@ -96,11 +101,11 @@ pub(super) fn slots<'s>(basis: &'s Basis, layout: &Layout, rank: Rank) -> Result
 }
 
 /// The kind of parameter group of a tensor.
-fn kind(basis: &Basis, layout: &Layout, entry: &Entry, target: &Target<'_>) -> GroupKind {
+fn kind(basis: &Basis, experts_apart: bool, entry: &Entry, target: &Target<'_>) -> GroupKind {
     GroupKind {
         decays: GroupKind::decays(basis.args(), &entry.name, target.shape.rank()),
         decoupled: entry.is_vocabulary() && basis.has_decoupled(),
-        expert: entry.is_expert() && basis.has_expert_optimizer(layout),
+        expert: entry.is_expert() && experts_apart,
     }
 }
 
