@@ -94,6 +94,16 @@ fn every_form_of_the_optimizer_becomes_one() {
     }
 }
 
+/// From one kind of directory of DCP to the other: what FSDP saved, for Megatron.
+#[test]
+fn what_fsdp_saved_becomes_one() {
+    let here = tempfile::tempdir().unwrap();
+    let dcp = fixture("../dcp/llama_tied_bf16");
+    let template = dcp.join("hf").display().to_string();
+    let view = as_dist(&dcp.join("fsdp2_n3"), &here.path().join("view"), &["--template", &template]);
+    assert_eq!(digest(&view), digest(&dcp.join("hf")));
+}
+
 /// A norm under the names of both kinds of layers is one norm: two copies that are compared.
 #[test]
 fn copies_of_a_norm_are_held_against_each_other() {
