@@ -18,7 +18,7 @@ use crate::layout::{Format, Layout};
 use crate::source::{Source, some_of};
 use crate::tensor::Region;
 use crate::view::megatron::{distributed_run, training_run};
-use crate::view::{Conversions, Basis, ViewError};
+use crate::view::{keeps_parameter_groups, Conversions, Basis, ViewError};
 
 /// What a source is.
 #[derive(Debug, Clone, Serialize)]
@@ -253,6 +253,16 @@ pub fn has_rng_state(source: &Source) -> bool {
     source.catalog.ranks.iter().any(|file| file.run.rng.is_some())
 }
 
+/// Settings of the optimizer that a distributed checkpoint of its state does not have.
+fn groups_left_out(source: &Source, basis: &Basis, format: Format) -> Option<String> {
+    let is_without = format == Format::Dcp
+        && basis.optimizer.is_some()
+        && !keeps_parameter_groups(&source.catalog, &source.model, basis);
+    let has_some = source.catalog.ranks.iter().any(|file| file.run.optimizer.is_some());
+    let what = "settings of the optimizer's parameter groups (the source does not have them by the names of the view)";
+    (is_without && has_some).then(|| what.to_owned())
+}
+
 /// What the source saved and a view in this format and `layout` leaves out, in words.
 #[must_use]
 pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout) -> Vec<String> {
@@ -265,7 +275,7 @@ pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout)
     let of_names = source.model.family().model_type().is_some() || source.model.family().is_undescribed();
     let optimizer = source.catalog.optimizer.as_ref().filter(|_| of_names && format != Format::Dcp);
     let optimizer = optimizer.map(|_| "optimizer state (views of this format have none of it)".to_owned());
-    let known = known.chain(unused).chain(optimizer);
+    let known = known.chain(unused).chain(optimizer).chain(groups_left_out(source, basis, format));
     if format == Format::Megatron {
         let extra = basis.drops_extra_state(layout);
         let extra =
@@ -276,6 +286,7 @@ pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout)
     let only_there = |entry: &SavedEntry| match entry.kind {
         EntryKind::Args | EntryKind::Model(_) | EntryKind::Progress => None,
         EntryKind::Optimizer | EntryKind::Schedule | EntryKind::Other if format == Format::TorchDist => None,
+        EntryKind::Optimizer if format == Format::Dcp && basis.optimizer.is_some() => None,
         kind => Some(format!("{} (only Megatron views have it)", kind.words(entry.key.as_str()?))),
     };
     let extra = (format == Format::TorchDist && basis.drops_extra_state(&layout.undivided()))

@@ -4,6 +4,7 @@
 
 mod rename;
 mod conversions;
+mod dcp;
 mod dcp_files;
 mod engine;
 mod error;
@@ -21,7 +22,8 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use conversions::{Conversions, Origin, ModelFiles, ConversionOptions};
+pub use conversions::{Conversions, Origin, ModelFiles, ConversionOptions, keeps_parameter_groups};
+pub use dcp::{DcpLayout, DcpNames};
 pub use error::ViewError;
 pub use optimizer::OptimizerChoice;
 pub use basis::{ViewOptions, RngChoice, Basis};

@@ -172,6 +172,7 @@ fn view_exit(error: &ViewError) -> Exit {
         ViewError::NoFamily { .. }
         | ViewError::ReadOnly { .. }
         | ViewError::Undescribed { .. }
+        | ViewError::NoTorchtitan { .. }
         | ViewError::Model { .. }
         | ViewError::NoPlace { .. }
         | ViewError::Lacks { .. }

@@ -263,6 +263,8 @@ fn conversion(format: Option<&FormatArgs>) -> ConversionOptions {
         model_type: format.hf_model_type.clone(),
         engine_version: format.engine_version.clone(),
         shard_size: format.shard_size,
+        dcp_layout: format.dcp_layout,
+        dcp_names: format.dcp_names,
         ..ConversionOptions::default()
     }
 }

@@ -4,6 +4,7 @@
 //! (`rename`). What the model is passes through the args of Megatron, which every family reads.
 
 mod config;
+mod distributed;
 mod engine;
 
 use std::collections::HashMap;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::rename::{Renaming, plainly_spelled};
+pub use distributed::keeps_parameter_groups;
+
+use super::dcp::{Choices, DcpLayout, DcpNames, DcpView};
 use super::engine::EngineView;
 use super::hf::HfView;
 use super::megatron::{self, MegatronView};
@@ -68,6 +72,10 @@ pub struct ConversionOptions {
     pub shard_size: u64,
     /// Bytes below which a distributed checkpoint does not cut a tensor of a layer.
     pub piece_size: u64,
+    /// In which directories a distributed checkpoint of torch is.
+    pub dcp_layout: DcpLayout,
+    /// What its tensors are called.
+    pub dcp_names: DcpNames,
 }
 
 impl Default for ConversionOptions {
@@ -79,6 +87,8 @@ impl Default for ConversionOptions {
             engine_version: None,
             shard_size: 5_000_000_000,
             piece_size: 1 << 20,
+            dcp_layout: DcpLayout::default(),
+            dcp_names: DcpNames::default(),
         }
     }
 }
@@ -166,7 +176,9 @@ impl Conversions {
             Format::Safetensors => Ok(self.own.clone()),
             Format::Megatron if self.is_of(Format::Megatron) => Ok(self.own.clone()),
             Format::Megatron => self.megatron(),
-            Format::Hf if matches!(self.origin.format, Format::Hf | Format::Dcp) => self.own_whole(),
+            Format::Hf if matches!(self.origin.format, Format::Hf | Format::Dcp) => {
+                self.own_whole(OptimizerChoice::Nothing)
+            }
             Format::Hf => self.hf(),
             Format::Vllm | Format::Sglang => self.engine(format),
             Format::TorchDist => {
@@ -174,7 +186,7 @@ impl Conversions {
                 torch_dist::check_keys(&basis)?;
                 Ok(basis)
             }
-            Format::Dcp => Err(ViewError::ReadOnly { format }),
+            Format::Dcp => self.distributed(),
         }
     }
 
@@ -190,11 +202,11 @@ impl Conversions {
     }
 
     /// The source's own names, with a vocabulary that is not padded. Of several spellings the one that every loader reads.
-    fn own_whole(&self) -> Result<Arc<Basis>, ViewError> {
+    fn own_whole(&self, optimizer: OptimizerChoice) -> Result<Arc<Basis>, ViewError> {
         let model = self.origin.model.clone();
         let catalog = plainly_spelled(&self.origin.catalog, &model);
         let vocabulary = self.vocabulary(Padding::Exact, None);
-        let view_options = ViewOptions { optimizer: OptimizerChoice::Nothing, ..self.view_options };
+        let view_options = ViewOptions { optimizer, ..self.view_options };
         Ok(Arc::new(Basis::with_vocabulary(catalog, model, &view_options, vocabulary)?))
     }
 
@@ -227,7 +239,8 @@ impl Conversions {
             iteration: Some(0),
             ..RunState::of_args(Value::namespace(last_of_each(args)))
         };
-        self.rename(family, run, dialect, |padding| (padding, Some(self.conversion.divisible_by)))
+        let names = Names { dialect, ..Names::WEIGHTS };
+        self.rename(family, run, names, |padding| (padding, Some(self.conversion.divisible_by)))
     }
 
     /// What the source's config says and args cannot.
@@ -245,7 +258,7 @@ impl Conversions {
     /// The basis as a model of this architecture.
     fn as_architecture(&self, family: &Arc<Family>) -> Result<Arc<Basis>, ViewError> {
         self.check_expressible(family)?;
-        self.rename(family, RunState::of_args(self.args()?), None, |_| (Padding::Exact, None))
+        self.rename(family, RunState::of_args(self.args()?), Names::WEIGHTS, |_| (Padding::Exact, None))
     }
 
     /// The args of the source's first rank.
@@ -258,14 +271,17 @@ impl Conversions {
         &self,
         family: &Arc<Family>,
         run: RunState,
-        dialect: Option<&str>,
+        names: Names<'_>,
         rule: impl FnOnce(Padding) -> (Padding, Option<u64>),
     ) -> Result<Arc<Basis>, ViewError> {
-        let adoption = Renaming { catalog: &self.origin.catalog, family, run, dialect };
-        let (catalog, model) = adoption.carry_out()?;
+        let adoption = Renaming { catalog: &self.origin.catalog, family, run, dialect: names.dialect };
+        let (mut catalog, model) = adoption.carry_out()?;
+        if names.optimizer != OptimizerChoice::Nothing {
+            catalog.optimizer = self.origin.catalog.optimizer.clone();
+        }
         let (padding, multiple) = rule(family.padding());
         let vocabulary = self.vocabulary(padding, multiple.or_else(|| family.padded_to()));
-        let view_options = ViewOptions { vocab_size: None, optimizer: OptimizerChoice::Nothing, ..self.view_options };
+        let view_options = ViewOptions { vocab_size: None, optimizer: names.optimizer, ..self.view_options };
         let basis = Basis::with_vocabulary(Arc::new(catalog), Arc::new(model), &view_options, vocabulary)?;
         Ok(Arc::new(basis))
     }
@@ -324,7 +340,18 @@ impl Conversions {
                 let sizes = Sizes { file: self.conversion.shard_size, piece: self.conversion.piece_size };
                 Arc::new(TorchDistView::new(basis, sizes)?)
             }
-            Format::Dcp => return Err(ViewError::ReadOnly { format }),
+            Format::Dcp => {
+                let aux_files: Vec<&AuxFile> = self.descriptions().collect();
+                let choices = Choices {
+                    config: self.config()?,
+                    aux_files: &aux_files,
+                    layout: self.conversion.dcp_layout,
+                    names: self.conversion.dcp_names,
+                    groups: self.groups_of(&basis),
+                    sizes: (self.conversion.shard_size, self.conversion.piece_size),
+                };
+                Arc::new(DcpView::new(basis, choices)?)
+            }
         })
     }
 
@@ -338,6 +365,19 @@ impl Conversions {
     fn with_weights(&self) -> impl Iterator<Item = &AuxFile> {
         self.origin.files.aux_files.iter().filter(|file| file.kind != AuxKind::Description)
     }
+}
+
+/// How a basis has the names of another family.
+struct Names<'a> {
+    /// Which of its spellings.
+    dialect: Option<&'a str>,
+    /// Whether the optimizer goes along.
+    optimizer: OptimizerChoice,
+}
+
+impl Names<'_> {
+    /// Its plain spelling, and the weights alone.
+    const WEIGHTS: Self = Self { dialect: None, optimizer: OptimizerChoice::Nothing };
 }
 
 /// The fields of args.

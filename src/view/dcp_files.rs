@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub(super) mod pieces;
+pub(super) mod values;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -238,6 +238,12 @@ pub enum ViewError {
         /// How many there are.
         stack: Shape,
     },
+    /// An architecture that torchtitan's names are not known of.
+    #[error("--dcp-names torchtitan: its names of {title} are not known here")]
+    NoTorchtitan {
+        /// The family's title.
+        title: String,
+    },
     /// A state of the optimizer that is no tensor like the weights.
     #[error("the optimizer's '{state}' is not a number for each element, which is all that torch_dist has; --optimizer none leaves the optimizer out")]
     NotForTorchDist {

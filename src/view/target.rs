@@ -44,12 +44,19 @@ pub(super) struct Of<'basis> {
     pub(super) params: &'basis Params,
     /// What new vocabulary rows hold.
     pub(super) fill: VocabularyFill,
+    /// Whether the copies of the embedding that stages have beside one another are tensors of one stage too.
+    pub(super) with_copies: bool,
 }
 
 impl<'basis> Of<'basis> {
     /// The weights.
     pub(super) fn weights(basis: &'basis Basis) -> Self {
-        Self { basis, params: &basis.catalog.weights, fill: basis.fill }
+        Self { basis, params: &basis.catalog.weights, fill: basis.fill, with_copies: false }
+    }
+
+    /// The same with the copies that only stages beside one another have elsewhere.
+    pub(super) fn with_copies(self) -> Self {
+        Self { with_copies: true, ..self }
     }
 }
 
@@ -199,7 +206,8 @@ impl<'basis> Maker<'basis, '_> {
         // A copy exists because of the layout or the format, whether or not the source needed one.
         let is_made = (entry.only_if_pipelined || entry.copy) && entry.dialect.is_none();
         let named = is_made || entry.fixed_part.is_some() || self.basis.catalog.spells(&entry.name, layer);
-        self.is_staged(entry) && named && !(entry.only_if_pipelined && self.layout.pp() == 1)
+        let is_needed = !entry.only_if_pipelined || self.layout.pp() > 1 || self.of.with_copies;
+        self.is_staged(entry) && named && is_needed
     }
 
     fn is_staged(&self, entry: &Entry) -> bool {
@@ -264,7 +272,7 @@ impl<'basis> Maker<'basis, '_> {
 }
 
 /// A tensor of this one number.
-fn constant<'basis>(number: f32) -> Target<'basis> {
+pub(super) fn constant<'basis>(number: f32) -> Target<'basis> {
     let bands = vec![(Band::once(0, 0, 0, 1), Source::Fill(Fill::Float(number)))];
     Target::single(Dtype::Float32, Shape::default(), 0, bands)
 }

@@ -10,10 +10,10 @@ mod files;
 mod keys;
 mod objects;
 mod tensors;
-mod values;
 
 use std::sync::Arc;
 
+use super::dcp_files::values::Values;
 use super::dcp_files::{DcpFiles, Piece, is_data_file, pieces};
 use super::hf::WHOLE;
 use super::megatron::Contents;
@@ -29,7 +29,6 @@ use crate::layout::{Format, Layout};
 use crate::plan::Target;
 use keys::Keys;
 use tensors::DistTensor;
-use values::Values;
 
 /// How a checkpoint is cut into pieces and files.
 #[derive(Debug, Clone, Copy)]

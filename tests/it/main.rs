@@ -17,6 +17,7 @@ mod copies;
 mod dcp_metadata;
 mod dcp_pieces;
 mod dcp_sources;
+mod dcp_view;
 mod dcp_write;
 mod dist_keys;
 mod extra_state;

@@ -176,7 +176,7 @@ fn what_is_missing_is_named() {
 }
 
 /// What Megatron-Bridge writes beside the same run: no args, and the same in its own words.
-const RUN_CONFIG: &str = "\
+pub(crate) const RUN_CONFIG: &str = "\
 _target_: megatron.bridge.training.config.ConfigContainer
 ddp:
   use_distributed_optimizer: true
@@ -212,7 +212,7 @@ model:
 ";
 
 /// A copy of a fixture as Megatron-Bridge would have saved it.
-fn of_bridge(name: &str, config: &str) -> TempDir {
+pub(crate) fn of_bridge(name: &str, config: &str) -> TempDir {
     spoilt(name, |path| {
         let file = path.join("common.pt");
         let (tree, storages) = open_pt(&fs::read(&file).unwrap());

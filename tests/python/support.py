@@ -90,9 +90,9 @@ def ckpt_fs(*arguments, check=True, **options):
     return done
 
 
-def digest(source):
+def digest(source, *flags):
     """The fingerprint alone; the line also says of what."""
-    return ckpt_fs("digest", source).stdout.split()[0]
+    return ckpt_fs("digest", source, *flags).stdout.split()[0]
 
 
 def run(*command, **options):

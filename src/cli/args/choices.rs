@@ -7,7 +7,7 @@ use crate::layout::Format;
 use crate::reader::CrcMode;
 use crate::source::TiedHead;
 use crate::vfs::IoMode;
-use crate::view::{OptimizerChoice, RngChoice, VocabularyFill};
+use crate::view::{DcpLayout, DcpNames, OptimizerChoice, RngChoice, VocabularyFill};
 
 /// The words for a type's values, each with its help.
 macro_rules! words {
@@ -41,6 +41,16 @@ words! { OptimizerChoice:
     Mixed = "mixed", "Mixed precision: masters and moments by parameter, in model_optim_rng.pt; in torch_dist what every version loads";
     Distributed = "distributed", "Distributed: flat buffers, in distrib_optim.pt; in torch_dist fully_reshardable";
     Nothing = "none", "Not at all, whatever it is, and without its learning-rate schedule (load with --no-load-optim)";
+}
+
+words! { DcpLayout:
+    Plain = "plain", "One directory, of a dict with model and optim";
+    Accelerate = "accelerate", "pytorch_model_fsdp_0 and optimizer_0";
+}
+
+words! { DcpNames:
+    Hf = "hf", "As in transformers";
+    Torchtitan = "torchtitan", "As torchtitan calls them, at the root of the checkpoint";
 }
 
 words! { TiedHead:

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::layout::Format;
+use crate::view::{DcpLayout, DcpNames};
 
 /// Which format.
 #[derive(Debug, Args)]
@@ -28,6 +29,14 @@ pub(crate) struct FormatArgs {
     /// megatron, torch_dist and safetensors, of a Hugging Face model: rows of the vocabulary are padded to a multiple of this and the tensor-parallel size
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) make_vocab_size_divisible_by: u64,
+
+    /// dcp: directories as torch's own examples have them, or as accelerate and the Trainer do
+    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = DcpLayout::Plain)]
+    pub(crate) dcp_layout: DcpLayout,
+
+    /// dcp: names of tensors
+    #[arg(long, value_name = "NAMES", value_enum, default_value_t = DcpNames::Hf)]
+    pub(crate) dcp_names: DcpNames,
 
     /// vllm, sglang: version of the engine, whose names of tensors change; by default the newest that is known
     #[arg(long, value_name = "VERSION")]

@@ -10,6 +10,11 @@ pub const METADATA: &str = ".metadata";
 /// What is in a directory that Megatron saved, beside that.
 pub const METADATA_JSON: &str = "metadata.json";
 
+/// What accelerate, and the Trainer that uses it, call the directory of a model and that of an optimizer, each before its number.
+pub const ACCELERATE_MODEL: &str = "pytorch_model_fsdp_";
+/// See [`ACCELERATE_MODEL`].
+pub const ACCELERATE_OPTIMIZER: &str = "optimizer_";
+
 /// What torch writes before the others are complete, and then renames: a directory that has it and not the other was not saved to the end.
 #[must_use]
 pub fn is_unfinished(name: &str) -> bool {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::shards::Shards;
 use crate::catalog::Chunk;
 use crate::extent::ObjectId;
+use crate::format::dcp::names::{ACCELERATE_MODEL, ACCELERATE_OPTIMIZER};
 use crate::format::dcp::metadata::{Object, Tensor};
 use crate::source::dcp::{self, Opened};
 use crate::source::locate::list;
@@ -17,9 +18,6 @@ use crate::source::{SourceError, some_of};
 use crate::store::{FileStore, Store};
 use crate::tensor::{Dtype, Shape};
 
-/// What accelerate, and the Trainer that uses it, call the directory of a model; `optimizer_0` is beside it.
-const MODEL: &str = "pytorch_model_fsdp_";
-const OPTIMIZER: &str = "optimizer_";
 
 /// A checkpoint whose metadata was read.
 #[derive(Debug)]
@@ -62,7 +60,7 @@ fn of_accelerate(names: &[String]) -> (Vec<&String>, Vec<&String>) {
         };
         names.iter().filter(is_one).collect()
     };
-    (numbered(MODEL), numbered(OPTIMIZER))
+    (numbered(ACCELERATE_MODEL), numbered(ACCELERATE_OPTIMIZER))
 }
 
 /// Whether these names are those in a directory whose model can be read so.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Conversions;
+use super::{Conversions, Names};
 use crate::catalog::RunState;
 use crate::family::Family;
 use crate::layout::Format;
@@ -14,7 +14,7 @@ impl Conversions {
         let model = self.hf_family()?;
         self.check_engine_model(&model).map_err(|error| self.or_another(error, &model))?;
         let family = self.engine_family(format, &model)?;
-        self.rename(&family, RunState::of_args(self.args()?), None, |padding| (padding, None))
+        self.rename(&family, RunState::of_args(self.args()?), Names::WEIGHTS, |padding| (padding, None))
     }
 
     /// A config must go beside the files: what it cannot say, an engine cannot know.

@@ -4,7 +4,7 @@
 //! is free: here files are of the size that people want files to have, and a stage of a pipeline finds its layers in few of them.
 
 use super::tensors::DistTensor;
-use super::values::Values;
+use crate::view::dcp_files::values::Values;
 use crate::format::dcp::write::{Chunks, Tensor, WriteError, data_file};
 
 /// The tensors with a file for each of their pieces, and how many files there are: at least one, for what is no tensor.

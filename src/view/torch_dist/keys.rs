@@ -6,7 +6,7 @@ use crate::format::megatron::dist_keys::{DistName, MASTERS, Of, Spec, layers_hav
 use crate::tensor::Dtype;
 use crate::view::{Basis, TargetTensor, ViewError};
 
-use super::values::Values;
+use crate::view::dcp_files::values::Values;
 
 /// Names the parts of one model.
 pub(super) struct Keys<'basis> {

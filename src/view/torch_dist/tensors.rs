@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::keys::Keys;
-use super::values::Values;
+use crate::view::dcp_files::values::Values;
 use crate::family::{Numbers, Saved};
 use crate::format::megatron::dist_keys::{DistName, Of as KeysOf};
 use crate::layout::Layout;

@@ -128,7 +128,7 @@ fn add_states<'s>(
             StateOf::Elements(params) => {
                 // New rows have no history, whatever they hold.
                 let fill = if *state.name == *MASTER { basis.fill } else { VocabularyFill::Zero };
-                for tensor in tensors_of(Of { basis, params, fill }, layout, place)? {
+                for tensor in tensors_of(Of { basis, params, fill, with_copies: false }, layout, place)? {
                     if let Some(target) = tensor.target {
                         add(&tensor.name, SlotOf::Elements(target));
                     }

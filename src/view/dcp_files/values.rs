@@ -6,7 +6,7 @@ use crate::view::{Basis, VocabularyFill};
 
 /// Whose values a tensor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Values {
+pub(in crate::view) enum Values {
     /// The weights.
     Weights,
     /// The state of the optimizer with this number in the catalog.
@@ -15,11 +15,11 @@ pub(super) enum Values {
 
 impl Values {
     /// What tensors of these values are made of; `None` for a state that has no number for each element.
-    pub(super) fn of(self, basis: &Basis) -> Option<Of<'_>> {
+    pub(in crate::view) fn of(self, basis: &Basis) -> Option<Of<'_>> {
         let Self::State(number) = self else { return Some(Of::weights(basis)) };
         let (name, params) = basis.catalog.optimizer.as_ref()?.states.get(number)?.elements()?;
         // New rows have no history, whatever they hold.
         let fill = if **name == *MASTER { basis.fill } else { VocabularyFill::Zero };
-        Some(Of { basis, params, fill })
+        Some(Of { basis, params, fill, with_copies: false })
     }
 }
