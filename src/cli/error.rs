@@ -170,7 +170,6 @@ fn view_exit(error: &ViewError) -> Exit {
         | ViewError::TemplateConfig { .. } => Exit::Usage,
         ViewError::NoSuchLayout { .. } => Exit::Layout,
         ViewError::NoFamily { .. }
-        | ViewError::ReadOnly { .. }
         | ViewError::Undescribed { .. }
         | ViewError::NoTorchtitan { .. }
         | ViewError::Model { .. }

@@ -153,12 +153,6 @@ pub enum ViewError {
     /// Tensors that a safetensors file cannot hold.
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
-    /// A format of sources alone.
-    #[error("{format} is read by this version and not written")]
-    ReadOnly {
-        /// The format.
-        format: Format,
-    },
     /// A source that no family of another format describes.
     #[error("a {title} checkpoint cannot be shown as {format}: no family describes such files of it")]
     NoFamily {

@@ -1,6 +1,8 @@
 //! Views as torch DCP has them: opened again they are the model and the optimizer that they were made of, and where torch saved the source
 //! they have its keys. `tests/python/test_dcp_view.py` loads them with torch.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
