@@ -197,6 +197,7 @@ def seeds():
         yield "zip_directory", struct.pack("<IQ", 0, size - len(raw)) + raw
     for path in sorted((ROOT / "tests/fixtures/dist-tiny").rglob("*.metadata")):
         yield "dcp_metadata", path.read_bytes()
+    yield "dcp_pieces", (ROOT / "tests/fixtures/dist-tiny/hand/min/view.distcp").read_bytes()
     for protocol in range(6):
         for value in [*VALUES, VALUES]:
             yield "pickle", pickle.dumps(value, protocol)

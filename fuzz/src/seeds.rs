@@ -155,6 +155,7 @@ tests! {
     checkpoint: FEW,
     config_json: MANY,
     dcp_metadata: MANY,
+    dcp_pieces: FEW,
     family_file: FEW,
     index_json: MANY,
     layout_name: MANY,

@@ -5,6 +5,7 @@
 pub mod checkpoint;
 pub mod config_json;
 pub mod dcp_metadata;
+pub mod dcp_pieces;
 pub mod family_file;
 pub mod index_json;
 pub mod layout_name;
@@ -23,6 +24,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("checkpoint", checkpoint::run),
     ("config_json", config_json::run),
     ("dcp_metadata", dcp_metadata::run),
+    ("dcp_pieces", dcp_pieces::run),
     ("family_file", family_file::run),
     ("index_json", index_json::run),
     ("layout_name", layout_name::run),
