@@ -110,7 +110,7 @@ class HuggingFace(Case):
     def test_what_lies_beside_the_weights_is_passed_through(self):
         source = self.work / "llama" / "single"
         with Mount(source) as at:
-            self.assertEqual(sorted(path.name for path in at.iterdir()), ["hf", "megatron", "safetensors", "sglang", "vllm"])
+            self.assertEqual(sorted(path.name for path in at.iterdir()), ["dcp", "hf", "megatron", "safetensors", "sglang", "torch_dist", "vllm"])
             names = sorted(path.name for path in (at / "hf").iterdir())
             self.assertEqual(names, ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"])
             for name in ("tokenizer.json", "generation_config.json"):

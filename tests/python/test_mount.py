@@ -130,7 +130,7 @@ class Tree(Case):
 
 def layouts(path):
     """What is listed beside the directories of other formats."""
-    return sorted(set(os.listdir(path)) - {"hf", "megatron", "safetensors", "sglang", "vllm"})
+    return sorted(set(os.listdir(path)) - {"dcp", "hf", "megatron", "safetensors", "sglang", "torch_dist", "vllm"})
 
 
 class ManyLayouts(Case):
