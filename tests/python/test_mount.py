@@ -144,12 +144,13 @@ class ManyLayouts(Case):
     def test_every_format_has_a_directory(self):
         """Formats that the source can be shown in stand beside its own layouts, and have layouts of their own."""
         with Mount(YUAN) as path:
-            self.assertEqual(sorted(set(os.listdir(path)) - set(layouts(path))), ["hf", "megatron", "safetensors"])
+            self.assertEqual(sorted(set(os.listdir(path)) - set(layouts(path))), ["dcp", "hf", "megatron", "safetensors"])
             self.assertEqual(sorted(os.listdir(path / "hf")), ["config.json", "model.safetensors"])
+            self.assertEqual(sorted(os.listdir(path / "dcp")), [".metadata", "__0_0.distcp", "config.json"])
             self.assertEqual(os.listdir(path / "safetensors"), ["tp2pp2@2,4"])
             self.assertTrue((path / "safetensors" / "tp4pp1" / "mp_rank_03.safetensors").is_file())
             self.assertTrue((path / "megatron" / "tp1pp1" / "iter_0000100").is_dir())
-            for name in ("vllm", "hf/tp1pp1", "safetensors/tp3pp1", "tp4pp1/hf"):
+            for name in ("vllm", "torch_dist", "hf/tp1pp1", "safetensors/tp3pp1", "tp4pp1/hf"):
                 with self.subTest(name=name), self.assertRaises(FileNotFoundError):
                     os.stat(path / name)
 
