@@ -42,7 +42,7 @@ def sparse(model, root):
 
 def mounts(work, repeats, is_quick):
     """A source of 100 GB: nothing but metadata can be read fast."""
-    dense.make(work / "large", 8 if is_quick else 57)
+    dense.make(work / "large", 8 if is_quick else 56)
     source = sparse(work / "large", work / "large_dist")
     table = Table(f"torch_dist of {size(source) / 1e9:.0f} GB, sparse")
     table.row("`inspect`", [timed(binary(), "inspect", source) for _ in range(repeats)])
