@@ -84,7 +84,9 @@ def make_views(work, checks):
             continue
         try:
             through = view(source, *check.through, into=work.path("through", check.name))
-            found[check.name] = view(through, *check.view, into=work.path("views", check.name))
+            # What FSDP saved does not say of what.
+            template = ("--template", work.path("sources", check.source, "hf")) if check.view and check.part in table.OF_FSDP else ()
+            found[check.name] = view(through, *check.view, *template, into=work.path("views", check.name))
         except (AssertionError, subprocess.TimeoutExpired) as error:
             work.failed[check.name] = f"no view: {error}"
     return found
@@ -95,9 +97,12 @@ def load_views(work, checks, directories):
     for check in checks:
         if check.name not in directories:
             continue
-        model = ["--model", work.path("sources", check.source, "hf")] if check.script == "fsdp2_load" else []
+        directory = directories[check.name]
+        # A view says itself of what model it is.
+        described = directory if (directory / "config.json").exists() else work.path("sources", check.source, "hf")
+        model = ["--model", described] if check.script == "fsdp2_load" else []
         loaded = work.path("loaded", f"{check.name}.safetensors")
-        jobs.append((check.name, check.environment, [check.script, directories[check.name], *model, *check.options, "--out", loaded]))
+        jobs.append((check.name, check.environment, [check.script, directory, *model, *check.options, "--out", loaded]))
     work.run(jobs)
 
 
@@ -106,7 +111,9 @@ def compare(work, checks):
     for check in checks:
         loaded = work.path("loaded", f"{check.name}.safetensors")
         expected = work.path("sources", check.source, f"{check.expected}.safetensors")
-        jobs.append((check.name, check.environment, ["compare", loaded, expected, *check.compare]))
+        # Megatron has other names, which are changed by what the model's config says of its heads.
+        names = ["--of-megatron", work.path("views", check.name, "config.json")] if check.renames else []
+        jobs.append((check.name, check.environment, ["compare", loaded, expected, *names, *check.compare]))
     work.run(jobs)
 
 

@@ -3,13 +3,16 @@
 
 Names of A can be changed first: `--strip model.` takes a prefix away (one that every tensor compared must have, others are left out),
 `--map OLD=NEW` replaces a part of a name. `--only PREFIX` compares the tensors of either side that begin so, `--vocabulary N` no more
-than the first N rows of the tensors that have a row for each word, of which another layout has another number.
+than the first N rows of the tensors that have a row for each word, of which another layout has another number. `--of-megatron CONFIG`
+gives the tensors of B, which make_megatron.py wrote, the names of transformers (megatron_names.py).
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import common  # noqa: F401
+import megatron_names
 import torch
 from safetensors import safe_open
 
@@ -78,9 +81,15 @@ def main(arguments=None):
     parser.add_argument("--only", default="", metavar="PREFIX")
     parser.add_argument("--part", action="store_true", help="A may have tensors that B has not")
     parser.add_argument("--vocabulary", type=int, metavar="N")
+    parser.add_argument("--of-megatron", type=Path, metavar="CONFIG")
+    parser.add_argument("--masters", action="store_true", help="with it: weights are the optimizer's masters")
     options = parser.parse_args(arguments)
     a = renamed(read(options.a), options.strip, [pair.split("=", 1) for pair in options.map])
-    a, b = ({name: t for name, t in side.items() if name.startswith(options.only)} for side in (a, read(options.b)))
+    b = read(options.b)
+    if options.of_megatron:
+        step = json.loads(options.b.with_suffix(".json").read_text())["step"]
+        b = megatron_names.of_transformers(b, json.loads(options.of_megatron.read_text()), step, options.masters)
+    a, b = ({name: t for name, t in side.items() if name.startswith(options.only)} for side in (a, b))
     if options.part:
         a = {name: tensor for name, tensor in a.items() if name in b}
     found = list(differences(a, b, options.vocabulary))

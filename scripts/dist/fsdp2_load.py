@@ -12,6 +12,7 @@ import argparse  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import fsdp2_run  # noqa: E402
+import torch  # noqa: E402
 
 
 def main(arguments=None):
@@ -21,6 +22,7 @@ def main(arguments=None):
     parser.add_argument("--nproc", type=int, default=2, help="ranks (default 2)")
     parser.add_argument("--keys", default="model,optim", help="what the two parts are called (default model,optim); nothing for the root")
     parser.add_argument("--weights", action="store_true", help="leave the optimizer out")
+    parser.add_argument("--of-megatron", action="store_true", help="in 32 bits, with weights from the optimizer's masters and without its settings")
     parser.add_argument("--train-step", type=int, metavar="NUMBER", help="take the step of this number after loading")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
@@ -29,9 +31,11 @@ def main(arguments=None):
 
 
 def load(results, options):
-    run = fsdp2_run.Run(options.model)
+    run = fsdp2_run.Run(options.model, dtype=torch.float32 if options.of_megatron else None)
     has_optimizer = not options.weights
-    if fsdp2_run.is_accelerate(options.directory):
+    if options.of_megatron:
+        fsdp2_run.load_of_megatron(run, options.directory)
+    elif fsdp2_run.is_accelerate(options.directory):
         fsdp2_run.load_accelerate(run, options.directory, has_optimizer)
     else:
         fsdp2_run.load_dcp(run, options.directory, options.keys.split(","), has_optimizer)

@@ -17,18 +17,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 BATCH, LENGTH = 4, 12
-# As the optimizer is made before loading, which sets what the checkpoint has.
 RATES = {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.1}
+# Of an optimizer that is to be loaded: what the checkpoint has takes their place, and where it does not that shows in the next step.
+OTHER_RATES = {"lr": 1.0, "betas": (0.5, 0.5), "eps": 0.5, "weight_decay": 0.5}
 
 
 class Run:
     """A rank's part of a sharded model, and its AdamW."""
 
-    def __init__(self, config, seed=None):
-        """`config` is a directory with config.json; weights are random numbers from `seed`, or NaN without."""
+    def __init__(self, config, seed=None, dtype=None):
+        """`config` is a directory with config.json, which says `dtype` too; weights are random numbers from `seed`, or NaN without."""
         self.config = AutoConfig.from_pretrained(config)
         torch.manual_seed(seed or 0)
-        self.model = AutoModelForCausalLM.from_config(self.config, dtype=self.config.dtype or torch.float32)
+        self.model = AutoModelForCausalLM.from_config(self.config, dtype=dtype or self.config.dtype or torch.float32)
         if seed is None:
             for parameter in self.model.parameters():
                 parameter.data.fill_(torch.nan)
@@ -36,7 +37,7 @@ class Run:
         for layer in self.model.model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), **RATES)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), **(OTHER_RATES if seed is None else RATES))
 
     def step(self, number):
         """One step on made tokens, each rank with its share of the batch; on made gradients where FSDP2 does not compute on CPUs."""
@@ -87,8 +88,21 @@ def load_dcp(run, directory, keys, has_optimizer):
     for key, part in zip(keys, (model, optimizer)):
         asked |= {} if part is None else {key: part} if key else part
     dcp.load(asked, checkpoint_id=directory)
+    take(run, model, optimizer)
+
+
+def load_of_megatron(run, directory):
+    """A run of Megatron: 32-bit weights from its masters, and the optimizer's state. It does not have settings by name, so they stay."""
+    model, optimizer = run.state()
+    states = {name: states | {"master": model[name]} for name, states in optimizer["state"].items()}
+    dcp.load({"optim": {"state": states}}, checkpoint_id=directory)
+    optimizer["state"] = {name: {kind: of[kind] for kind in of if kind != "master"} for name, of in states.items()}
+    take(run, {name: states[name]["master"] for name in model}, optimizer)
+
+
+def take(run, model, optimizer):
     by_name.set_model_state_dict(run.model, model)
-    if has_optimizer:
+    if optimizer:
         by_name.set_optimizer_state_dict(run.model, run.optimizer, optimizer)
 
 

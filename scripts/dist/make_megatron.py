@@ -33,7 +33,8 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as parts:
         ranks.run(layout.world, train, options, Path(parts), name=options.name, timeout=megatron_run.TIMEOUT)
         for written in sorted(Path(parts).iterdir()):
-            common.write(options.out / f"{written.name}.safetensors", megatron_run.wholes(written), common.versions())
+            said = common.versions() | {"step": STEPS + (written.name == "next")}
+            common.write(options.out / f"{written.name}.safetensors", megatron_run.wholes(written), said)
 
 
 def train(options, parts):

@@ -19,6 +19,7 @@ class Check:
     through: tuple = ()  # those of a view that the view is made of
     expected: str = "whole"
     compare: tuple = ()
+    renames: bool = False  # whether the view has the names of transformers where the source has Megatron's
     label: str = ""
 
     @property
@@ -47,6 +48,11 @@ SOURCES = {
     "mla-te": ("mcore016", "make_megatron", "mla_tp1pp1_none", "--spec", "te-names"),
     "fully-reshardable": ("mcore016", "make_megatron", "dense_tp1pp1dp2_distfused", "--sharding", "fully_reshardable", "--rank-files"),
     "dp-reshardable": ("mcore016", "make_megatron", "dense_tp1pp1dp2_distfused", "--sharding", "dp_reshardable"),
+    # Of models that transformers computes with as well.
+    "as-llama": ("mcore016", "make_megatron", "llama_tp2pp2_plain", "--rank-files"),
+    "as-llama-reshardable": ("mcore016", "make_megatron", "llama_tp1pp1dp2_distfused", "--sharding", "fully_reshardable"),
+    "as-llama-buckets": ("mcore016", "make_megatron", "llama_tp1pp1dp2_distfused", "--sharding", "dp_reshardable"),
+    "as-qwen3": ("mcore016", "make_megatron", "qwen3_tp2pp1_plain"),
     "dp-zero": ("mcore016", "make_megatron", "moe_tp1pp1ep2_distfused", "--sharding", "dp_zero_gather_scatter"),
     # Older ones and what only they write.
     "plain-014": ("mcore014", "make_megatron", "dense_tp2pp1_plainfused"),
@@ -60,10 +66,26 @@ SOURCES = {
 }
 
 
-# Every version of megatron-core.
+# Every version of megatron-core, and of torch.
 VERSIONS = ("mcore012", "mcore014", "mcore016", "head")
+TORCHES = VERSIONS[:3]
 
-# As a distributed checkpoint.
+# Sources that FSDP2 saved.
+FSDP_RUNS = ("llama", "llama-tied-bf16", "llama-26")
+
+# Parts that FSDP2 saved, of which a view has to be told what model they are.
+OF_FSDP = ("dcp", "accelerate")
+
+# Runs of Megatron that FSDP2 goes on with.
+OF_MEGATRON = (
+    ("as-llama", "torch_dist"),
+    ("as-llama", "rank_files"),
+    ("as-llama-reshardable", "torch_dist"),
+    ("as-llama-buckets", "torch_dist"),
+    ("as-qwen3", "torch_dist"),
+)
+
+# As a distributed checkpoint of Megatron's.
 DIST = ("--as", "torch_dist")
 
 # Of a model that has been a directory of Hugging Face's meanwhile. Its config does not say what the vocabulary was padded to.
@@ -76,6 +98,30 @@ def loads(source, *options, environment=None, part="torch_dist", view=(), throug
 
 def trains(source, *options, environment=None, part="torch_dist", view=()):
     return Check(source, part, environment or SOURCES[source][0], "megatron_train", options, view, expected="next")
+
+
+# As one of FSDP's, in either layout.
+DCP = ("--as", "dcp")
+ACCELERATE = (*DCP, "--dcp-layout", "accelerate")
+
+# The weights alone, where a source has no more.
+WEIGHTS = ("--only", "model.")
+
+
+def fsdp(source, part, *options, environment=None, view=(), expected="whole", compare=()):
+    """That FSDP2 loads it."""
+    return Check(source, part, environment or SOURCES[source][0], "fsdp2_load", options, view, expected=expected, compare=compare)
+
+
+def resumes(source, part, environment=None, view=()):
+    """That FSDP2 loads it in one layout, and in another takes the step that the run would have taken."""
+    yield fsdp(source, part, "--nproc", 2, environment=environment, view=view)
+    yield fsdp(source, part, "--nproc", 3, "--train-step", 2, environment=environment, view=view, expected="next")
+
+
+def of_megatron(source, part, environment, script, *options, view=DCP, compare=()):
+    """That a view of a run of Megatron, as a model of transformers, is loaded for it."""
+    return Check(source, part, environment, script, options, view, compare=compare, renames=True)
 
 
 CHECKS = [
@@ -103,12 +149,7 @@ CHECKS = [
     trains("model-space", "--tp", 2),
     loads("dense-plain", "--optimizer", "--tp", 2, environment="head"),
     trains("plain-head", "--pp", 2, "--adam", "fused"),
-    *(
-        Check(source, part, SOURCES[source][0], "fsdp2_load", options, expected=expected)
-        for source in ("llama", "llama-tied-bf16", "llama-26")
-        for part in ("dcp", "accelerate")
-        for options, expected in ((("--nproc", 2), "whole"), (("--nproc", 3, "--train-step", 2), "next"))
-    ),
+    *(check for source in FSDP_RUNS for part in OF_FSDP for check in resumes(source, part)),
     *(Check(source, "dcp", SOURCES[source][0], "dcp_load", compare=("--part",)) for source in ("llama", "llama-26")),
     # Views.
     trains("dense-plain", "--pp", 4, part="rank_files", view=("--tp", 1, "--pp", 4)),
@@ -159,4 +200,32 @@ CHECKS = [
     trains("dense-te", "--spec", "te-names", "--pp", 2, view=DIST),
     loads("moe-te", "--spec", "te-names", "--tp", 2, "--ep", 2, "--etp", 1, view=DIST),
     loads("mla-te", "--spec", "te-names", "--tp", 2, view=DIST),
+    # For FSDP2, and for accelerate's own functions: of what they saved, with a step of the optimizer.
+    *(check for source in FSDP_RUNS for part in OF_FSDP for view in (DCP, ACCELERATE) for check in resumes(source, part, view=view)),
+    *resumes("llama", "dcp", view=(*DCP, "--shard-size", "20kB")),
+    # A torch takes views of what a newer one saved, which it cannot read itself.
+    fsdp("llama", "dcp", "--nproc", 2, environment="mcore012", view=DCP),
+    *(Check("llama", "dcp", version, "dcp_load", view=DCP, compare=("--part",)) for version in TORCHES),
+    *(Check("llama-tied-bf16", "accelerate", version, "dcp_load", view=DCP, compare=("--part",)) for version in TORCHES),
+    # Of a directory of Hugging Face's.
+    *(
+        fsdp(source, "hf", "--nproc", 2, "--weights", environment=version, view=view, compare=WEIGHTS)
+        for source in ("llama", "llama-tied-bf16")
+        for view in (DCP, ACCELERATE)
+        for version in ("mcore012", "mcore016")
+    ),
+    *(Check("llama", "hf", version, "dcp_load", view=DCP, compare=WEIGHTS) for version in TORCHES),
+    *(Check("llama", part, "mcore016", "accelerate_merge", view=ACCELERATE, compare=WEIGHTS) for part in ("hf", "dcp")),
+    # Of runs of Megatron: weights as they are, and with the optimizer in 32 bits.
+    *(
+        check
+        for source, part in OF_MEGATRON
+        for version in ("mcore012", "mcore016")
+        for check in (
+            of_megatron(source, part, version, "fsdp2_load", "--nproc", 2, "--weights", compare=WEIGHTS),
+            of_megatron(source, part, version, "fsdp2_load", "--nproc", 2, "--of-megatron", compare=("--masters",)),
+        )
+    ),
+    of_megatron("as-llama", "torch_dist", "mcore016", "fsdp2_load", "--nproc", 2, "--weights", view=ACCELERATE, compare=WEIGHTS),
+    *(of_megatron(source, "torch_dist", version, "dcp_load") for source in ("as-llama", "as-llama-buckets") for version in TORCHES),
 ]

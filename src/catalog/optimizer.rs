@@ -73,7 +73,7 @@ pub struct State {
 pub enum StateOf {
     /// A number for each of its elements.
     Elements(Params),
-    /// One tensor of one element, by the first parameter of the tensor that it is for.
+    /// One tensor of one element, by each parameter of the tensor that it is for.
     Scalar(Params),
     /// One number, the same for all parameters.
     Same(Value),

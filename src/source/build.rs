@@ -317,18 +317,26 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Adds a tensor of one number that is kept for a whole tensor: it goes by the first parameter that this one holds.
+    /// Adds a tensor of one number that is kept for a whole tensor: it is that of each parameter which this one holds, because views may have
+    /// those apart.
     pub(super) fn scalar(
         &mut self,
         stored: &Stored<'_>,
         entry: &Entry,
         numbers: Numbers,
     ) -> Result<(), SourceError> {
-        let Some(holding) = entry.holds.first() else { return Ok(()) };
-        let name = numbers.fill(&holding.param).into();
-        let param = self.param(stored, name, stored.tensor.shape.clone(), 0)?;
-        for chunk in chunks(stored, &Band::once(0, 0, 0, 1), 0)? {
-            if entry.is_copy() { param.add_copy(chunk) } else { param.add(chunk) }
+        let each = if entry.stacked { self.experts_per_rank() } else { 1 };
+        let first = each.saturating_mul(stored.rank.ep);
+        for at in 0..each {
+            let expert = if entry.stacked { Some(first.saturating_add(at)) } else { numbers.expert };
+            let numbers = Numbers { expert, ..numbers };
+            for holding in &entry.holds {
+                let name = numbers.fill(&holding.param).into();
+                let param = self.param(stored, name, stored.tensor.shape.clone(), 0)?;
+                for chunk in chunks(stored, &Band::once(0, 0, 0, 1), 0)? {
+                    if entry.is_copy() { param.add_copy(chunk) } else { param.add(chunk) }
+                }
+            }
         }
         Ok(())
     }

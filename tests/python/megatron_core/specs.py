@@ -104,6 +104,9 @@ _MOE = {
 MODELS = {
     "dense": _BASE,
     "qknorm": {**_BASE, "qk_layernorm": True},
+    # transformers does not rotate heads of an odd size.
+    "llama": {**_BASE, "kv_channels": 6},
+    "qwen3": {**_BASE, "kv_channels": 6, "qk_layernorm": True},
     "tied": {
         **_BASE,
         "num_layers": 4,
