@@ -5,12 +5,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::run::program;
 use crate::common::{Array, cut_out, models, open_pt};
+use ckpt_fs::catalog::StateOf;
+use ckpt_fs::source::{Options, open};
+use ckpt_fs::store::FileStore;
 use ckpt_fs::value::{TensorRef, Value};
 use tempfile::TempDir;
 
@@ -287,4 +290,24 @@ fn a_config_of_bridge_that_says_too_little_or_too_much_is_refused() {
     program(&["digest", path.as_str()]).refused(3, &["no 'args'", "no run_config.yaml"]);
     // Its tensors say otherwise.
     refused(&RUN_CONFIG.replace("  num_query_groups: 2", "  num_query_groups: 4"), 3, &["linear_qkv"]);
+}
+
+/// Megatron counts the steps of queries, keys and values together, and of gate and up: each of them took as many.
+#[test]
+fn steps_are_those_of_every_parameter_of_a_tensor() {
+    for source in ["mcore0161_plain_tp2pp2", "legacy_plain_tp2pp2"] {
+        let source =
+            open(&fixture(&format!("optim/{source}")), &Options::default(), &FileStore::new()).unwrap();
+        let optimizer = source.catalog.optimizer.as_ref().unwrap();
+        let names = |state: &str| -> BTreeSet<String> {
+            match &optimizer.state(state).unwrap().of {
+                StateOf::Elements(params) | StateOf::Scalar(params) => {
+                    params.all().iter().map(|param| param.name.to_string()).collect()
+                }
+                StateOf::Same(value) => panic!("{value:?}"),
+            }
+        };
+        assert!(names("exp_avg").iter().any(|name| name.ends_with("attention.k.weight")));
+        assert_eq!(names("step"), names("exp_avg"));
+    }
 }
