@@ -228,6 +228,11 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
         if ranks::is_checkpoint(&names) {
             return ranks::open(path, &names, options, store);
         }
+        if hf::has_weights(&names) && dcp::is_checkpoint(&names) {
+            let what = "it has a model's weights (safetensors) and a distributed checkpoint (.metadata, *.distcp), which need not be the same model: \
+                        move one of them to a directory of its own";
+            return Err(SourceError::NotACheckpoint { path: path.to_owned(), what: what.into() });
+        }
         if hf::has_weights(&names) {
             return hf::open(path, &names, options, store);
         }

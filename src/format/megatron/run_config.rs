@@ -90,6 +90,34 @@ const OBJECTS: [&str; 22] = [
     "_pg_collection",
 ];
 
+/// Fields of which Bridge's own models make something that Megatron-LM's do not, each with the values that make nothing of it.
+const COMPUTED: [(&str, &[f64]); 8] = [
+    ("attention_multiplier", &[]),
+    ("attn_logit_softcapping", &[0.0]),
+    ("embedding_multiplier", &[1.0]),
+    ("final_logit_softcapping", &[0.0]),
+    ("logits_scaling", &[1.0]),
+    ("query_pre_attn_scalar", &[]),
+    ("residual_multiplier", &[1.0]),
+    ("scale_embeddings", &[]),
+];
+
+/// Fields that say what a model computes, so that an object in the place of a value is not passed over.
+const PLAIN: [&str; 8] = [
+    "activation_func_clamp_value",
+    "linear_attention_freq",
+    "moe_layer_freq",
+    "no_rope_freq",
+    "position_embedding_type",
+    "rotary_base",
+    "window_attn_skip_freq",
+    "window_size",
+];
+
+/// How Bridge's Llama 3.1 says the scaling of rotary embeddings, and what Megatron-LM does with `--use-rope-scaling`.
+const SCALE: &str = "scale_factor";
+const SCALING: [(&str, f64); 3] = [("low_freq_factor", 1.0), ("high_freq_factor", 4.0), ("old_context_len", 8192.0)];
+
 /// Takes a file apart.
 ///
 /// # Errors
@@ -111,6 +139,12 @@ pub fn decode(text: &str) -> Result<RunConfig, RunConfigError> {
                 fields.insert(name.clone(), value);
             }
             None if OBJECTS.contains(&name.as_str()) => {}
+            None if PLAIN.contains(&name.as_str()) => {
+                let field = PLAIN.into_iter().find(|plain| plain == name).map_or("", |plain| plain);
+                let found = "an object".to_owned();
+                return Err(RunConfigError::Field { field, found, expected: "a number, a text or a list" });
+            }
+            None if name == "<<" => return Err(RunConfigError::Yaml("'<<' merges mappings, which is not read".into())),
             None => objects.push(name.clone()),
         }
     }
@@ -119,6 +153,15 @@ pub fn decode(text: &str) -> Result<RunConfig, RunConfigError> {
             fields.entry(argument.to_owned()).or_insert(value);
         }
     }
+    for (field, nothing) in COMPUTED {
+        let value = fields.get(field).filter(|value| !matches!(value, Value::None | Value::Bool(false)));
+        let is_nothing = |value: &Value| value.as_number().is_some_and(|number| nothing.contains(&number));
+        if let Some(value) = value.filter(|value| !is_nothing(value)) {
+            let found = format!("{value:?}");
+            return Err(RunConfigError::Field { field, found, expected: "nothing: Megatron-LM has no such argument" });
+        }
+    }
+    scaling(&mut fields)?;
     activation(model, &mut fields)?;
     groups(&mut fields);
     vocabulary(&root, &mut fields);
@@ -145,6 +188,28 @@ fn truth(fields: &BTreeMap<String, Value>, field: &'static str) -> Result<Option
     }
 }
 
+/// The scaling of rotary embeddings by frequency: one factor, for Megatron-LM has the others as constants.
+fn scaling(fields: &mut BTreeMap<String, Value>) -> Result<(), RunConfigError> {
+    let said = |name: &str| fields.get(name).filter(|value| !matches!(value, Value::None)).cloned();
+    let others = SCALING.map(|(field, constant)| (field, constant, said(field)));
+    let Some(factor) = said(SCALE).or_else(|| others.iter().find_map(|(_, _, value)| value.clone())) else {
+        return Ok(());
+    };
+    for (field, constant, value) in others {
+        if value.as_ref().and_then(Value::as_number) != Some(constant) {
+            let found = format!("{value:?}");
+            return Err(RunConfigError::Field { field, found, expected: "1, 4 and 8192 beside scale_factor, as Megatron-LM has them" });
+        }
+    }
+    let Some(factor) = said(SCALE).filter(|factor| factor.as_number().is_some()) else {
+        let found = format!("{factor:?}");
+        return Err(RunConfigError::Field { field: SCALE, found, expected: "a number" });
+    };
+    fields.insert("use_rope_scaling".to_owned(), Value::Bool(true));
+    fields.insert("rope_scaling_factor".to_owned(), factor);
+    Ok(())
+}
+
 /// The activation: a function, by name or as an object, where arguments have a flag for each.
 fn activation(
     model: &[(String, Arc<Node>)],
@@ -157,7 +222,8 @@ fn activation(
         None | Some(Node::Scalar(Value::None)) => Some("gelu".to_owned()),
         Some(Node::Scalar(Value::Str(name))) => Some(name.to_string()),
         Some(node) => match node.get("_target_") {
-            Some(Node::Scalar(Value::Str(path))) => path.rsplit('.').next().map(ToOwned::to_owned),
+            // A function, and not one with settings of its own.
+            Some(Node::Scalar(Value::Str(path))) if node.has_only(&["_target_", "_call_", "_name_"]) => path.rsplit('.').next().map(ToOwned::to_owned),
             _ => None,
         },
     };

@@ -15,7 +15,8 @@ use crate::tensor::Region;
 /// Pieces that are looked at of one file under one look at it.
 const BATCH: usize = 256;
 
-/// As many pieces are all looked at. Of more, a sample of each tensor is: torch lays out all pieces of a tensor alike, whichever rank saves them.
+/// As many pieces are all looked at. Of more, those are computed that can be stored in one order alone, as far as a sample of their tensor is as
+/// expected: a transposed piece is as long as one that is not.
 const MOST_LOOKS: usize = 1 << 17;
 
 /// Pieces of a tensor that are looked at where not all are, beside those that are not as long as torch would make them.
@@ -108,7 +109,8 @@ fn look<'a>(
     Ok(())
 }
 
-/// Pieces that are looked at first: of each tensor some, and those that torch would not have written so.
+/// Pieces that are looked at first: those that could be stored in another order or that torch would not have written so, and some of each
+/// tensor.
 fn sample<'a>(jobs: &[Job<'a>], beginnings: &Beginnings<'a>) -> Vec<usize> {
     let mut which = Vec::new();
     let mut start = 0;
@@ -116,7 +118,8 @@ fn sample<'a>(jobs: &[Job<'a>], beginnings: &Beginnings<'a>) -> Vec<usize> {
         let step = of_tensor.len().div_ceil(SAMPLE);
         for (at, job) in of_tensor.iter().enumerate() {
             let is_last = at + 1 == of_tensor.len();
-            if is_last || at % step == 0 || beginnings.of(job.of.dtype, &job.chunk).is_none() {
+            let has_orders = job.chunk.sizes.iter().filter(|size| **size > 1).count() > 1;
+            if is_last || at % step == 0 || has_orders || beginnings.of(job.of.dtype, &job.chunk).is_none() {
                 which.push(start + at);
             }
         }

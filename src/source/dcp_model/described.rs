@@ -18,6 +18,8 @@ struct Fit {
     family: Arc<Family>,
     /// Prefixes that may be the model's.
     prefixes: Vec<String>,
+    /// Whether there are others, which the user did not choose.
+    has_others: bool,
     /// Names under the best one.
     count: usize,
 }
@@ -32,7 +34,7 @@ pub(super) fn open(
     let Found { file, config, .. } = found;
     let names = || Ok(contents.tensors.iter().map(|tensor| tensor.key.clone()).collect());
     let family = family_of(file, config, of.options, &names)?;
-    let Fit { family, prefixes, .. } = fit(of, contents, found, &family)?;
+    let Fit { family, prefixes, has_others, .. } = fit(of, contents, found, &family)?;
     let prefix = match prefixes.as_slice() {
         [prefix] => prefix,
         several => {
@@ -49,11 +51,16 @@ pub(super) fn open(
     if known.saturating_mul(2) < members.named.len() {
         return Err(nothing_fits(of, contents, found, &family));
     }
-    let file_of_rank = contents.rank_file(&members, args, of.store)?;
+    let file_of_rank = contents.rank_file(&members, args, !has_others || is_trained(prefix), of.store)?;
     let catalog = of.catalog(&model, file_of_rank, iteration);
     let catalog = catalog.map_err(|error| words::of_model(error, of.path, config, &model))?;
     check_vocabulary(file, config, &catalog)?;
     Ok(Opened { catalog, model, inexpressible })
+}
+
+/// Whether the model under this prefix is what people train, where there are several: `model.` beside `ema.`.
+pub(super) fn is_trained(prefix: &str) -> bool {
+    prefix.is_empty() || ["model.", "module."].iter().any(|trained| prefix.starts_with(trained))
 }
 
 /// What the names of an entry begin with.
@@ -84,13 +91,15 @@ fn fit(
         let (model, _, _) = model_of(of, found, family, Dtype::Float32)?;
         let keys: Vec<_> = contents.keys().collect();
         let mut all = prefixes(keys.iter().map(|key| &**key), |name| model.find(name).is_some());
+        let found = fitting(&all).len();
         if let Some(root) = &of.options.root {
             all.retain(|prefix, _| is_under(prefix, root));
         }
         let fitting: Vec<String> = fitting(&all).into_iter().map(ToOwned::to_owned).collect();
         let count = all.values().copied().max().unwrap_or(0);
         if count > best.as_ref().map_or(0, |best| best.count) {
-            best = Some(Fit { family: family.clone(), prefixes: fitting, count });
+            let has_others = found > fitting.len();
+            best = Some(Fit { family: family.clone(), prefixes: fitting, has_others, count });
         }
     }
     best.ok_or_else(|| nothing_fits(of, contents, found, family))

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::format::megatron::keys::PARAMS;
 use crate::value::Value;
 
 /// The groups of these settings, each with what it is called below `param_groups`.
@@ -33,6 +34,29 @@ pub(super) fn of(settings: Vec<(&str, Value)>) -> Option<Value> {
     }
     let named: Vec<_> = named.into_iter().map(|(tensor, items)| (Value::str(tensor), dict(items))).collect();
     (!named.is_empty()).then(|| Value::Dict(named.into()))
+}
+
+/// The groups with the model's own names of tensors, which `own` gives; `None` where one of them is no tensor of the model.
+pub(super) fn renamed(groups: &Value, own: impl Fn(&str) -> Option<String>) -> Option<Value> {
+    let name = |value: &Value| match value.as_str() {
+        Some(name) => own(name).map(|name| Value::str(&name)),
+        // Numbers are no names.
+        None => Some(value.clone()),
+    };
+    if let Some(groups) = groups.elements() {
+        let each = groups.iter().map(|group| {
+            let fields = group.items()?.iter().map(|(key, value)| match value.elements() {
+                Some(all) if key.as_str() == Some(PARAMS) => {
+                    Some((key.clone(), Value::List(all.iter().map(name).collect::<Option<Vec<_>>>()?.into())))
+                }
+                _ => Some((key.clone(), value.clone())),
+            });
+            Some(Value::Dict(fields.collect::<Option<Vec<_>>>()?.into()))
+        });
+        return Some(Value::List(each.collect::<Option<Vec<_>>>()?.into()));
+    }
+    let each = groups.items()?.iter().map(|(key, value)| Some((name(key)?, value.clone())));
+    Some(Value::Dict(each.collect::<Option<Vec<_>>>()?.into()))
 }
 
 #[cfg(test)]

@@ -14,14 +14,19 @@ use crate::store::Store;
 use crate::value::{TensorRef, Value};
 
 impl Contents<'_> {
-    /// The model, and the optimizer's state that is of it, as one rank's file of a run with these args.
+    /// The model, and the optimizer's state that is of it, as one rank's file of a run with these args. Of a model that is one of several here and
+    /// not the one that is trained, there is no state.
     pub(super) fn rank_file(
         &self,
         members: &Members,
         args: Value,
+        is_trained: bool,
         store: &dyn Store,
     ) -> Result<RankFile, SourceError> {
-        let kept = optimizer::find(self, members, store)?;
+        let mut kept = optimizer::find(self, members, store)?;
+        if !is_trained {
+            kept.forget();
+        }
         let left_out = self.left_out(members, &kept);
         let states = kept.tensors.iter().filter(|_| !self.is_without_optimizer());
         let states: Vec<(&str, &Arc<str>, &Keyed)> =

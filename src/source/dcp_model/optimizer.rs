@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::groups;
+use super::keys::plain;
 use super::members::{Contents, Members};
 use super::parts::KeyedObject;
-use super::states::{self, StateKey};
+use super::states::{self, Optimizers, StateKey};
 use crate::catalog::NamedState;
 use crate::source::SourceError;
 use crate::store::Store;
@@ -32,6 +33,15 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Takes away what was found, which is another model's.
+    pub(super) fn forget(&mut self) {
+        if self.tensors.is_empty() && self.values.is_empty() && self.groups.is_none() {
+            return;
+        }
+        (self.tensors, self.values, self.groups) = (Vec::new(), Vec::new(), None);
+        self.left_out.push("optimizer state (there are several models here, and it need not be that of the one chosen)".to_owned());
+    }
+
     /// Whether what has this key is the optimizer's, and is taken or said.
     pub(super) fn has(&self, key: &str) -> bool {
         self.keys.contains(key)
@@ -57,9 +67,12 @@ pub(super) fn find(
     let objects = contents.objects.iter().enumerate().map(|(index, object)| (count + index, object.key));
     let keys = tensors.filter(|(index, _)| !of_model.contains(index)).chain(objects);
     let found = states::find(keys, &names);
+    if !contents.is_without_optimizer() {
+        check(contents, &found)?;
+    }
     let mut kept = Kept::default();
     let mut odd: BTreeSet<String> = BTreeSet::new();
-    let mut plain: Vec<(&StateKey, &KeyedObject<'_>)> = Vec::new();
+    let mut numbers: Vec<(&StateKey, &KeyedObject<'_>)> = Vec::new();
     for key in &found.states {
         let Some((name, shape)) = shapes.get(&*key.of) else { continue };
         if let Some(keyed) = contents.tensors.get(key.index) {
@@ -71,7 +84,7 @@ pub(super) fn find(
             }
         } else if let Some(object) = contents.objects.get(key.index - count) {
             kept.keys.insert(object.key.into());
-            plain.push((key, object));
+            numbers.push((key, object));
         }
     }
     kept.left_out.extend(odd);
@@ -79,9 +92,25 @@ pub(super) fn find(
         kept.keys.extend(of_roots(contents, &found.roots).map(|(_, object)| Arc::from(object.key)));
         return Ok(kept);
     }
-    values(contents, &plain, &shapes, &mut kept, store)?;
-    settings(contents, &found.roots, &mut kept, store)?;
+    values(contents, &numbers, &shapes, &mut kept, store)?;
+    settings(contents, &found, &names, &mut kept, store)?;
     Ok(kept)
+}
+
+/// Of every state there is one: which of several is the model's, nobody says.
+fn check(contents: &Contents<'_>, found: &Optimizers) -> Result<(), SourceError> {
+    let wrong = |what: String| {
+        let file = contents.path.display().to_string();
+        Err(SourceError::State(Box::new(SourceError::Contents { file, what })))
+    };
+    if let [one, other, ..] = found.roots.as_slice() {
+        return wrong(format!("its keys have state of the model's tensors under {one} and under {other}; one optimizer is known"));
+    }
+    let mut seen: HashSet<(&str, &str)> = HashSet::new();
+    match found.states.iter().find(|key| !seen.insert((&key.of, &key.state))) {
+        Some(twice) => wrong(format!("two of its keys are the {} of {}", twice.state, twice.of)),
+        None => Ok(()),
+    }
 }
 
 /// Reads states that are objects: numbers of steps, as versions before 2.0 kept them.
@@ -119,11 +148,18 @@ fn of_roots<'c>(
 /// Reads the settings of parameter groups.
 fn settings(
     contents: &Contents<'_>,
-    roots: &[String],
+    found: &Optimizers,
+    names_of_model: &HashSet<&str>,
     kept: &mut Kept,
     store: &dyn Store,
 ) -> Result<(), SourceError> {
-    let (names, objects): (Vec<&str>, Vec<&KeyedObject<'_>>) = of_roots(contents, roots).unzip();
+    let (names, objects): (Vec<&str>, Vec<&KeyedObject<'_>>) = of_roots(contents, &found.roots).unzip();
+    let mut seen = HashSet::new();
+    if let Some(twice) = names.iter().find(|name| !seen.insert(**name)) {
+        let what = format!("two of its optimizers have settings of parameter groups ({twice} is there twice); one optimizer is known");
+        let file = contents.path.display().to_string();
+        return Err(SourceError::State(Box::new(SourceError::Contents { file, what })));
+    }
     kept.keys.extend(objects.iter().map(|object| Arc::from(object.key)));
     if objects.len() > MOST_SETTINGS {
         kept.left_out.push(format!("settings of parameter groups (there are {})", objects.len()));
@@ -132,6 +168,17 @@ fn settings(
     let read = contents.parts.read(&objects, store).map_err(|error| SourceError::State(Box::new(error)))?;
     let settings = names.into_iter().zip(read.into_iter().map(|file| file.tree)).collect();
     let groups = groups::of(settings);
+    let own = |name: &str| {
+        let name = plain(name);
+        name.strip_prefix(&*found.prefix).filter(|own| names_of_model.contains(own)).map(ToOwned::to_owned)
+    };
+    let groups = match groups.map(|groups| groups::renamed(&groups, own)) {
+        Some(None) => {
+            kept.left_out.push("settings of parameter groups (they name what is no tensor of the model)".to_owned());
+            None
+        }
+        renamed => renamed.flatten(),
+    };
     let key = Value::str(crate::format::megatron::keys::PARAM_GROUPS);
     kept.groups = groups.map(|groups| Value::Dict([(key, groups)].into()));
     Ok(())

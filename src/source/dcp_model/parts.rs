@@ -132,6 +132,11 @@ impl Parts {
         }
     }
 
+    /// Whether they are safetensors files of ranks.
+    pub(super) fn are_files(&self) -> bool {
+        matches!(self, Self::Shards(_))
+    }
+
     /// Every object.
     pub(super) fn objects(&self) -> Vec<KeyedObject<'_>> {
         let Self::Directories(parts) = self else { return Vec::new() };

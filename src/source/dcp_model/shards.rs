@@ -53,6 +53,19 @@ fn rank_of(name: &str) -> Option<u32> {
     if is_number(number) && is_number(of) && is_number(rank) { rank.parse().ok() } else { None }
 }
 
+/// A file that another one of its rank says there is: `model-00001-of-00002` has a second part.
+fn missing_part(names: &[String]) -> Option<String> {
+    names.iter().filter(|name| rank_of(name).is_some()).find_map(|name| {
+        let (start, rest) = name.split_once("-model-")?;
+        let (number, of) = rest.strip_suffix(".safetensors")?.split_once("-of-")?;
+        let (number, count): (u32, u32) = (number.parse().ok()?, of.parse().ok()?);
+        let before = number.checked_sub(1).filter(|before| *before > 0);
+        let after = Some(number.saturating_add(1)).filter(|after| *after <= count);
+        let other = |number: u32| format!("{start}-model-{number:05}-of-{of}.safetensors");
+        before.into_iter().chain(after).map(other).find(|other| !names.contains(other))
+    })
+}
+
 impl Shards {
     /// Whether these names are those of such files.
     pub(super) fn are_in(names: &[String]) -> bool {
@@ -63,6 +76,10 @@ impl Shards {
     pub(super) fn open(path: &Path, names: &[String], store: &FileStore) -> Result<Self, SourceError> {
         let of_ranks: Vec<(u32, PathBuf)> =
             names.iter().filter_map(|name| Some((rank_of(name)?, path.join(name)))).collect();
+        if let Some(missing) = missing_part(names) {
+            let what = format!("there is no {missing}, one of the files of that rank");
+            return Err(SourceError::NotACheckpoint { path: path.to_owned(), what });
+        }
         let mut ranks: Vec<u32> = of_ranks.iter().map(|(rank, _)| *rank).collect();
         ranks.sort_unstable();
         ranks.dedup();

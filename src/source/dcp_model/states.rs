@@ -27,6 +27,8 @@ pub(super) struct StateKey {
 pub(super) struct Optimizers {
     /// What stands before `.state.` in keys of states of the model's tensors, with that.
     pub(super) roots: Vec<String>,
+    /// What stands before the names of the first of them.
+    pub(super) prefix: String,
     /// Every state that is of one of the model's tensors.
     pub(super) states: Vec<StateKey>,
 }
@@ -61,7 +63,8 @@ pub(super) fn find<'k>(
         Some(StateKey { index: *index, of: of.to_owned(), state: split.state.to_owned() })
     });
     let states = states.collect();
-    Optimizers { roots: best.keys().map(|root| (*root).to_owned()).collect(), states }
+    let prefix = best.values().next().map_or("", |(prefix, _)| *prefix).to_owned();
+    Optimizers { roots: best.keys().map(|root| (*root).to_owned()).collect(), prefix, states }
 }
 
 /// Which setting of an optimizer's groups a key is: `0.lr` of `optim.param_groups.0.lr`; nothing where it is all of them.

@@ -26,8 +26,12 @@ pub(in crate::source) fn newest(
 ) -> Result<Option<PathBuf>, SourceError> {
     let is_one = |name: &str| list(&path.join(name)).is_ok_and(|names| dcp::is_checkpoint(&names));
     let mut steps: Vec<(u64, &String)> =
-        names.iter().filter_map(|name| Some((number_of(name, STEP).filter(|_| is_one(name))?, name))).collect();
+        names.iter().filter_map(|name| Some((number_of(name, STEP)?, name))).collect();
     steps.sort();
+    // The last one may be of another kind: a model alone, as Hugging Face has it.
+    if !steps.iter().any(|(_, name)| is_one(name)) {
+        return Ok(None);
+    }
     let Some((_, newest)) = steps.last() else { return Ok(None) };
     match choice {
         None => Ok(Some(path.join(newest))),

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::Found;
+use super::described::is_trained;
 use super::keys::{is_under, root};
 use super::members::Contents;
 use super::parts::Keyed;
@@ -33,7 +34,7 @@ pub(super) fn open(
     let first: BTreeSet<&str> = if prefix.is_empty() { roots.get("").cloned().unwrap_or_default() } else { BTreeSet::new() };
     let mut members = contents.members(&prefix, &first)?;
     let empty = members.without_empty(contents);
-    let file = contents.rank_file(&members, Value::namespace(Vec::new()), of.store)?;
+    let file = contents.rank_file(&members, Value::namespace(Vec::new()), roots.len() < 2 || is_trained(&prefix), of.store)?;
     let tensors = members.named.iter().filter_map(|(name, index)| {
         Some((&**name, contents.tensors.get(*index)?.shape.rank()))
     });
@@ -61,6 +62,8 @@ fn roots<'c>(contents: &'c Contents<'_>) -> BTreeMap<String, BTreeSet<&'c str>> 
     let mut roots: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for keyed in contents.tensors.iter().filter(|keyed| !keyed.key.split('.').any(|part| part == STATE)) {
         let prefix = match nested(contents, keyed) {
+            // Files of ranks have no dict around the model.
+            _ if contents.parts.are_files() => String::new(),
             Some(0..=1) => String::new(),
             _ => match keyed.key.split_once('.') {
                 Some((root, _)) => format!("{root}."),

@@ -221,3 +221,51 @@ fn without_a_config_tensors_go_by_their_names() {
     assert!(config.contains("unheard-of"), "{config}");
     assert!(read(&fs::read(out.join("model.safetensors")).unwrap()) == found);
 }
+
+/// Of several optimizers nobody says which is the model's: one that overwrote another would be neither.
+#[test]
+fn of_several_optimizers_none_is_taken() {
+    let model = Model::llama();
+    let mut draft = model.draft("model.", 1, |shape| rows(shape, 1));
+    for root in ["one", "two"] {
+        optimizer(&mut draft, root, "", &model.tensors, |shape| rows(shape, 1));
+    }
+    draft.write(&model.path("src"));
+    model.digest(&model.path("src")).refused(3, &["under one and under two", "--optimizer none"]);
+    let template = model.path("template");
+    ckpt!("digest", model.path("src"), "--optimizer", "none", "--template", template).ok();
+    let mut draft = model.draft("model.", 1, |shape| rows(shape, 1));
+    optimizer(&mut draft, "optim", "", &model.tensors, |shape| rows(shape, 1));
+    let (name, _) = &model.tensors[0];
+    draft.tensor(&format!("optim.state._orig_mod.{name}.step"), &step(9.0), |shape| rows(shape, 1));
+    draft.write(&model.path("twice"));
+    model.digest(&model.path("twice")).refused(3, &[&format!("two of its keys are the step of {name}")]);
+}
+
+/// State beside `model` and `ema` is of the one that is trained.
+#[test]
+fn averaged_weights_have_no_state() {
+    let model = Model::llama();
+    let mut draft = model.draft("model.", 1, |shape| rows(shape, 1));
+    for (name, array) in &model.tensors {
+        draft.tensor(&format!("ema.{name}"), array, |shape| rows(shape, 1));
+    }
+    optimizer(&mut draft, "optim", "", &model.tensors, |shape| rows(shape, 1));
+    draft.write(&model.path("src"));
+    let said = |root: &str| {
+        ckpt!("inspect", model.path("src"), "--json", "--template", model.path("template"), "--root", root)
+            .ok()
+            .json()
+    };
+    assert!(said("model")["optimizer"].is_object());
+    let ema = said("ema");
+    assert!(ema["optimizer"].is_null());
+    assert!(ema["left_out"].to_string().contains("it need not be that of the one chosen"), "{ema}");
+}
+
+#[test]
+fn a_model_beside_a_checkpoint_may_be_another_one() {
+    let model = Model::llama();
+    model.draft("model.", 1, |shape| rows(shape, 1)).write(&model.path("hf"));
+    model.digest(&model.path("hf")).refused(3, &["safetensors", ".metadata", "need not be the same model"]);
+}

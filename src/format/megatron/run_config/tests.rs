@@ -109,6 +109,25 @@ fn activations_that_arguments_cannot_say_are_refused() {
     }
 }
 
+/// What only Bridge's own models compute is no model of Megatron-LM.
+#[test]
+fn what_arguments_have_no_place_for_is_refused() {
+    let with = |line: &str| decode(&TEXT.replace("  bf16: true\n", &format!("  bf16: true\n  {line}\n"))).map(|found| found.args);
+    for line in ["final_logit_softcapping: 30.0", "embedding_multiplier: 12", "attn_logit_softcapping: 50.0", "<<: {a: 1}"] {
+        assert!(with(line).is_err(), "{line}");
+    }
+    assert!(with("final_logit_softcapping: null").is_ok() && with("embedding_multiplier: 1.0").is_ok());
+    let partial = TEXT.replace("    _call_: false\n    _target_: torch.nn.functional.silu", "    _partial_: true\n    _target_: torch.nn.functional.silu");
+    assert!(decode(&partial).is_err());
+    // Llama 3.1.
+    let scaled = |low: f64| with(&format!("scale_factor: 8.0\n  low_freq_factor: {low}\n  high_freq_factor: 4.0\n  old_context_len: 8192"));
+    let args = scaled(1.0).unwrap();
+    let number = |name: &str| args.attribute(name).and_then(Value::as_number);
+    assert!(args.attribute("use_rope_scaling").is_some_and(Value::is_truthy));
+    assert_eq!(number("rope_scaling_factor"), Some(8.0));
+    assert!(scaled(2.0).unwrap_err().to_string().contains("low_freq_factor"));
+}
+
 #[test]
 fn what_is_no_such_file_is_said() {
     for text in ["", "a: 1", "model: 3", "model: {}", "- model"] {

@@ -36,6 +36,11 @@ impl Node {
         }
     }
 
+    /// Whether it is a mapping with no keys but these.
+    pub(super) fn has_only(&self, keys: &[&str]) -> bool {
+        matches!(self, Self::Map(items) if items.iter().all(|(name, _)| keys.contains(&name.as_str())))
+    }
+
     /// A plain value, or a list of plain values.
     pub(super) fn value(&self) -> Option<Value> {
         match self {
