@@ -68,7 +68,10 @@ impl Opened {
     pub(super) fn say_what_is_left_out(&self, layout: Option<&Layout>) {
         let source = &self.source.catalog.layout;
         let basis = self.conversions.own();
-        let left_out = left_out(&self.source, basis, self.format, layout.unwrap_or(source));
+        // What of the optimizer goes along depends on the names that tensors get.
+        let shown = if self.format == Format::Dcp { self.conversions.basis(self.format).ok() } else { None };
+        let shown = shown.as_ref().map_or(basis, |shown| shown);
+        let left_out = left_out(&self.source, shown, self.format, layout.unwrap_or(source));
         let same_layout = layout == Some(source);
         if !left_out.is_empty() {
             note(&format!("left out: {}", left_out.join(", ")));

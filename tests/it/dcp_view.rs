@@ -149,3 +149,17 @@ fn names_that_are_not_known_are_refused() {
         ckpt!("materialize", &mistral, dir.path().join("out"), "--as", "dcp", "--dcp-names", "torchtitan");
     said.refused(4, &["--dcp-names torchtitan", "not known here"]);
 }
+
+/// Groups list tensors by the source's names, so under others they are left out.
+#[test]
+fn settings_that_go_by_other_names_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let template = fixture("dcp/llama_tied_bf16/hf").display().to_string();
+    let said = |flags: &[&str], out: &str| {
+        let flags = [flags, &["--template", &template]].concat();
+        view(&fixture("dcp/llama_tied_bf16/fsdp2_n3"), &dir.path().join(out), &flags).err
+    };
+    let words = "settings of the optimizer's parameter groups";
+    assert!(said(&["--dcp-names", "torchtitan"], "titan").contains(words));
+    assert!(!said(&[], "plain").contains(words));
+}
