@@ -97,6 +97,13 @@ fn fit(
         }
         let fitting: Vec<String> = fitting(&all).into_iter().map(ToOwned::to_owned).collect();
         let count = all.values().copied().max().unwrap_or(0);
+        if let Some(known) = best.as_mut().filter(|known| known.count == count && known.prefixes != fitting) {
+            // As many names of one kind as of another, elsewhere: two models.
+            known.prefixes.extend(fitting);
+            known.prefixes.sort();
+            known.prefixes.dedup();
+            continue;
+        }
         if count > best.as_ref().map_or(0, |best| best.count) {
             let has_others = found > fitting.len();
             best = Some(Fit { family: family.clone(), prefixes: fitting, has_others, count });

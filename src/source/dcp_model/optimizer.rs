@@ -167,7 +167,13 @@ fn settings(
     }
     let read = contents.parts.read(&objects, store).map_err(|error| SourceError::State(Box::new(error)))?;
     let settings = names.into_iter().zip(read.into_iter().map(|file| file.tree)).collect();
-    let groups = groups::of(settings);
+    let groups = match groups::of(settings) {
+        Ok(groups) => groups,
+        Err(odd) => {
+            kept.left_out.push(format!("settings of parameter groups ({odd} has no place in them)"));
+            None
+        }
+    };
     let own = |name: &str| {
         let name = plain(name);
         name.strip_prefix(&*found.prefix).filter(|own| names_of_model.contains(own)).map(ToOwned::to_owned)

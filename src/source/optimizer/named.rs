@@ -36,6 +36,10 @@ pub(super) fn add(
                 let what = format!("its {} is of {}, which the model does not have", named.state, named.of);
                 return Err(wrong(&file.name, what));
             };
+            if weight.entry.is_copy() {
+                builder.catalog.left_out.insert(format!("{} of {} (the state of a copy)", named.state, named.of));
+                continue;
+            }
             state(builder, file, weight, named)?;
             *trained.entry(&named.of).or_default() |= *named.state == *MASTER;
         }

@@ -269,3 +269,22 @@ fn a_model_beside_a_checkpoint_may_be_another_one() {
     model.draft("model.", 1, |shape| rows(shape, 1)).write(&model.path("hf"));
     model.digest(&model.path("hf")).refused(3, &["safetensors", ".metadata", "need not be the same model"]);
 }
+
+/// A head that is the embedding has its state there; another one beside it is said.
+#[test]
+fn state_of_a_tied_copy_is_said() {
+    let model = Model::of(Arch::Llama, Config { tied: true, ..Config::default() });
+    let embedding = model.tensors[0].1.clone();
+    let mut draft = model.draft("model.", 1, |shape| rows(shape, 1));
+    draft.tensor("model.lm_head.weight", &embedding, |shape| rows(shape, 1));
+    let head = ("lm_head.weight".to_owned(), embedding);
+    let all: Vec<_> = model.tensors.iter().cloned().chain([head]).collect();
+    optimizer(&mut draft, "optim", "", &all, |shape| rows(shape, 1));
+    draft.write(&model.path("src"));
+    let said =
+        ckpt!("inspect", model.path("src"), "--json", "--template", model.path("template")).ok().json();
+    assert!(
+        said["left_out"].to_string().contains("exp_avg of lm_head.weight (the state of a copy)"),
+        "{said}"
+    );
+}
