@@ -1,5 +1,6 @@
 //! Objects that are taken out of a pickle: what is left is what the tree has, whatever was dropped meanwhile.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -8,11 +9,18 @@ use super::super::{Limits, consume, decode, encode};
 use super::*;
 use crate::value::{Object, Value};
 
+const DEPTH: u32 = 150;
+const EXPANDED: u64 = 20_000;
+
 /// Takes objects of the class `a.Taken`, and keeps what they were as text.
 #[derive(Default)]
 struct Keeper {
     kept: Vec<String>,
     shown: usize,
+    /// The values around the one that is written, and those that are written of an object. A damaged pickle has lists in themselves, and
+    /// throws away what `is_small` never sees.
+    depth: Cell<u32>,
+    written: Cell<u64>,
 }
 
 impl Consumer for Keeper {
@@ -24,6 +32,7 @@ impl Consumer for Keeper {
         if !takes {
             return Ok(None);
         }
+        self.written.set(0);
         self.kept.push(self.object(made));
         Ok(Taken::new(self.kept.len() as u32 - 1))
     }
@@ -31,6 +40,17 @@ impl Consumer for Keeper {
 
 impl Keeper {
     fn text(&self, item: Item<'_>) -> String {
+        self.written.set(self.written.get() + 1);
+        if self.depth.get() > 2 * DEPTH || self.written.get() > 2 * EXPANDED {
+            return "much".into();
+        }
+        self.depth.set(self.depth.get() + 1);
+        let text = self.text_within(item);
+        self.depth.set(self.depth.get() - 1);
+        text
+    }
+
+    fn text_within(&self, item: Item<'_>) -> String {
         let all = |items: &mut dyn Iterator<Item = Item<'_>>| items.map(|item| self.text(item)).collect::<Vec<_>>().join(",");
         if let Some(taken) = item.taken() {
             return self.kept[taken.number() as usize].clone();
@@ -73,8 +93,8 @@ fn text(value: &Value) -> String {
             format!("{{{}}}", items.collect::<Vec<_>>().join(","))
         }
         Value::Object(object) => {
-            let Value::Global(class) = &object.callable else { panic!("{object:?}") };
-            if !object.appended.is_empty() {
+            let Value::Global(class) = &object.callable else { return "object".into() };
+            if !object.appended.is_empty() || !object.items.is_empty() {
                 return "object".into();
             }
             let state = object.state.as_ref().map_or(String::new(), text);
@@ -131,7 +151,7 @@ fn tree(numbers: &mut impl Iterator<Item = u32>, size: usize) -> Value {
 
 /// A tree that is walked without regard to sharing must not be vast.
 fn is_small(bytes: &[u8]) -> bool {
-    decode(bytes, &Limits { depth: 150, expanded: 20_000 }).is_ok()
+    decode(bytes, &Limits { depth: DEPTH, expanded: EXPANDED }).is_ok()
 }
 
 proptest! {
