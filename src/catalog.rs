@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use aux_file::{AuxFile, AuxKind};
 pub use extra::ExtraState;
-pub use optimizer::{Buffers, Encoding, MASTER, NamedState, Optimizer, State, StateOf};
+pub use optimizer::{Buffers, Encoding, MASTER, NamedState, Optimizer, STEP, State, StateOf};
 pub use chunk::{Chunk, Period};
 pub use coverage::ChunkError;
 pub use param::{Held, Param, Row};

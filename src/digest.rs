@@ -5,7 +5,7 @@
 //! copy is no parameter of its own, so it counts once; a head that is saved and never computed with (`unused_output.weight`) does not count.
 //!
 //! Version 1 of the optimizer: the same over the line `ckpt-fs optimizer digest v1`, a line `step N` where the source says how many steps were
-//! taken, and lines `state name dtype [sizes] hash-of-its-bytes` for `master`, `exp_avg` and so on, sorted by state and name.
+//! taken, a line `step name N` for each parameter with which another number of them was taken, and lines `state name dtype [sizes] hash-of-its-bytes` for `master`, `exp_avg` and so on, sorted by state and name.
 
 #![deny(clippy::disallowed_methods)]
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::tensor::{Dtype, Shape};
-use crate::weights::{Set, Weights, WeightsError, each};
+use crate::weights::{Numbers, Set, Weights, WeightsError, each};
 
 /// The version of the definition above; it is part of the printed digest.
 pub const VERSION: &str = "v1";
@@ -80,7 +80,8 @@ pub fn digest(
         Some(size) => VocabularyRows::True(size),
         None => VocabularyRows::PaddedTo(vocabulary.stored),
     });
-    let optimizer = weights.catalog.optimizer.as_ref().map(|optimizer| of_optimizer(optimizer.step, &states));
+    let numbers = weights.numbers()?;
+    let optimizer = weights.catalog.optimizer.as_ref().map(|_| of_optimizer(&numbers, &states));
     Ok(Digest { weights: of_weights(&parameters), optimizer, parameters, states, vocabulary })
 }
 
@@ -122,10 +123,15 @@ fn of_weights(parameters: &[ParameterDigest]) -> String {
     blake3::hash(text.as_bytes()).to_hex().to_string()
 }
 
-fn of_optimizer(step: Option<f64>, states: &[(Arc<str>, Vec<ParameterDigest>)]) -> String {
+fn of_optimizer(numbers: &[Numbers], states: &[(Arc<str>, Vec<ParameterDigest>)]) -> String {
     let mut text = format!("ckpt-fs optimizer digest {VERSION}\n");
-    if let Some(step) = step {
-        let _ = writeln!(text, "step {step}");
+    for Numbers { state, common, own } in numbers {
+        if let Some(number) = common {
+            let _ = writeln!(text, "{state} {number}");
+        }
+        for (name, number) in own {
+            let _ = writeln!(text, "{state} {name} {number}");
+        }
     }
     for (state, parameters) in states {
         for p in parameters {

@@ -2,6 +2,7 @@
 
 #![deny(clippy::disallowed_methods)]
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,7 +11,7 @@ use crate::catalog::{Chunk, Optimizer, Param};
 use crate::plan::{Builder, FilePlan, Stripe};
 use crate::reader::{BLOCK, Checksums};
 use crate::tensor::Shape;
-use crate::weights::{Set, Weights, WeightsError, each};
+use crate::weights::{Numbers, Set, Weights, WeightsError, each};
 
 /// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -118,7 +119,7 @@ impl fmt::Debug for Hooks<'_> {
 pub fn compare(first: &Weights, second: &Weights, hooks: &Hooks<'_>) -> Result<Report, WeightsError> {
     let (sets, others) = (first.sets(), second.sets());
     let mut report = Report { parameters: first.parameters(), ..Report::default() };
-    report.differences.extend(optimizers_differ(first, second));
+    report.differences.extend(optimizers_differ(first, second)?);
     for set in &sets {
         if let Some(other) = others.iter().find(|other| other.state == set.state) {
             compare_sets((first, set), (second, other), hooks, &mut report)?;
@@ -128,28 +129,48 @@ pub fn compare(first: &Weights, second: &Weights, hooks: &Hooks<'_>) -> Result<R
     Ok(report)
 }
 
-/// What only one of the optimizers has, and steps taken.
-fn optimizers_differ(first: &Weights, second: &Weights) -> Vec<Difference> {
+/// What only one of the optimizers has, and where numbers of parameters, such as steps taken, differ.
+fn optimizers_differ(first: &Weights, second: &Weights) -> Result<Vec<Difference>, WeightsError> {
     let differs = |name: &str, what| Difference { parameter: Arc::from(name), what };
     let (one, other) = match (&first.catalog.optimizer, &second.catalog.optimizer) {
         (Some(one), Some(other)) => (one, other),
-        (None, None) => return Vec::new(),
-        (Some(_), None) => return vec![differs(OPTIMIZER, What::OnlyInFirst)],
-        (None, Some(_)) => return vec![differs(OPTIMIZER, What::OnlyInSecond)],
+        (None, None) => return Ok(Vec::new()),
+        (Some(_), None) => return Ok(vec![differs(OPTIMIZER, What::OnlyInFirst)]),
+        (None, Some(_)) => return Ok(vec![differs(OPTIMIZER, What::OnlyInSecond)]),
     };
     let mut differences = Vec::new();
-    if one.step != other.step {
-        let text = |step: Option<f64>| match step {
-            Some(step) => step.to_string(),
-            None => "not known".to_owned(),
-        };
-        let kind = What::Kind { first: text(one.step), second: text(other.step) };
-        differences.push(differs("the optimizer's step", kind));
+    let (numbers, others) = (first.numbers()?, second.numbers()?);
+    for ours in &numbers {
+        match others.iter().find(|theirs| theirs.state == ours.state) {
+            Some(theirs) => differences.extend(numbers_differ(ours, theirs)),
+            None => differences.push(differs(&format!("the optimizer's {}", ours.state), What::OnlyInFirst)),
+        }
     }
+    let only = others.iter().filter(|theirs| !numbers.iter().any(|ours| ours.state == theirs.state));
+    differences.extend(only.map(|theirs| differs(&format!("the optimizer's {}", theirs.state), What::OnlyInSecond)));
     let lacks = |name: &str, optimizer: &Optimizer| !optimizer.elements().any(|(state, _)| **state == *name);
     for (from, against, what) in [(one, other, What::OnlyInFirst), (other, one, What::OnlyInSecond)] {
         let only = from.elements().filter(|(state, _)| lacks(state, against));
         differences.extend(only.map(|(state, _)| differs(&format!("the optimizer's {state}"), what.clone())));
+    }
+    Ok(differences)
+}
+
+/// Numbers of a state that is one for each parameter: the one that most have, and those of each that has another.
+fn numbers_differ(first: &Numbers, second: &Numbers) -> Vec<Difference> {
+    let said = |number: Option<&str>| number.map_or_else(|| "not known".to_owned(), ToOwned::to_owned);
+    let kind = |one, other| What::Kind { first: said(one), second: said(other) };
+    let mut differences = Vec::new();
+    if first.common != second.common {
+        let parameter = format!("the optimizer's {}", first.state).into();
+        differences.push(Difference { parameter, what: kind(first.common.as_deref(), second.common.as_deref()) });
+    }
+    for name in first.own.keys().chain(second.own.keys()).collect::<BTreeSet<_>>() {
+        let (one, other) = (first.of(name), second.of(name));
+        if one != other {
+            let parameter = format!("{} of {name}", first.state).into();
+            differences.push(Difference { parameter, what: kind(one, other) });
+        }
     }
     differences
 }
@@ -234,9 +255,9 @@ fn shared_rows(first: (&Weights, &Param), second: (&Weights, &Param)) -> Option<
 /// # Errors
 /// [`WeightsError`] where the checkpoint cannot be read.
 pub fn check_replicas(weights: &Weights, hooks: &Hooks<'_>) -> Result<Report, WeightsError> {
-    let sets = weights.sets();
+    let (sets, scalars) = (weights.sets(), weights.scalar_sets().collect::<Vec<_>>());
     let mut pairs: Vec<(&Set<'_>, &Param, &Chunk, &Chunk)> = Vec::new();
-    for (set, param) in sets.iter().flat_map(|set| set.params().map(move |param| (set, param))) {
+    for (set, param) in sets.iter().chain(&scalars).flat_map(|set| set.params().map(move |param| (set, param))) {
         let stored = param.stored();
         for (before, chunk) in stored.iter().zip(stored.iter().skip(1)) {
             // Each replica against the one before it: equality passes along.

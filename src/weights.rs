@@ -4,6 +4,8 @@
 
 #![deny(clippy::disallowed_methods)]
 
+mod numbers;
+
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,6 +16,8 @@ use crate::parallel::{Failed, Pool};
 use crate::plan::{FilePlan, GatherError, whole};
 use crate::reader::{BLOCK, Checksums, ReadError, Reader};
 use crate::tensor::{Region, Shape};
+
+pub use numbers::Numbers;
 
 /// The parameters of one checkpoint.
 #[derive(Debug, Clone)]

@@ -11,6 +11,9 @@ use crate::value::Value;
 /// Name of the state that holds the 32-bit masters of the weights.
 pub const MASTER: &str = "master";
 
+/// Name of the state that says how many steps were taken.
+pub const STEP: &str = "step";
+
 /// The state of a checkpoint's optimizer.
 #[derive(Debug, Clone)]
 pub struct Optimizer {

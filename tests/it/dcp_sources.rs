@@ -6,6 +6,7 @@ mod fixtures;
 mod hostile;
 mod roots;
 mod scale;
+mod steps;
 mod torchtitan;
 
 use std::path::{Path, PathBuf};
@@ -89,11 +90,23 @@ fn optimizer(
     tensors: &[(String, Array)],
     cut: impl Fn(&[u64]) -> Vec<Cell>,
 ) {
+    optimizer_of_steps(draft, root, inner, tensors, cut, |_| 3.0);
+}
+
+/// The same, with so many steps for each tensor by its name.
+fn optimizer_of_steps(
+    draft: &mut Draft,
+    root: &str,
+    inner: &str,
+    tensors: &[(String, Array)],
+    cut: impl Fn(&[u64]) -> Vec<Cell>,
+    steps: impl Fn(&str) -> f32,
+) {
     for (name, array) in tensors {
         let key = |state: &str| format!("{root}.state.{inner}{name}.{state}");
         draft.tensor(&key("exp_avg"), &state_of(array, 1), &cut);
         draft.tensor(&key("exp_avg_sq"), &state_of(array, 2), &cut);
-        draft.tensor(&key("step"), &step(3.0), &cut);
+        draft.tensor(&key("step"), &step(steps(name)), &cut);
     }
     draft.objects.push((format!("{root}.param_groups.0.lr"), ckpt_fs::value::Value::Float(1e-3)));
 }

@@ -4,13 +4,17 @@
 //! bucket is a tensor with a chunk for each parameter on each rank; and the older `fully_sharded_bucket_space`, which is the same with the
 //! padding at the end of buckets. What padding holds is never looked at. Where parameters are in them is not said here (`source/optimizer`).
 //!
-//! Source: megatron-core's `distrib_optimizer.py`, `sharded_param_state_dp_zero` and `sharded_param_state_dp_reshardable`.
+//! Where ranks share out experts, these have an optimizer of their own, and keys begin with its number.
+//!
+//! Source: megatron-core's `distrib_optimizer.py`, `sharded_param_state_dp_zero` and `sharded_param_state_dp_reshardable`, and
+//! `ChainedOptimizer.sharded_state_dict` in `optimizer.py`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
-use super::names::Named;
-use crate::catalog::{BufferFile, Chunk, Record};
+use super::names::{CHAINED, DISTRIBUTED, Named, chained};
+use crate::catalog::{BufferFile, Chunk};
 use crate::extent::ObjectId;
 use crate::format::dcp::metadata::{Object, Tensor};
 use crate::format::megatron::keys::{BUFFER_MASTERS, COALESCED, OPTIMIZER, ROW_LENGTH};
@@ -21,7 +25,7 @@ use crate::tensor::{Dtype, Region, Shape};
 use crate::value::{Global, Storage, TensorRef, Value};
 
 /// What stands before the number of a group of data-parallel ranks.
-const GROUP: &str = "optimizer.distributed.dp_group_idx_";
+const GROUP: &str = "dp_group_idx_";
 /// The only part of an object.
 const ONLY: &str = "/shard_0_1";
 /// The whole of the buffers, in one object.
@@ -29,11 +33,20 @@ const WHOLE: &str = "param_state";
 /// Lengths of buckets without what shares them out among ranks.
 const LENGTHS: &str = "per_bucket_numel_unpadded";
 
+/// One optimizer of the data-parallel ranks that share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Owner {
+    /// Which of several optimizers of its ranks; `None` where they have one.
+    pub(super) chain: Option<u32>,
+    /// The group of ranks. Dense parameters and experts are counted apart.
+    pub(super) group: u32,
+}
+
 /// What the groups of data-parallel ranks saved.
 pub(super) struct Buffers<'a> {
     opened: &'a Opened,
-    objects: HashMap<(u32, &'a str), &'a Object>,
-    tensors: BTreeMap<u32, Vec<(Bucket<'a>, &'a Tensor)>>,
+    objects: HashMap<(Owner, &'a str), &'a Object>,
+    tensors: BTreeMap<Owner, Vec<(Bucket<'a>, &'a Tensor)>>,
 }
 
 /// What the key of a bucket's tensor says.
@@ -50,25 +63,24 @@ impl<'a> Buffers<'a> {
     /// Sorts what there is by group.
     ///
     /// # Errors
-    /// [`SourceError::Optimizer`] for a key that is none of these: of several optimizers, or of another version.
+    /// [`SourceError::Optimizer`] for a key that is none of these, as of another version.
     pub(super) fn of(opened: &'a Opened, named: &Named<'a>, file: &str) -> Result<Self, SourceError> {
         let unknown = |key: &str| SourceError::Optimizer {
             file: file.to_owned(),
             what: format!(
-                "it has {key}, of a way to keep flat buffers that this version does not read (several optimizers, as of runs that share out \
-                 experts); load it and save it again as fully_reshardable"
+                "it has {key}, of a way to keep flat buffers that is not known; load it and save it again as fully_reshardable"
             ),
         };
         let mut found = Self { opened, objects: HashMap::new(), tensors: BTreeMap::new() };
         for object in &named.optimizer_objects {
-            let parsed = object.key.strip_suffix(ONLY).and_then(group);
-            let (group, rest) = parsed.ok_or_else(|| unknown(&object.key))?;
-            found.objects.insert((group, rest), object);
+            let parsed = object.key.strip_suffix(ONLY).and_then(owner);
+            let (owner, rest) = parsed.ok_or_else(|| unknown(&object.key))?;
+            found.objects.insert((owner, rest), object);
         }
         for tensor in &named.buffers {
-            let parsed = group(&tensor.key).and_then(|(group, rest)| Some((group, Bucket::parse(rest)?)));
-            let (group, bucket) = parsed.ok_or_else(|| unknown(&tensor.key))?;
-            found.tensors.entry(group).or_default().push((bucket, tensor));
+            let parsed = owner(&tensor.key).and_then(|(owner, rest)| Some((owner, Bucket::parse(rest)?)));
+            let (owner, bucket) = parsed.ok_or_else(|| unknown(&tensor.key))?;
+            found.tensors.entry(owner).or_default().push((bucket, tensor));
         }
         for buckets in found.tensors.values_mut() {
             buckets.sort_by_key(|(bucket, _)| *bucket);
@@ -76,37 +88,66 @@ impl<'a> Buffers<'a> {
         Ok(found)
     }
 
-    /// The parameter groups that a group of ranks saved.
-    pub(super) fn groups(&self, group: u32, store: &dyn Store) -> Result<Option<Value>, SourceError> {
-        match self.objects.get(&(group, OPTIMIZER)) {
+    /// Whose parameter groups or buffers there are, in an order.
+    pub(super) fn owners(&self) -> BTreeSet<Owner> {
+        self.objects.keys().map(|(owner, _)| *owner).chain(self.tensors.keys().copied()).collect()
+    }
+
+    /// The parameter groups of an optimizer.
+    pub(super) fn groups(&self, owner: Owner, store: &dyn Store) -> Result<Option<Value>, SourceError> {
+        match self.objects.get(&(owner, OPTIMIZER)) {
             Some(object) => Ok(only(&self.opened.object(object, store)?.tree)),
             None => Ok(None),
         }
     }
 
-    /// The file of buffers that a rank of the group would have saved.
-    pub(super) fn file(&self, group: u32, store: &dyn Store) -> Result<Option<BufferFile>, SourceError> {
-        if let Some(object) = self.objects.get(&(group, WHOLE)) {
+    /// The file of buffers that a rank would have saved which keeps those of `owners`, one for each of its optimizers; `None` where another
+    /// rank keeps them. Messages call it `name` where the rank keeps none.
+    pub(super) fn file(&self, owners: &[Option<Owner>], name: &str, store: &dyn Store) -> Result<BufferFile, SourceError> {
+        let mut whole = self.empty(name.to_owned());
+        for owner in owners {
+            let Some(owner) = *owner else {
+                whole.sets.push(Value::None);
+                continue;
+            };
+            let BufferFile { object, name, sets, storages, pieces } = self.file_of(owner, store)?;
+            (whole.object, whole.name) = (object, name);
+            whole.sets.extend(sets);
+            whole.storages.extend(storages);
+            whole.pieces.extend(pieces);
+        }
+        Ok(whole)
+    }
+
+    fn empty(&self, name: String) -> BufferFile {
+        let object = self.opened.names().into_keys().min().map_or(ObjectId(0), |object| object);
+        BufferFile { object, name, sets: Vec::new(), storages: HashMap::new(), pieces: HashMap::new() }
+    }
+
+    /// That of one optimizer.
+    fn file_of(&self, owner: Owner, store: &dyn Store) -> Result<BufferFile, SourceError> {
+        if let Some(object) = self.objects.get(&(owner, WHOLE)) {
             let found = self.opened.object(object, store)?;
             let object = self.opened.object_file(object)?;
-            let sets = only(&found.tree).into_iter().collect();
-            let pieces = HashMap::new();
-            return Ok(Some(BufferFile { object, name: found.name, sets, storages: found.storages, pieces }));
+            let sets = only(&found.tree).iter().map(|set| owner.renamed(set)).collect();
+            let storages = found.storages.into_iter().map(|(key, record)| (owner.key(&key), record)).collect();
+            return Ok(BufferFile { object, name: found.name, sets, storages, pieces: HashMap::new() });
         }
-        let Some(buckets) = self.tensors.get(&group) else { return Ok(None) };
-        let lengths = match self.objects.get(&(group, LENGTHS)) {
+        let mut file = self.empty(format!("{}: {owner}", self.opened.directory().display()));
+        let Some(buckets) = self.tensors.get(&owner) else {
+            let what = "it has parameter groups of an optimizer without its buffers".to_owned();
+            return Err(SourceError::Optimizer { file: file.name, what });
+        };
+        let lengths = match self.objects.get(&(owner, LENGTHS)) {
             Some(object) => only(&self.opened.object(object, store)?.tree),
             None => None,
         };
         let tensors: Vec<&Tensor> = buckets.iter().map(|(_, tensor)| *tensor).collect();
         let mut pieces = self.opened.pieces(&tensors, store)?.into_iter();
-        let name = format!("{}: {GROUP}{group}", self.opened.directory().display());
-        let object = self.opened.names().into_keys().min().map_or(ObjectId(0), |object| object);
-        let mut file = BufferFile { object, name, sets: Vec::new(), storages: HashMap::<Arc<str>, Record>::new(), pieces: HashMap::new() };
         let mut set = vec![(Value::str(COALESCED), Value::Bool(true))];
         for of_buffer in buckets.chunk_by(|(one, _), (other, _)| (one.buffer, one.types) == (other.buffer, other.types)) {
             let Some((first, _)) = of_buffer.first() else { continue };
-            let mut joiner = Joiner { of: first, lengths: lengths.as_ref(), states: Vec::new() };
+            let mut joiner = Joiner { owner, of: first, lengths: lengths.as_ref(), states: Vec::new() };
             for ((bucket, tensor), pieces) in of_buffer.iter().zip(pieces.by_ref()) {
                 joiner.add(bucket, tensor, pieces).ok_or_else(|| SourceError::Tensor {
                     file: file.name.clone(),
@@ -119,14 +160,47 @@ impl<'a> Buffers<'a> {
             set.push((Value::Int(first.buffer.into()), Value::Dict([(types, row)].into())));
         }
         file.sets = vec![Value::Dict(set.into())];
-        Ok(Some(file))
+        Ok(file)
     }
 }
 
-/// The number of a group, and what follows it.
-fn group(key: &str) -> Option<(u32, &str)> {
-    let (number, rest) = key.strip_prefix(GROUP)?.split_once('.')?;
-    Some((number.parse().ok()?, rest))
+impl Owner {
+    /// A key of a storage that no other optimizer of the rank has.
+    fn key(self, key: &str) -> Arc<str> {
+        match self.chain {
+            Some(chain) => format!("{chain}.{key}").into(),
+            None => key.into(),
+        }
+    }
+
+    /// A set of buffers with such keys.
+    fn renamed(self, value: &Value) -> Value {
+        match value {
+            Value::Tensor(tensor) => {
+                let storage = Storage { key: self.key(&tensor.storage.key), ..tensor.storage };
+                Value::Tensor(Arc::new(TensorRef { storage, ..TensorRef::clone(tensor) }))
+            }
+            Value::Dict(items) => Value::Dict(items.iter().map(|(key, value)| (key.clone(), self.renamed(value))).collect()),
+            other => other.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    /// As keys begin.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(chain) = self.chain {
+            write!(f, "{CHAINED}{chain}.")?;
+        }
+        write!(f, "{DISTRIBUTED}{GROUP}{}", self.group)
+    }
+}
+
+/// Whose key it is, and what follows that.
+fn owner(key: &str) -> Option<(Owner, &str)> {
+    let (chain, key) = chained(key)?;
+    let (group, rest) = key.strip_prefix(DISTRIBUTED)?.strip_prefix(GROUP)?.split_once('.')?;
+    Some((Owner { chain, group: group.parse().ok()? }, rest))
 }
 
 /// The only element of a list.
@@ -160,6 +234,7 @@ fn types_of(text: &str) -> Value {
 
 /// Buckets of a buffer on their way into one row for each state.
 struct Joiner<'a> {
+    owner: Owner,
     of: &'a Bucket<'a>,
     lengths: Option<&'a Value>,
     /// In the order in which they are met.
@@ -221,7 +296,7 @@ impl<'a> Joiner<'a> {
         let mut row = Vec::new();
         let mut elements = 0;
         for (state, Row { dtype, len, pieces: of_row }) in self.states {
-            let key: Arc<str> = format!("{}.{}.{state}", self.of.buffer, self.of.types).into();
+            let key = self.owner.key(&format!("{}.{}.{state}", self.of.buffer, self.of.types));
             let shape = Shape(vec![len]);
             let bytes = shape.bytes(dtype).into_iter().sum();
             let storage = Storage { key: key.clone(), bytes };
@@ -242,9 +317,13 @@ mod tests {
     #[test]
     fn keys_of_buckets_are_taken_apart() {
         let key = "optimizer.distributed.dp_group_idx_3.gbuf_idx_1.dtype_(torch.bfloat16, torch.float32).bucket_idx_2.exp_avg_sq";
-        let (number, rest) = group(key).unwrap();
+        let of_several = format!("chained_1.{key}");
+        let (only, rest) = owner(key).unwrap();
+        assert_eq!(only, Owner { chain: None, group: 3 });
+        assert_eq!(owner(&of_several), Some((Owner { chain: Some(1), group: 3 }, rest)));
+        assert!(key.starts_with(&only.to_string()) && of_several.starts_with(&Owner { chain: Some(1), ..only }.to_string()));
         let bucket = Bucket::parse(rest).unwrap();
-        assert_eq!((number, bucket.buffer, bucket.bucket, bucket.state), (3, 1, 2, "exp_avg_sq"));
+        assert_eq!((bucket.buffer, bucket.bucket, bucket.state), (1, 2, "exp_avg_sq"));
         let types = types_of(bucket.types);
         let names = types.elements().unwrap().iter().map(|value| match value {
             Value::Global(global) => format!("{}.{}", global.module, global.name),
@@ -254,6 +333,8 @@ mod tests {
         for bad in ["gbuf_idx_1.dtype_x.bucket_idx_2.a", "gbuf_idx_x.dtype_(torch.a).bucket_idx_2.a", "per_bucket_numel"] {
             assert_eq!(Bucket::parse(bad), None, "{bad}");
         }
-        assert_eq!(group("chained_0.optimizer.distributed.dp_group_idx_0.optimizer"), None);
+        for bad in ["chained_x.optimizer.distributed.dp_group_idx_0.optimizer", "optimizer.distributed.dp_group_idx_.optimizer", "optimizer.state.a"] {
+            assert_eq!(owner(bad), None, "{bad}");
+        }
     }
 }

@@ -9,9 +9,9 @@ use crate::format::megatron::dist_keys::{DistKey, DistName, ObjectKey, Of, Spec,
 /// What stands before every key of NeMo's.
 const MODULE: &str = "module.";
 /// What stands before keys of flat buffers, and of what belongs to them.
-const DISTRIBUTED: &str = "optimizer.distributed.";
+pub(super) const DISTRIBUTED: &str = "optimizer.distributed.";
 /// Before the number of one of several optimizers.
-const CHAINED: &str = "chained_";
+pub(super) const CHAINED: &str = "chained_";
 
 /// A tensor of the model, or a state of one.
 #[derive(Debug)]
@@ -81,10 +81,16 @@ impl<'a> Named<'a> {
     }
 }
 
+/// Which of several optimizers a key is of, and what follows that: none and the key, where it does not say so.
+pub(super) fn chained(key: &str) -> Option<(Option<u32>, &str)> {
+    let Some(rest) = key.strip_prefix(CHAINED) else { return Some((None, key)) };
+    let (number, key) = rest.split_once('.')?;
+    Some((Some(number.parse().ok()?), key))
+}
+
 /// Whether a key is of the flat buffers of one of the optimizers.
 fn is_of_buffers(key: &str) -> bool {
-    let chained = key.strip_prefix(CHAINED).and_then(|rest| Some(rest.split_once('.')?.1));
-    key.starts_with(DISTRIBUTED) || chained.is_some_and(|key| key.starts_with(DISTRIBUTED))
+    chained(key).is_some_and(|(_, key)| key.starts_with(DISTRIBUTED))
 }
 
 /// The key without what NeMo puts before it.

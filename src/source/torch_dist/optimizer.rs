@@ -66,19 +66,32 @@ impl State<'_> {
             let what = "its flat buffers are laid out by the pipeline stages of the run, which its args say in a way that is not known";
             return Err(wrong(what.into()));
         };
-        if layout.ep() > 1 {
-            return Err(wrong("its flat buffers are of a run that shares out experts, which this version does not read".into()));
-        }
         let buffers = Buffers::of(self.opened, self.named, &self.common.name)?;
+        let mut unread = buffers.owners();
         let mut files = run_ranks::files(&builder.catalog, model, &layout, args, &self.common.name);
         for file in &mut files {
-            let group = run_ranks::group_of(file.rank, &layout);
-            let groups = buffers.groups(group, store)?;
-            let groups = groups.ok_or_else(|| wrong(format!("there are no parameter groups of group {group} of its ranks")))?;
-            file.run.optimizer = Some(Value::Dict([(Value::str(OPTIMIZER), groups)].into()));
-            file.buffers = buffers.file(group, store)?;
+            let owners = run_ranks::owners(file.rank, &layout, &buffers.owners());
+            let mut optimizers = Vec::new();
+            for (owner, _) in &owners {
+                let groups = buffers.groups(*owner, store)?;
+                let groups = groups.ok_or_else(|| wrong(format!("there are no parameter groups of {owner}")))?;
+                optimizers.push(Value::Dict([(Value::str(OPTIMIZER), groups)].into()));
+                unread.remove(owner);
+            }
+            file.run.optimizer = Some(match <[Value; 1]>::try_from(optimizers) {
+                Ok([only]) => only,
+                Err(several) => Value::List(several.into()),
+            });
+            let kept: Vec<_> = owners.iter().map(|(owner, is_first)| is_first.then_some(*owner)).collect();
+            file.buffers = Some(buffers.file(&kept, &self.common.name, store)?);
         }
-        let saved = files.first().and_then(|file| file.run.optimizer.clone());
+        if let Some(owner) = unread.first() {
+            return Err(wrong(format!("it has state under {owner}, which is of no rank of {layout}, the layout that its args say")));
+        }
+        // A rank without experts has one optimizer where others have two.
+        let most = files.iter().map(|file| file.run.optimizers().len()).max();
+        let saved = files.iter().find(|file| Some(file.run.optimizers().len()) == most);
+        let saved = saved.and_then(|file| file.run.optimizer.clone());
         let whole = std::mem::replace(&mut builder.catalog.layout, layout);
         let ranks = std::mem::replace(&mut builder.catalog.ranks, files.clone());
         let known = known(&files, model);

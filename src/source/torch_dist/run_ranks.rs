@@ -2,16 +2,18 @@
 //!
 //! Flat buffers of a distributed optimizer are laid out by that, for each rank apart. Their bytes are another's matter (`buffers`).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Param, RankFile, RunState};
 use crate::extent::ObjectId;
 use crate::family::{ArgRole, Entry, Model, Numbers, Saved};
-use crate::layout::{Layout, PipelineLayout, Place, Rank, Stages};
+use crate::layout::{Experts, Layout, PipelineLayout, Place, Rank, Stages};
 use crate::tensor::{Band, Shape};
 use crate::value::{Storage, TensorRef, Value};
 
 use super::args::size;
+use super::buffers::Owner;
 
 /// The layout that args say the run had. `None` where they say stages in a way that is not known here.
 pub(super) fn layout(args: &Value, model: &Model, whole: &Layout) -> Option<Layout> {
@@ -33,7 +35,18 @@ pub(super) fn layout(args: &Value, model: &Model, whole: &Layout) -> Option<Layo
         _ => return None,
     };
     let fits = stages.total() == u64::from(layers) && Some(stages.count()) == pp.checked_mul(vpp);
-    fits.then_some(Layout { tp, stages, vpp, experts: whole.experts })
+    let experts = whole.experts.map(|_| Experts {
+        ep: role(ArgRole::Ep),
+        etp: match number(ArgRole::Etp) {
+            Some(etp) => etp,
+            None => tp,
+        },
+    });
+    let are_shared_out = match (experts, model.size("experts")) {
+        (Some(Experts { ep, etp }), Some(experts)) => tp.is_multiple_of(etp) && experts.is_multiple_of(ep.into()),
+        (experts, _) => experts.is_none(),
+    };
+    (fits && are_shared_out).then_some(Layout { tp, stages, vpp, experts })
 }
 
 /// Layers of each stage where the first and the last differ from those between them.
@@ -60,10 +73,29 @@ pub(super) fn files(catalog: &Catalog, model: &Model, layout: &Layout, args: &Va
     files.collect()
 }
 
-/// Which group of data-parallel ranks keeps the buffers of a rank without experts of its own: its number among those that share out the
-/// model (`get_model_parallel_group` of megatron-core).
-pub(super) fn group_of(rank: Rank, layout: &Layout) -> u32 {
+/// Who keeps the state of a rank's optimizers, each with whether the rank is the first with that: one for everything, or one for the dense
+/// parameters and one for experts, where `known` has such of it.
+pub(super) fn owners(rank: Rank, layout: &Layout, known: &BTreeSet<Owner>) -> Vec<(Owner, bool)> {
+    let group = dense_group(rank, layout);
+    let dense = |chain| (Owner { chain, group }, rank.ep == 0);
+    let several = dense(Some(0));
+    if !known.contains(&several.0) {
+        return vec![dense(None)];
+    }
+    let experts = Owner { chain: Some(1), group: expert_group(rank, layout) };
+    vec![several, (experts, rank.tp == layout.etp_rank(rank))]
+}
+
+/// Which group of data-parallel ranks keeps the buffers of a rank's dense parameters: its number among those that share out the model
+/// (`get_model_parallel_group` of megatron-core).
+fn dense_group(rank: Rank, layout: &Layout) -> u32 {
     rank.pp.saturating_mul(layout.tp).saturating_add(rank.tp)
+}
+
+/// Which group keeps those of its experts: its number among those that share these out (`get_expert_tensor_model_pipeline_parallel_group`).
+fn expert_group(rank: Rank, layout: &Layout) -> u32 {
+    let of_stage = rank.ep.saturating_mul(layout.etp()).saturating_add(layout.etp_rank(rank));
+    rank.pp.saturating_mul(layout.ep()).saturating_mul(layout.etp()).saturating_add(of_stage)
 }
 
 struct Lister<'a> {
@@ -134,7 +166,24 @@ mod tests {
     #[test]
     fn groups_are_counted_as_megatron_counts_them() {
         let layout = Layout::dense(2, Stages::nearly_even(4, 2));
-        let numbers: Vec<u32> = layout.ranks().map(|rank| group_of(rank, &layout)).collect();
-        assert_eq!(numbers, [0, 1, 2, 3]);
+        let found: Vec<_> = layout.ranks().map(|rank| owners(rank, &layout, &BTreeSet::new())).collect();
+        let only = |group| vec![(Owner { chain: None, group }, true)];
+        assert_eq!(found, [only(0), only(1), only(2), only(3)]);
+    }
+
+    #[test]
+    fn groups_of_experts_are_counted_apart() {
+        let with = |ep, etp| Layout { experts: Some(Experts { ep, etp }), ..Layout::dense(2, Stages::nearly_even(4, 2)) };
+        let known = (0..4).map(|group| Owner { chain: Some(0), group }).collect();
+        let firsts = |layout: &Layout| -> Vec<_> {
+            let all = layout.ranks().flat_map(|rank| owners(rank, layout, &known));
+            all.filter(|(_, is_first)| *is_first).map(|(owner, _)| (owner.chain.unwrap(), owner.group)).collect()
+        };
+        // Everybody once, whatever the experts are cut into: tensor ranks count fastest.
+        assert_eq!(firsts(&with(2, 1)), [(0, 0), (1, 0), (1, 1), (0, 1), (0, 2), (1, 2), (1, 3), (0, 3)]);
+        assert_eq!(
+            firsts(&with(2, 2)),
+            [(0, 0), (1, 0), (1, 2), (0, 1), (1, 1), (1, 3), (0, 2), (1, 4), (1, 6), (0, 3), (1, 5), (1, 7)]
+        );
     }
 }
