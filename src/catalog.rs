@@ -12,6 +12,7 @@ mod extra;
 mod optimizer;
 mod param;
 mod params;
+mod rng;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,6 +26,7 @@ pub use chunk::{Chunk, Period};
 pub use coverage::ChunkError;
 pub use param::{Held, Param, Row};
 pub use params::Params;
+pub use rng::RngStates;
 pub use run::{EntryKind, RunState, SavedEntry, one_or_more};
 
 use crate::extent::{Extent, ObjectId};
@@ -58,6 +60,8 @@ pub struct Catalog {
     pub weights: Params,
     /// The optimizer's state, where the source has one that is to be shown.
     pub optimizer: Option<Optimizer>,
+    /// Random-number states of the run's ranks, where the source is in no layout itself.
+    pub rng_states: Option<RngStates>,
 }
 
 /// Which checkpoint of a run this is.
@@ -205,6 +209,7 @@ impl Catalog {
             copied: HashMap::new(),
             weights: Params::default(),
             optimizer: None,
+            rng_states: None,
         }
     }
 
@@ -242,23 +247,25 @@ impl Catalog {
     /// relative place in the layout, else whatever exists nearest to that.
     #[must_use]
     pub fn nearest_rank(&self, target: Rank, layout: &Layout) -> Option<&RankFile> {
-        let scale = |rank: u32, from: u32, to: u32| {
-            if from == to {
-                rank
-            } else {
-                // Below `to`, because `rank` is below `from`.
-                (u64::from(rank) * u64::from(to) / u64::from(from.max(1))) as u32
-            }
-        };
         let wanted = Rank {
-            pp: scale(target.pp, layout.pp(), self.layout.pp()),
-            tp: scale(target.tp, layout.tp, self.layout.tp),
-            ep: scale(target.ep, layout.ep(), self.layout.ep()),
+            pp: relative_place(target.pp, layout.pp(), self.layout.pp()),
+            tp: relative_place(target.tp, layout.tp, self.layout.tp),
+            ep: relative_place(target.ep, layout.ep(), self.layout.ep()),
         };
         self.ranks.iter().min_by_key(|file| {
             let Rank { pp, tp, ep } = file.rank;
             (pp.abs_diff(wanted.pp), tp.abs_diff(wanted.tp), ep.abs_diff(wanted.ep), file.rank)
         })
+    }
+}
+
+/// Of `to` ranks the one that stands where `rank` stands of `from`.
+fn relative_place(rank: u32, from: u32, to: u32) -> u32 {
+    if from == to {
+        rank
+    } else {
+        // Below `to`, because `rank` is below `from`.
+        (u64::from(rank) * u64::from(to) / u64::from(from.max(1))) as u32
     }
 }
 

@@ -274,7 +274,11 @@ pub fn left_out(source: &Source, basis: &Basis, format: Format, layout: &Layout)
     // A checkpoint with the names of a published model: its optimizer goes where those names go, and configs have no place for it.
     let of_names = source.model.family().model_type().is_some() || source.model.family().is_undescribed();
     let optimizer = source.catalog.optimizer.as_ref().filter(|_| of_names && format != Format::Dcp);
-    let optimizer = optimizer.map(|_| "optimizer state (views of this format have none of it)".to_owned());
+    let why = match format {
+        Format::Megatron | Format::TorchDist => "it does not have the parameter groups that Megatron wants; --as dcp shows it",
+        _ => "views of this format have none of it",
+    };
+    let optimizer = optimizer.map(|_| format!("optimizer state ({why})"));
     let known = known.chain(unused).chain(optimizer).chain(groups_left_out(source, basis, format));
     if format == Format::Megatron {
         let extra = basis.drops_extra_state(layout);

@@ -224,6 +224,13 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
         let iteration = locate::iteration_of(path, options.iteration)?;
         return torch_dist::open(path, &names, iteration, options, store);
     }
+    if let Some(weights) = torch_dist::of_nemo(path, &names) {
+        let inner = locate::list(&weights)?;
+        if torch_dist::is_checkpoint(&inner) {
+            let iteration = locate::iteration_of(path, options.iteration)?;
+            return torch_dist::open(&weights, &inner, iteration, options, store);
+        }
+    }
     if !locate::is_run(&names) {
         if ranks::is_checkpoint(&names) {
             return ranks::open(path, &names, options, store);

@@ -56,7 +56,7 @@ impl Family {
         let stated =
             self.file.stated.iter().filter_map(|(name, fields)| Some((name.clone(), product(fields)?)));
         let stated = stated.collect();
-        let mut model = Model { family: self.clone(), sizes, stated, experts, entries, by_name };
+        let mut model = Model { family: self.clone(), sizes, stated, of_config: false, experts, entries, by_name };
         let holds =
             |fields: &[String]| fields.iter().any(|f| args.attribute(f).is_some_and(Value::is_truthy));
         for (tensor, of_prediction) in self.tensors() {

@@ -15,6 +15,8 @@ pub struct Model {
     pub(super) family: Arc<Family>,
     pub(super) sizes: BTreeMap<String, u64>,
     pub(super) stated: BTreeMap<String, u64>,
+    /// Whether the args were made of a config for a family that has none.
+    pub(super) of_config: bool,
     pub(super) experts: Option<Experts>,
     pub(super) entries: Vec<Entry>,
     pub(super) by_name: HashMap<Arc<str>, usize>,
@@ -42,6 +44,18 @@ impl Model {
     /// Dimensions whose sizes args state.
     pub fn stated_dimensions(&self) -> impl Iterator<Item = (&str, u64)> {
         self.stated.iter().map(|(name, size)| (name.as_str(), *size))
+    }
+
+    /// Takes over what a config states of dimensions, by the model that the config's own family makes of it: these args are that config's.
+    pub fn is_described_by(&mut self, config: &Model) {
+        self.stated.clone_from(&config.stated);
+        self.of_config = true;
+    }
+
+    /// Whether what args state is what a `config.json` says.
+    #[must_use]
+    pub fn is_of_config(&self) -> bool {
+        self.of_config || self.family.model_type().is_some()
     }
 
     /// Whether numbers of layers and experts in names are those of the model on every rank, and not counted from 0 on each.

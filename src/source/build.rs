@@ -396,7 +396,7 @@ impl Builder<'_> {
 
 /// What says how a model is made, for messages.
 fn stated_by(model: &Model) -> &'static str {
-    model.family().model_type().map_or(ARGS, |_| CONFIG)
+    if model.is_of_config() { CONFIG } else { ARGS }
 }
 
 /// Dimensions whose size args state.

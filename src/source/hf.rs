@@ -49,7 +49,8 @@ pub(super) fn open(
     let files = shards::files(path, names)?;
     let tensors = shards::read(&files, store)?;
     let dtype = shards::main_dtype(&tensors);
-    let (args, inexpressible) = args_of(&config_file, &family, &config, dtype, options.divisible_by)?;
+    let divisible_by = Some(options.divisible_by.unwrap_or(DIVISIBLE_BY));
+    let (args, inexpressible) = args_of(&config_file, &family, &config, dtype, divisible_by)?;
     let explain =
         |error| SourceError::Model { file: config_file.clone(), source: words::of_config(error, &family) };
     let model = Arc::new(family.model(&args, 0.0).map_err(explain)?);
@@ -95,7 +96,11 @@ pub(super) fn open(
     })
 }
 
-/// What the config in `file` says, as a run of Megatron would say it.
+/// What runs of Megatron pad the vocabulary to a multiple of where nobody says otherwise.
+pub(super) const DIVISIBLE_BY: u64 = 128;
+
+/// What the config in `file` says, as a run of Megatron would say it. `divisible_by` is what that pads the vocabulary to a multiple of, where
+/// it is known.
 pub(super) fn args_of(
     file: &str,
     family: &Family,
@@ -114,8 +119,10 @@ pub(super) fn args_of(
         return Err(SourceError::Contents { file: file.to_owned(), what });
     };
     fields.push((VOCAB_SIZE.to_owned(), Value::Int(rows)));
-    let divisible_by = i64::try_from(divisible_by.unwrap_or(128)).unwrap_or(i64::MAX);
-    fields.push(("make_vocab_size_divisible_by".to_owned(), Value::Int(divisible_by)));
+    fields.extend(divisible_by.map(|by| {
+        let by = i64::try_from(by).unwrap_or(i64::MAX);
+        ("make_vocab_size_divisible_by".to_owned(), Value::Int(by))
+    }));
     fields.extend(dtype_args(dtype));
     Ok((Value::namespace(fields), inexpressible))
 }

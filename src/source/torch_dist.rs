@@ -10,7 +10,9 @@ mod flattened;
 mod names;
 mod objects;
 mod optimizer;
+mod rng;
 mod run_ranks;
+mod storages;
 mod tensors;
 
 use std::collections::{HashMap, HashSet};
@@ -31,6 +33,10 @@ use common::Common;
 use names::Named;
 use objects::Objects;
 
+/// Directories of a NeMo 2 checkpoint: how objects of the run were called, and its weights.
+const NEMO_CONTEXT: &str = "context";
+const NEMO_WEIGHTS: &str = "weights";
+
 /// Whether a directory with these names in it is such a checkpoint.
 pub(super) fn is_checkpoint(names: &[String]) -> bool {
     dcp::is_checkpoint(names) && names.iter().any(|name| name == METADATA_JSON)
@@ -45,14 +51,15 @@ pub(super) fn open(
     store: &FileStore,
 ) -> Result<Source, SourceError> {
     let opened = dcp::open(path, names, store)?;
-    let common = Common::read(path, names, &opened, store)?;
+    let common = Common::read(path, names, &opened, options, store)?;
     let spec = args::spec(&common.args, options.megatron_spec.as_deref());
     let named = Named::of(opened.metadata(), spec);
     let family = family(&options.families, &common, &named, spec)?;
     let model = model(&family, &common, &named, spec)?;
-    let objects = Objects::read(&opened, &named, &model, spec, store)?;
+    let rng = rng::read(&opened, &named, store)?;
+    let objects = Objects::read(&opened, &named, &model, spec, rng.is_some(), store)?;
     let weights = tensors::read(&opened, &named.weights, &model, spec, store)?;
-    let mut file = common.rank_file(args::undivided(&common.args, &model), opened.names());
+    let mut file = common.rank_file(args::undivided(&common.args, &model), rng.as_ref(), opened.names());
     tensors::put(&mut file, &model, weights, objects.states);
     file.left_out.extend(objects.left_out);
     file.left_out.extend(beside(names, &opened));
@@ -70,6 +77,7 @@ pub(super) fn open(
         store,
         |builder, known| if with_optimizer { state.read(builder, known, store) } else { state.leave_out(builder) },
     )?;
+    catalog.rng_states = rng.map(|rng| rng.states);
     catalog.vocabulary_tp = args::size(&common.args, &model, ArgRole::Tp);
     let files: Vec<PathBuf> = opened.paths().chain(common.file.iter().cloned()).collect();
     Ok(Source {
@@ -87,6 +95,12 @@ pub(super) fn open(
         files,
         missing: Vec::new(),
     })
+}
+
+/// The directory of the weights in one that NeMo 2 saved, which has these names in it.
+pub(super) fn of_nemo(path: &Path, names: &[String]) -> Option<PathBuf> {
+    let has = |name: &str| names.iter().any(|n| n == name);
+    (has(NEMO_CONTEXT) && has(NEMO_WEIGHTS)).then(|| path.join(NEMO_WEIGHTS))
 }
 
 /// What else is in the directory: the state of a data loader, a tokenizer, weights in another format.
@@ -126,6 +140,9 @@ fn model(
 ) -> Result<Model, SourceError> {
     let explain = |source| SourceError::Model { file: common.args_name.clone(), source };
     let mut model = family.model(&common.args, common.version).map_err(explain)?;
+    if let Some(published) = &common.described_by {
+        model.is_described_by(&published.model(&common.args, 0.0).map_err(explain)?);
+    }
     let tp = args::size(&common.args, &model, ArgRole::Tp);
     let rows: HashMap<String, u64> = named.weights.iter().flat_map(|weight| weight.rows_on_ranks(spec)).collect();
     model.settle(tp, &common.args, &rows);

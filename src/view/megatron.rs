@@ -181,6 +181,11 @@ impl MegatronView {
                 }
                 EntryKind::Schedule if self.basis.optimizer.is_none() => {}
                 EntryKind::Rng if !self.basis.with_rng => {}
+                EntryKind::Rng => {
+                    let states = self.basis.catalog.rng_states.as_ref();
+                    let state = states.and_then(|states| states.nearest(rank, &self.layout));
+                    entries.push((key.clone(), Verbatim::new(source, &mut contents).value(state.unwrap_or(value))));
+                }
                 _ => entries.push((key.clone(), Verbatim::new(source, &mut contents).value(value))),
             }
         }

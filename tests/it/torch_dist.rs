@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod nemo;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +37,7 @@ fn every_model_is_that_of_its_rank_files() {
         // Of Megatron-LM after 0.16: without common.pt.
         ("tied/legacy_pp2vpp2", "tied/head_tp1pp1"),
         // Experts stacked on layers, saved by 4 ranks; layers of two kinds, each with keys of its own.
-        ("moe/legacy_tp2pp2ep2_etp1", "moe/mcore0161_tp2pp2ep2_etp1"),
+        ("moe/legacy_tp2pp2ep2_etp1", "moe/mcore0161_dpzero_tp2pp2ep2_etp1"),
         ("moemix/legacy_tp1pp1", "moemix/mcore0161_tp1pp1"),
         ("mla/legacy_tp1pp1", "mla/mcore0161_tp1pp1"),
         ("mtp/legacy_tp1pp1", "mtp/mcore0161_tp1pp1"),
@@ -58,16 +60,24 @@ fn every_form_of_the_optimizer_is_that_of_its_rank_files() {
         assert_eq!(digest(&format!("optim/{dist}"), &[]), wanted, "{dist}");
     }
     assert_eq!(digest("optim/mcore0161_dpre_tp1dp2", &["--optimizer", "none"]), wanted[..1]);
+    // Experts have an optimizer and flat buffers of their own, which other ranks share than those of the rest.
+    let wanted = digest("moe/legacy_tp2pp2ep2_etp1", &[]);
+    assert_eq!((wanted.len(), digest("moe/mcore0161_dpzero_tp2pp2ep2_etp1", &[])), (2, wanted));
 }
 
-/// Every tensor of a rank file, by its place.
+/// Every tensor of a rank file, and of the flat buffers beside it, by its place.
 pub(crate) fn tensors(file: &Path) -> BTreeMap<String, Array> {
-    let (tree, storages) = open_pt(&fs::read(file).unwrap());
     let mut found = BTreeMap::new();
-    collect(&tree, "", &mut |path, tensor| {
-        found.insert(path, cut_out(tensor, &storages[&*tensor.storage.key]));
-    });
-    assert!(!models(&tree).is_empty(), "{}", file.display());
+    for (file, is_model) in [(file.to_owned(), true), (file.with_file_name("distrib_optim.pt"), false)] {
+        if !is_model && !file.exists() {
+            continue;
+        }
+        let (tree, storages) = open_pt(&fs::read(&file).unwrap());
+        collect(&tree, if is_model { "" } else { "buffers" }, &mut |path, tensor| {
+            found.insert(path, cut_out(tensor, &storages[&*tensor.storage.key]));
+        });
+        assert_eq!(models(&tree).is_empty(), !is_model, "{}", file.display());
+    }
     found
 }
 
@@ -105,7 +115,7 @@ fn rank_files_of_a_view_hold_what_the_run_saved_in_that_layout() {
         ("optim/legacy_plain_tp2pp2", "optim/mcore0161_plain_tp2pp2", &["--tp", "2", "--pp", "2"][..]),
         (
             "moe/legacy_tp2pp2ep2_etp1",
-            "moe/mcore0161_tp2pp2ep2_etp1",
+            "moe/mcore0161_dpzero_tp2pp2ep2_etp1",
             &["--tp", "2", "--pp", "2", "--ep", "2", "--etp", "1"],
         ),
         ("tied/legacy_pp2vpp2", "tied/mcore0161_tp2pp2", &["--tp", "1", "--pp", "2", "--vpp", "2"]),

@@ -10,7 +10,7 @@ use super::{Opened, Opening};
 use crate::catalog::Iteration;
 use crate::family::{Family, Model};
 use crate::source::SourceError;
-use crate::source::hf::{args_of, check_vocabulary, family_of, words};
+use crate::source::hf::{DIVISIBLE_BY, args_of, check_vocabulary, family_of, words};
 use crate::tensor::Dtype;
 
 /// A family whose names are in the checkpoint.
@@ -72,7 +72,8 @@ type Modelled = (Model, crate::value::Value, Vec<crate::family::config::ConfigEr
 
 /// The model that the config says, of this family.
 fn model_of(of: &Opening<'_>, found: &Found, family: &Arc<Family>, dtype: Dtype) -> Result<Modelled, SourceError> {
-    let (args, inexpressible) = args_of(&found.file, family, &found.config, dtype, of.options.divisible_by)?;
+    let divisible_by = Some(of.options.divisible_by.unwrap_or(DIVISIBLE_BY));
+    let (args, inexpressible) = args_of(&found.file, family, &found.config, dtype, divisible_by)?;
     let explain =
         |error| SourceError::Model { file: found.file.clone(), source: words::of_config(error, family) };
     Ok((family.model(&args, 0.0).map_err(explain)?, args, inexpressible))

@@ -20,6 +20,10 @@ pub(super) fn buffers(ranks: &[RankOptimizer<'_>], builder: &Builder<'_>) -> Res
     let mut coalesced = None;
     for rank in ranks {
         let file = buffer_file(rank)?;
+        // One that keeps no buffers says nothing of how they are kept.
+        if file.sets.iter().all(|part| matches!(part, Value::None)) {
+            continue;
+        }
         let this = file.sets.iter().any(|part| part.get(COALESCED).is_some());
         if *coalesced.get_or_insert(this) != this {
             return Err(wrong(

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use super::storages::renamed;
 use super::names::{CHAINED, DISTRIBUTED, Named, chained};
 use crate::catalog::{BufferFile, Chunk};
 use crate::extent::ObjectId;
@@ -129,9 +130,13 @@ impl<'a> Buffers<'a> {
         if let Some(object) = self.objects.get(&(owner, WHOLE)) {
             let found = self.opened.object(object, store)?;
             let object = self.opened.object_file(object)?;
-            let sets = only(&found.tree).iter().map(|set| owner.renamed(set)).collect();
+            let set = only(&found.tree).and_then(|set| renamed(&set, &|key| owner.key(key)));
+            let set = set.ok_or_else(|| SourceError::Optimizer {
+                file: found.name.clone(),
+                what: format!("its object {owner}.{WHOLE} is not a list of one dict of buffers"),
+            })?;
             let storages = found.storages.into_iter().map(|(key, record)| (owner.key(&key), record)).collect();
-            return Ok(BufferFile { object, name: found.name, sets, storages, pieces: HashMap::new() });
+            return Ok(BufferFile { object, name: found.name, sets: vec![set], storages, pieces: HashMap::new() });
         }
         let mut file = self.empty(format!("{}: {owner}", self.opened.directory().display()));
         let Some(buckets) = self.tensors.get(&owner) else {
@@ -170,18 +175,6 @@ impl Owner {
         match self.chain {
             Some(chain) => format!("{chain}.{key}").into(),
             None => key.into(),
-        }
-    }
-
-    /// A set of buffers with such keys.
-    fn renamed(self, value: &Value) -> Value {
-        match value {
-            Value::Tensor(tensor) => {
-                let storage = Storage { key: self.key(&tensor.storage.key), ..tensor.storage };
-                Value::Tensor(Arc::new(TensorRef { storage, ..TensorRef::clone(tensor) }))
-            }
-            Value::Dict(items) => Value::Dict(items.iter().map(|(key, value)| (key.clone(), self.renamed(value))).collect()),
-            other => other.clone(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The keys of a checkpoint, sorted by what they are of: weights, states of the optimizer, its flat buffers, objects.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::family::{Model, Numbers};
 use crate::format::dcp::metadata::{Metadata, Object, Tensor};
 use crate::format::megatron::dist_keys::{DistKey, DistName, ObjectKey, Of, Spec, StateKey};
+use crate::tensor::Dtype;
 
 /// What stands before every key of NeMo's.
 const MODULE: &str = "module.";
@@ -91,6 +92,17 @@ pub(super) fn chained(key: &str) -> Option<(Option<u32>, &str)> {
 /// Whether a key is of the flat buffers of one of the optimizers.
 fn is_of_buffers(key: &str) -> bool {
     chained(key).is_some_and(|(_, key)| key.starts_with(DISTRIBUTED))
+}
+
+/// The element type of most bytes of the weights.
+pub(super) fn main_dtype(metadata: &Metadata) -> Dtype {
+    let mut bytes: BTreeMap<Dtype, u64> = BTreeMap::new();
+    let is_weight = |tensor: &&Tensor| !is_of_buffers(&tensor.key) && StateKey::parse(&tensor.key).is_none();
+    for tensor in metadata.tensors.iter().filter(is_weight) {
+        let of_type = bytes.entry(tensor.dtype).or_default();
+        *of_type = of_type.saturating_add(tensor.shape.bytes(tensor.dtype).into_iter().sum());
+    }
+    bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or(Dtype::Float32, |(dtype, _)| dtype)
 }
 
 /// The key without what NeMo puts before it.

@@ -1,11 +1,12 @@
 //! Objects beside the tensors: extra states of modules, random-number states, what else ranks saved as they liked.
 //!
-//! Extra state that holds nothing is noted like that of a rank file. Anything else belongs to a module or a rank as one layout has it, and is
+//! Extra state that holds nothing is noted like that of a rank file. Random-number states are another's matter (`rng`). Anything else belongs to a module or a rank as one layout has it, and is
 //! said to be left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::{Named, without_module};
+use super::rng;
 use crate::family::{LayerKind, Model, Numbers};
 use crate::format::dcp::metadata::Object;
 use crate::format::megatron::dist_keys::{COMMON_STATE, DistKey, ObjectKey, Of, Spec};
@@ -43,6 +44,7 @@ impl Objects {
         named: &Named<'_>,
         model: &Model,
         spec: Spec,
+        has_rng: bool,
         store: &dyn Store,
     ) -> Result<Self, SourceError> {
         let mut kinds: BTreeMap<(&str, u64), Vec<State<'_>>> = BTreeMap::new();
@@ -51,8 +53,8 @@ impl Objects {
             let name = DistKey::parse(without_module(key.key));
             if name.name.is_extra_state() {
                 kinds.entry((key.key, object.place.len)).or_default().push(State { object, key, name });
-            // Read as [`super::common::Common`].
-            } else if key.key != COMMON_STATE {
+            // Read as [`super::common::Common`], and as [`super::rng::Rng`].
+            } else if key.key != COMMON_STATE && !(has_rng && rng::is_state(key)) {
                 others.insert(key.key);
             }
         }

@@ -31,7 +31,7 @@ const SAME: [(&str, &str, &[&str]); 6] = [
     ("optim/legacy_plain_tp2pp2", "optim/mcore0161_plain_tp2pp2", &["--tp", "2", "--pp", "2"]),
     (
         "moe/legacy_tp2pp2ep2_etp1",
-        "moe/mcore0161_tp2pp2ep2_etp1",
+        "moe/mcore0161_dpzero_tp2pp2ep2_etp1",
         &["--tp", "2", "--pp", "2", "--ep", "2", "--etp", "1"],
     ),
     ("moemix/legacy_tp1pp1", "moemix/mcore0161_tp1pp1", &["--tp", "1", "--pp", "1"]),
@@ -55,8 +55,13 @@ fn a_view_is_a_source_of_the_same() {
             run(&["materialize"], flags, &[&view, &back]).ok();
             for file in rank_files(&ranks) {
                 let (wanted, found) = (ranks.join(&file), back.join(&file));
-                assert!(tensors(&wanted) == tensors(&found), "{} of {}", file.display(), source.display());
-                assert_eq!(keys(&wanted), keys(&found), "{} of {}", file.display(), source.display());
+                // Random-number states are of one layout, which the view between them is not in.
+                let mut tensors = [tensors(&wanted), tensors(&found)];
+                tensors.iter_mut().for_each(|all| all.retain(|path, _| !path.starts_with("/rng_state/")));
+                let mut keys = [keys(&wanted), keys(&found)];
+                keys.iter_mut().for_each(|all| all.retain(|key| key != "rng_state"));
+                assert!(tensors[0] == tensors[1], "{} of {}", file.display(), source.display());
+                assert_eq!(keys[0], keys[1], "{} of {}", file.display(), source.display());
             }
         }
     }
@@ -119,9 +124,9 @@ fn copies_of_a_norm_are_held_against_each_other() {
         assert!(listed.out.contains(key), "{key}");
     }
     // The bytes of the norm's first layer: as often in the file as it has names.
-    let data = view.join("iter_0000007/__0_0.distcp");
+    let data = view.join("iter_0000002/__0_0.distcp");
     let mut bytes = std::fs::read(&data).unwrap();
-    let ranks = fixture("moe/legacy_tp2pp2ep2_etp1/iter_0000007/mp_rank_00_000_000/model_optim_rng.pt");
+    let ranks = fixture("moe/legacy_tp2pp2ep2_etp1/iter_0000002/mp_rank_00_000_000/model_optim_rng.pt");
     let norm =
         tensors(&ranks).into_iter().find(|(path, _)| path.ends_with("layers.0.pre_mlp_layernorm.weight"));
     let norm = norm.unwrap().1.bytes;
