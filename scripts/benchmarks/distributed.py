@@ -6,7 +6,7 @@ import time
 
 from hugging_face import dense
 
-from .common import Mount, Table, binary, manifest, peak_memory, run, size, timed
+from .common import Mount, Table, alternate, binary, load, manifest, peak_memory, run, size, timed, warm
 from .metadata import read_first
 
 TORCH = """
@@ -87,6 +87,30 @@ def against_torch(python, work, repeats):
         table.row(f"{what}: peak memory", [memory for _, memory in measured], "MB")
 
 
+    return source
+
+
+def loads(python, work, repeats, source):
+    """torch.load of every rank file of a view, beside the same files on disk; and these beside themselves, which shows the machine's noise."""
+    flags = ("--tp", 8, "--pp", 4)
+    real = work / "ranks"
+    run(binary(), "materialize", source, real, *flags)
+    warm(real, source)
+
+    def native():
+        return load(python, "torch", real)
+
+    def ours():
+        with Mount(source, *flags) as path:
+            return load(python, "torch", path, path)
+
+    native()
+    title = f"torch.load of every rank of TP8 PP4, {size(source) / 1e9:.1f} GB of torch_dist"
+    Table(title).pairs(alternate(repeats, native, ours), None)
+    Table(f"{title}: files beside themselves").pairs(alternate(repeats, native, lambda: native()), None, "files", "the same files")
+
+
 def rows(python, work, repeats, is_quick):
     mounts(work, repeats, is_quick)
-    against_torch(python, work, repeats)
+    source = against_torch(python, work, repeats)
+    loads(python, work, repeats, source)

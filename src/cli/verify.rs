@@ -8,6 +8,7 @@ use super::error::{CliError, Exit, harmless};
 use super::open::{Opened, jobs};
 use super::table::bytes;
 use super::{open, progress};
+use crate::layout::Format;
 use crate::verify::{Hooks, Report, What, check_records, check_replicas, compare};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
@@ -22,7 +23,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
         }
         None => (one(&first, args, &stop)?, first.source.missing.clone()),
     };
-    let text = if args.json { json(&report, &missing) } else { text(&report, &missing, args) };
+    let is_distributed = matches!(first.source.format, Format::TorchDist | Format::Dcp);
+    let text = if args.json { json(&report, &missing) } else { text(&report, &missing, args, is_distributed) };
     stdout().lock().write_all(text.as_bytes())?;
     let same = report.differences.is_empty() && missing.is_empty();
     Ok(if same { Exit::Success } else { Exit::Difference })
@@ -57,7 +59,7 @@ fn one(first: &Opened, args: &VerifyArgs, stop: &AtomicBool) -> Result<Report, C
 /// Differences that are listed before the rest are counted.
 const LISTED: usize = 10;
 
-fn text(report: &Report, missing: &[String], args: &VerifyArgs) -> String {
+fn text(report: &Report, missing: &[String], args: &VerifyArgs, is_distributed: bool) -> String {
     let mut lines: Vec<String> = missing.iter().map(|file| format!("missing: {file}")).collect();
     lines.extend(report.differences.iter().take(LISTED).map(|difference| format!("different: {difference}")));
     if report.differences.len() > LISTED {
@@ -66,6 +68,9 @@ fn text(report: &Report, missing: &[String], args: &VerifyArgs) -> String {
     if lines.is_empty() {
         let what = if args.second.is_some() { "identical" } else { "consistent" };
         let read = match report.bytes {
+            0 if is_distributed => {
+                "nothing to compare: no replicas, no tied copies (checksums in pieces are not looked at)".to_owned()
+            }
             0 => "nothing to compare: no replicas, no tied copies, no checksums".to_owned(),
             count => format!("{} compared", bytes(count)),
         };
