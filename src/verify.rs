@@ -158,7 +158,10 @@ fn optimizers_differ(first: &Weights, second: &Weights) -> Result<Vec<Difference
 
 /// Numbers of a state that is one for each parameter: the one that most have, and those of each that has another.
 fn numbers_differ(first: &Numbers, second: &Numbers) -> Vec<Difference> {
-    let said = |number: Option<&str>| number.map_or_else(|| "not known".to_owned(), ToOwned::to_owned);
+    let said = |number: Option<&str>| match number {
+        Some(number) => number.to_owned(),
+        None => "not known".to_owned(),
+    };
     let kind = |one, other| What::Kind { first: said(one), second: said(other) };
     let mut differences = Vec::new();
     if first.common != second.common {

@@ -183,8 +183,11 @@ impl MegatronView {
                 EntryKind::Rng if !self.basis.with_rng => {}
                 EntryKind::Rng => {
                     let states = self.basis.catalog.rng_states.as_ref();
-                    let state = states.and_then(|states| states.nearest(rank, &self.layout));
-                    entries.push((key.clone(), Verbatim::new(source, &mut contents).value(state.unwrap_or(value))));
+                    let state = match states.and_then(|states| states.nearest(rank, &self.layout)) {
+                        Some(nearest) => nearest,
+                        None => value,
+                    };
+                    entries.push((key.clone(), Verbatim::new(source, &mut contents).value(state)));
                 }
                 _ => entries.push((key.clone(), Verbatim::new(source, &mut contents).value(value))),
             }
