@@ -54,6 +54,7 @@ SOURCES = {
     "as-llama-buckets": ("mcore016", "make_megatron", "llama_tp1pp1dp2_distfused", "--sharding", "dp_reshardable"),
     "as-qwen3": ("mcore016", "make_megatron", "qwen3_tp2pp1_plain"),
     "dp-zero": ("mcore016", "make_megatron", "moe_tp1pp1ep2_distfused", "--sharding", "dp_zero_gather_scatter"),
+    "moe-buckets": ("mcore016", "make_megatron", "moe_tp1pp1ep2_distfused", "--sharding", "dp_reshardable"),
     # Older ones and what only they write.
     "plain-014": ("mcore014", "make_megatron", "dense_tp2pp1_plainfused"),
     "plain-012": ("mcore012", "make_megatron", "dense_tp2pp1_plain"),
@@ -143,6 +144,8 @@ CHECKS = [
     trains("fully-reshardable", "--dp", 3, "--fully-parallel"),
     trains("dp-reshardable", "--dp", 4),
     trains("dp-zero", "--ep", 2),
+    trains("moe-buckets", "--ep", 2),
+    trains("moe-buckets", "--ep", 2, "--dp", 4),
     trains("plain-014", "--pp", 2, "--adam", "fused"),
     # With --pp 2 the later stage of 0.12 takes the weight decay of the other group: it has the groups in another order, and goes by number.
     trains("plain-012", "--tp", 1),

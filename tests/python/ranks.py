@@ -5,6 +5,7 @@ imported it. Nothing here knows what they do.
 """
 
 import contextlib
+import faulthandler
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -35,6 +36,8 @@ def run(world, function, *arguments, name="", timeout=TIMEOUT):
             while any(rank.is_alive() for rank in ranks) and errors.empty() and time.monotonic() < deadline:
                 multiprocessing.connection.wait([rank.sentinel for rank in ranks if rank.is_alive()], 1)
             late = any(rank.is_alive() for rank in ranks) and errors.empty()
+            if late:
+                _say_where(ranks)
         finally:
             for rank in ranks:
                 _end(rank)
@@ -44,6 +47,15 @@ def run(world, function, *arguments, name="", timeout=TIMEOUT):
         raise RuntimeError(f"{name or function.__name__}: not done after {timeout} s")
     if any(rank.exitcode != 0 for rank in ranks):
         raise RuntimeError(f"{name or function.__name__} failed: exit codes {[rank.exitcode for rank in ranks]}")
+
+
+def _say_where(ranks):
+    """Have those that are still there write to stderr where they are; nobody can ask them later."""
+    for rank in ranks:
+        if rank.is_alive():
+            print(f"rank of process {rank.pid} is not done:", file=sys.stderr, flush=True)
+            os.kill(rank.pid, signal.SIGUSR1)
+            rank.join(0.5)
 
 
 def _end(rank):
@@ -68,6 +80,7 @@ def _started_by(pid):
 def _rank(function, arguments, rank, world, rendezvous, errors):
     import torch
 
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=False)
     try:
         torch.set_num_threads(1)
         torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=world)

@@ -37,6 +37,8 @@ def common(root):
 
 def save(run, root, iteration, sharding=None):
     """save_checkpoint. `sharding` names the encoding of a distributed optimizer's state."""
+    import psutil  # noqa: F401  without it the processes that write end at once, and megatron-core waits for them forever
+
     directory = os.path.join(root, f"iter_{iteration:07d}")
     if torch.distributed.get_rank() == 0:
         os.makedirs(directory, exist_ok=True)
