@@ -196,6 +196,9 @@ CHECKS = [
         for version in VERSIONS
     ),
     loads("dense-plain", "--optimizer", "--tp", 2, "--dp", 2, part="rank_files", view=(*DIST, "--optimizer", "distributed")),
+    # Flat buffers of two optimizers, one of them the experts'.
+    *(trains(source, "--ep", 2, view=DIST) for source in ("dp-zero", "moe-buckets")),
+    *(trains(source, "--ep", 4, view=("--ep", 4)) for source in ("dp-zero", "moe-buckets")),
     # What was one already: whatever form its optimizer had, and with the names of Transformer Engine's modules.
     *(trains(source, "--tp", 2, "--pp", 2, view=DIST) for source in ("dense-plain", "fully-reshardable", "dp-reshardable")),
     trains("plain-014", "--pp", 2, "--adam", "fused", view=DIST),
