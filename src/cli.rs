@@ -9,6 +9,7 @@ mod layout;
 mod log;
 mod ls;
 mod materialize;
+mod messages;
 mod mount;
 mod open;
 mod progress;
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
         Command::Mount(args) => mount::run(args),
         Command::Unmount(args) => unmount::run(args),
         Command::Status(args) => status::run(args),
+        Command::Log(args) => messages::run(args),
         Command::Warmup(args) => warmup::run(args),
         Command::Materialize(args) => materialize::run(args),
         Command::Inspect(args) if args.globals => globals::run(args),

@@ -23,7 +23,8 @@ pub mod mounts;
 mod options;
 mod passthrough;
 
-pub use control::{ControlError, status, warm};
+pub use attr::Modes;
+pub use control::{ControlError, messages, status, warm};
 pub use errno::Warn;
 pub use error::{MountError, UnmountError};
 pub use mount::{Mounted, Unmounter, mount};

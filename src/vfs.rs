@@ -5,8 +5,10 @@
 #![deny(clippy::disallowed_methods)]
 
 mod file;
+mod messages;
 mod open_files;
 mod plans;
+mod spelling;
 mod status;
 mod table;
 mod views;
@@ -24,6 +26,7 @@ use crate::store::StoreError;
 use crate::sys::memory_file::MemoryFile;
 use crate::view::ViewError;
 
+pub use messages::{Message, Messages, Severity};
 pub use status::{Assembling, CacheStatus, Status, Warmed};
 pub use views::{Settings, Shape, Views};
 
@@ -43,6 +46,8 @@ pub enum Kind {
     Directory,
     /// A regular file.
     File,
+    /// A symbolic link: another spelling of a name beside it.
+    Link,
 }
 
 /// What `stat` tells about a node.
@@ -50,9 +55,9 @@ pub enum Kind {
 pub struct Attr {
     /// Its number.
     pub ino: Ino,
-    /// File or directory.
+    /// File, directory or link.
     pub kind: Kind,
-    /// Exact size in bytes; zero for directories.
+    /// Exact size in bytes; zero for directories. Of a link that of its target's name.
     pub size: u64,
     /// Hard links: one for files, two plus sub-directories for directories.
     pub links: u32,
@@ -205,6 +210,14 @@ pub trait Tree: Send + Sync + 'static {
     /// [`TreeError::NotFound`], [`TreeError::NotDirectory`]
     fn list(&self, ino: Ino) -> Result<Vec<DirEntry>, TreeError>;
 
+    /// What link `ino` stands for, relative to the directory it is in; `None` for what is no link.
+    ///
+    /// # Errors
+    /// [`TreeError::NotFound`]
+    fn read_link(&self, ino: Ino) -> Result<Option<String>, TreeError> {
+        self.attr(ino).map(|_| None)
+    }
+
     /// Whether directory `ino` may get entries while it is mounted: its listing must then not be kept.
     fn grows(&self, ino: Ino) -> bool {
         let _ = ino;
@@ -246,6 +259,11 @@ pub trait Tree: Send + Sync + 'static {
     /// Figures of this moment.
     fn status(&self) -> Status {
         Status::default()
+    }
+
+    /// What it said lately, the oldest first.
+    fn messages(&self) -> Vec<Message> {
+        Vec::new()
     }
 
     /// Where the tensor ends that byte `offset` of file `ino` is in; `offset` itself where it is in none.

@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Unmount(UnmountArgs),
     /// Show what a mount serves and keeps
     Status(StatusArgs),
+    /// Show what a mount said lately: why a reader got an error
+    Log(LogArgs),
     /// Make the first load from a mount as fast as the next ones
     Warmup(WarmupArgs),
     /// Write a checkpoint to disk in another layout or format
@@ -175,6 +177,18 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "ID", help_heading = "Mount")]
     pub(crate) gid: Option<u32>,
 
+    /// Permissions that files are shown with: nobody may write them whatever they say, but copies of them have these
+    #[arg(long, value_name = "MODE", default_value = "644", value_parser = format::mode, help_heading = "Mount")]
+    pub(crate) file_mode: u16,
+
+    /// Permissions of directories
+    #[arg(long, value_name = "MODE", default_value = "755", value_parser = format::mode, help_heading = "Mount")]
+    pub(crate) dir_mode: u16,
+
+    /// Say nothing of what went well
+    #[arg(short, long, help_heading = "Mount")]
+    pub(crate) quiet: bool,
+
     /// Take the mount away also when its process is killed: a small process waits for that
     #[arg(long, help_heading = "Mount")]
     pub(crate) auto_unmount: bool,
@@ -200,13 +214,17 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Mount")]
     pub(crate) threads: usize,
 
-    /// Where messages go once the mount is live; by default they are dropped
+    /// Where messages go too once the mount is live; `ckpt-fs log` shows the last of them in any case
     #[arg(long, value_name = "FILE", help_heading = "Mount")]
     pub(crate) log_file: Option<PathBuf>,
 
     /// Which messages
     #[arg(long, value_enum, default_value_t = super::log::Level::Warn, help_heading = "Mount")]
     pub(crate) log_level: super::log::Level,
+
+    /// How messages are written
+    #[arg(long, value_enum, default_value_t = super::log::Form::Text, help_heading = "Mount")]
+    pub(crate) log_format: super::log::Form,
 }
 
 #[derive(Debug, Args)]
@@ -224,6 +242,20 @@ pub(crate) struct UnmountArgs {
 pub(crate) struct StatusArgs {
     /// A mount point, or anything in a mount; all mounts where left out
     pub(crate) mountpoint: Option<PathBuf>,
+
+    /// Say more of each: what it shows, since when, its process, whether the source is as it was, and what it said last
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// A mount point, or anything in a mount
+    pub(crate) mountpoint: PathBuf,
 
     /// Print JSON
     #[arg(long)]
@@ -282,7 +314,7 @@ pub(crate) struct MaterializeArgs {
     #[arg(short, long, value_name = "N", help_heading = "Output")]
     pub(crate) jobs: Option<usize>,
 
-    /// No progress bar
+    /// No progress bar, and nothing of what went well
     #[arg(short, long, help_heading = "Output")]
     pub(crate) quiet: bool,
 }

@@ -1,11 +1,11 @@
 //! `ckpt-fs mount`: checks everything while it can still say so, then serves in the background.
 
 use std::fs;
-use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ChildStdin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::args::MountArgs;
 use super::error::{CliError, Exit};
@@ -14,7 +14,7 @@ use super::open::Opened;
 use super::{layout, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
-use crate::fuse::{Access, MountOptions, Mounted, Warn, mount};
+use crate::fuse::{Access, Modes, MountOptions, Mounted, Warn, mount};
 use crate::reader::Reader;
 use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
@@ -29,7 +29,7 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     let log_file = args.log_file.as_deref().map(std::path::absolute).transpose();
     let log_file = log_file.map_err(|source| CliError::System { what: "find the log file", source })?;
     // Opened now, so that a log that cannot be written is said while somebody listens.
-    let log = Log::to(args.log_level, log_file.as_deref())
+    let log = Log::to(args.log_level, args.log_format, log_file.as_deref())
         .map_err(|source| CliError::System { what: "write to the log file", source })?;
     if args.foreground {
         let signals = block_signals()?;
@@ -72,6 +72,7 @@ fn block_signals() -> Result<Signals, CliError> {
 
 /// Opens the source, lays out the root, mounts it.
 fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -> Result<Serving, CliError> {
+    let began = Instant::now();
     let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
     refuse_to_hide_the_source(args, &opened)?;
     let shape = match &spec {
@@ -85,7 +86,7 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     let cache = cache(args.cache_size);
     let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
     let settings =
-        Settings { cache, crc: args.crc, io: args.io, modified: opened.modified(), log: log.warner() };
+        Settings { cache, crc: args.crc, io: args.io, modified: opened.modified(), log: log.warner(), messages: Arc::clone(log.kept()) };
     let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
     let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
@@ -95,7 +96,7 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     let layout = if let Shape::One(_, layout) = &shape { Some(layout) } else { None };
     opened.say_what_is_left_out(layout);
     layout.map_or(Ok(()), |layout| opened.say_what_to_run_with(layout))?;
-    say_what_is_mounted(&args.mountpoint, &shape, &opened);
+    say_what_is_mounted(args, &shape, &opened, began);
     memory::give_back();
     Ok(Serving { mounted, watcher })
 }
@@ -149,23 +150,22 @@ fn is_checkpoint(point: &Path) -> bool {
     !is_mount && (has(TRACKER) || is_model)
 }
 
-/// In a terminal: which of the two kinds of mount this is.
-fn say_what_is_mounted(point: &Path, shape: &Shape, opened: &Opened) {
-    if !std::io::stderr().is_terminal() {
+/// What was mounted, as what and where, and how to go on.
+fn say_what_is_mounted(args: &MountArgs, shape: &Shape, opened: &Opened, began: Instant) {
+    if args.quiet {
         return;
     }
-    match shape {
-        Shape::One(format, layout) => eprintln!("ckpt-fs: {}: {format} {layout}", point.display()),
-        Shape::Many(_) => {
-            let Ok(basis) = opened.conversions.basis(opened.format) else { return };
-            let possible: Vec<_> = basis.possible_tp().iter().map(u64::to_string).collect();
-            let (point, layout) = (point.display(), opened.format.layout_name(&basis.catalog.layout));
-            eprintln!(
-                "ckpt-fs: {point}: every layout below it, by name, e.g. {point}/{layout}; possible TP: {}",
-                possible.join(", ")
-            );
-        }
-    }
+    let (point, source) = (args.mountpoint.display(), args.source.display());
+    let took = began.elapsed().as_secs_f64();
+    eprintln!("ckpt-fs: {source} is at {point} as {shape} ({took:.2} s); ckpt-fs unmount {point} takes it away");
+    let Shape::Many(_) = shape else { return };
+    let Ok(basis) = opened.conversions.basis(opened.format) else { return };
+    let possible: Vec<_> = basis.possible_tp().iter().map(u64::to_string).collect();
+    let layout = opened.format.layout_name(&basis.catalog.layout);
+    eprintln!(
+        "ckpt-fs: every layout is a directory of its name, such as {point}/{layout}; possible TP: {}",
+        possible.join(", ")
+    );
 }
 
 fn options(args: &MountArgs, log: &Log) -> MountOptions {
@@ -180,6 +180,7 @@ fn options(args: &MountArgs, log: &Log) -> MountOptions {
         access,
         uid: args.uid,
         gid: args.gid,
+        modes: Modes { file: args.file_mode, directory: args.dir_mode },
         threads: args.threads,
         extra: args.options.iter().filter(|option| *option != AUTO_UNMOUNT).cloned().collect(),
         warn: Warn::new({

@@ -180,7 +180,7 @@ fn opened(
         families: families.clone(),
         without_optimizer: args.optimizer == OptimizerChoice::Nothing,
         model_type: format.and_then(|format| format.hf_model_type.clone()),
-        divisible_by: format.map(|format| format.make_vocab_size_divisible_by),
+        divisible_by: format.and_then(|format| format.make_vocab_size_divisible_by),
         tied_head: args.tied_head,
         megatron_spec: format.map(|format| format.megatron_spec.clone()),
         template: template.as_ref().and_then(template_config),
@@ -259,16 +259,17 @@ fn view_options(args: &SourceArgs, layout: Option<&LayoutArgs>) -> ViewOptions {
 }
 
 fn conversion(format: Option<&FormatArgs>) -> ConversionOptions {
-    let Some(format) = format else { return ConversionOptions::default() };
+    let default = ConversionOptions::default();
+    let Some(format) = format else { return default };
     ConversionOptions {
         dialect: format.megatron_spec.clone(),
-        divisible_by: format.make_vocab_size_divisible_by,
+        divisible_by: format.make_vocab_size_divisible_by.unwrap_or(default.divisible_by),
         model_type: format.hf_model_type.clone(),
         engine_version: format.engine_version.clone(),
         shard_size: format.shard_size,
         dcp_layout: format.dcp_layout,
         dcp_names: format.dcp_names,
-        ..ConversionOptions::default()
+        ..default
     }
 }
 

@@ -1,20 +1,22 @@
 //! `ckpt-fs status`
 
-use std::io::{Write, stdout};
+use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::StatusArgs;
-use super::error::{CliError, Exit};
+use super::error::{CliError, Exit, harmless};
+use super::messages::line;
 use super::table::{bytes, table};
 use crate::fuse::mounts::{self, MountEntry};
-use crate::fuse::{ControlError, status};
+use crate::fuse::{ControlError, messages, status};
 use crate::vfs::Status;
 
-/// A mount and what it says; `None` of one that does not answer.
+/// A mount and what it says, or why it says nothing.
 struct Row {
     point: PathBuf,
     source: String,
-    status: Option<Status>,
+    answer: Result<Status, String>,
 }
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
@@ -22,9 +24,13 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     let ours: Vec<MountEntry> = all.into_iter().filter(MountEntry::is_ours).collect();
     let rows = match &args.mountpoint {
         Some(path) => vec![one(path, &ours)?],
-        None => ours.iter().map(|entry| row(entry, status(&entry.point).ok())).collect(),
+        None => ours.iter().map(|entry| row(entry, status(&entry.point).map_err(|error| no_answer(&error)))).collect(),
     };
-    let text = if args.json { json(&rows, args.mountpoint.is_some()) } else { text(&rows) };
+    let text = match (args.json, args.verbose) {
+        (true, _) => json(&rows, args.mountpoint.is_some()),
+        (false, true) => verbose(&rows),
+        (false, false) => text(&rows),
+    };
     stdout().lock().write_all(text.as_bytes())?;
     Ok(Exit::Success)
 }
@@ -38,39 +44,92 @@ fn one(path: &Path, ours: &[MountEntry]) -> Result<Row, CliError> {
         .filter(|entry| absolute.starts_with(&entry.point))
         .max_by_key(|e| e.point.as_os_str().len());
     let entry = entry.ok_or_else(|| ControlError::NotOurs(path.to_owned()))?;
-    Ok(row(entry, Some(found)))
+    Ok(row(entry, Ok(found)))
 }
 
-fn row(entry: &MountEntry, status: Option<Status>) -> Row {
-    Row { point: entry.point.clone(), source: entry.source.to_string_lossy().into_owned(), status }
+fn row(entry: &MountEntry, answer: Result<Status, String>) -> Row {
+    Row { point: entry.point.clone(), source: entry.source.to_string_lossy().into_owned(), answer }
+}
+
+/// Why a mount says nothing, in a few words.
+fn no_answer(error: &ControlError) -> String {
+    match error {
+        ControlError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => "not yours".to_owned(),
+        ControlError::Io { source, .. } => format!("does not answer: {source}"),
+        ControlError::NotOurs(_) | ControlError::Answer(_) => "does not answer in words of this version".to_owned(),
+    }
 }
 
 fn text(rows: &[Row]) -> String {
-    let heads = ["MOUNT", "SOURCE", "READ", "KEPT", "OF", "HITS", "MISSES", "WHOLE FILES"];
+    let heads = ["MOUNT", "SOURCE", "VIEW", "READ", "KEPT", "OF", "HITS", "MISSES", "WHOLE FILES", "ERRORS"];
     let mut lines = vec![heads.map(str::to_owned).to_vec()];
     for row in rows {
         let mut line = vec![row.point.display().to_string(), row.source.clone()];
-        match &row.status {
-            Some(Status { read_bytes, cache, .. }) => line.extend([
+        match &row.answer {
+            Ok(Status { view, read_bytes, cache, errors, .. }) => line.extend([
+                view.clone(),
                 bytes(*read_bytes),
                 bytes(cache.bytes),
                 bytes(cache.budget),
                 cache.hits.to_string(),
                 cache.misses.to_string(),
                 cache.files.to_string(),
+                errors.to_string(),
             ]),
-            None => line.push("does not answer".to_owned()),
+            Err(why) => line.push(why.clone()),
         }
         lines.push(line);
     }
-    table(&lines, &[2, 3, 4, 5, 6, 7])
+    table(&lines, &[3, 4, 5, 6, 7, 8, 9])
+}
+
+/// A paragraph for each mount.
+fn verbose(rows: &[Row]) -> String {
+    let paragraph = |row: &Row| {
+        let mut lines = vec![row.point.display().to_string(), format!("  source    {}", row.source)];
+        match &row.answer {
+            Ok(status) => lines.extend(details(status, &row.point)),
+            Err(why) => lines.push(format!("  {why}")),
+        }
+        harmless(&(lines.join("\n") + "\n"))
+    };
+    rows.iter().map(paragraph).collect::<Vec<_>>().join("\n")
+}
+
+/// Messages that are shown of each mount; `ckpt-fs log` has the rest.
+const LATEST: usize = 10;
+
+fn details(status: &Status, point: &Path) -> Vec<String> {
+    let Status { version, pid, view, seconds, errors, source_problem, reads, read_bytes, cache, .. } = status;
+    let health = match source_problem {
+        Some(problem) => format!("NOT AS IT WAS: {problem}"),
+        None => "as it was when mounted".to_owned(),
+    };
+    let since = humantime::format_duration(Duration::from_secs(*seconds));
+    let mut lines = vec![
+        format!("            {health}"),
+        format!("  view      {view}"),
+        format!("  since     {since} (process {pid}, version {version})"),
+        format!("  read      {} in {reads} reads", bytes(*read_bytes)),
+        format!("  kept      {} of {}, {} hits, {} misses", bytes(cache.bytes), bytes(cache.budget), cache.hits, cache.misses),
+        format!("  errors    {errors}"),
+    ];
+    // A mount that answers one question and not the next has just gone.
+    let messages = messages(point).unwrap_or_default();
+    let latest = messages.iter().skip(messages.len().saturating_sub(LATEST));
+    lines.extend(latest.map(|message| format!("            {}", line(message))));
+    lines
 }
 
 fn json(rows: &[Row], is_one: bool) -> String {
-    let values: Vec<_> = rows
-        .iter()
-        .map(|row| serde_json::json!({ "mount": row.point, "source": row.source, "status": row.status }))
-        .collect();
+    let value = |row: &Row| {
+        let (status, problem) = match &row.answer {
+            Ok(status) => (Some(status), None),
+            Err(why) => (None, Some(why)),
+        };
+        serde_json::json!({ "mount": row.point, "source": row.source, "status": status, "problem": problem })
+    };
+    let values: Vec<_> = rows.iter().map(value).collect();
     match values.as_slice() {
         [only] if is_one => format!("{only:#}\n"),
         _ => format!("{:#}\n", serde_json::Value::Array(values)),

@@ -19,7 +19,7 @@ use fuser::{
 
 use super::ahead::{Ahead, Taken, Part, Task};
 use super::attr::{Owner, file_type};
-use super::buffer::with_buffer;
+use super::buffer::{answer, with_buffer};
 use super::control::{self, Control};
 use super::dispatch::Dispatch;
 use super::errno::Warn;
@@ -132,14 +132,6 @@ impl Adapter {
                 (Attr { ino: entry.ino, kind: entry.kind, size: 0, links: 1, modified }, FORGET)
             }
         }
-    }
-}
-
-/// Answers a read with the first `got` bytes of what was gathered for it: fewer would be zeros to the reader.
-fn answer(reply: ReplyData, buffer: &[u8], got: usize) {
-    match buffer.get(..got) {
-        Some(bytes) => reply.data(bytes),
-        None => reply.error(Errno::EIO),
     }
 }
 
@@ -359,8 +351,13 @@ impl Filesystem for Adapter {
         if size == 0 { reply.size(0) } else { reply.data(&[]) }
     }
 
-    fn readlink(&self, _: &Request, _: INodeNo, reply: ReplyData) {
-        reply.error(Errno::EINVAL);
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.ask(|tree| tree.read_link(Ino(ino.0))) {
+            Ok(Some(target)) => reply.data(target.as_bytes()),
+            // What is no link.
+            Ok(None) => reply.error(Errno::EINVAL),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn ioctl(

@@ -12,10 +12,11 @@ use rustix::fs::getxattr;
 use serde::de::DeserializeOwned;
 
 use super::dispatch::{Dispatch, on_thread};
-use crate::vfs::{Ino, Status, Warmed};
+use crate::vfs::{Ino, Message, Status, Warmed};
 
 const STATUS: &str = "user.ckpt-fs.status";
 const WARM: &str = "user.ckpt-fs.warm";
+const MESSAGES: &str = "user.ckpt-fs.messages";
 
 /// Room for an answer: far more than any has.
 const LONGEST: usize = 60 << 10;
@@ -55,6 +56,14 @@ pub fn warm(path: &Path) -> Result<Warmed, ControlError> {
     ask(path, WARM)
 }
 
+/// What the mount that `path` is in said lately, the oldest first.
+///
+/// # Errors
+/// [`ControlError`]
+pub fn messages(path: &Path) -> Result<Vec<Message>, ControlError> {
+    ask(path, MESSAGES)
+}
+
 fn ask<T: DeserializeOwned>(path: &Path, name: &str) -> Result<T, ControlError> {
     let mut room = vec![0; LONGEST];
     let len = getxattr(path, name, &mut room).map_err(|error| match error {
@@ -70,6 +79,7 @@ fn ask<T: DeserializeOwned>(path: &Path, name: &str) -> Result<T, ControlError> 
 pub(super) enum Control {
     Status,
     Warm,
+    Messages,
 }
 
 impl Control {
@@ -78,6 +88,7 @@ impl Control {
         match name.to_str()? {
             STATUS => Some(Self::Status),
             WARM => Some(Self::Warm),
+            MESSAGES => Some(Self::Messages),
             _ => None,
         }
     }
@@ -89,8 +100,16 @@ pub(super) fn answer(dispatch: &Arc<Dispatch>, question: Control, ino: Ino, size
         return reply.size(LONGEST as u32);
     }
     match question {
-        Control::Status => match dispatch.ask(|tree| Ok(tree.status())) {
-            Ok(status) => send(serde_json::to_vec(&status), size, reply),
+        // Looking at the files of a source may take a while.
+        Control::Status => {
+            let mine = Arc::clone(dispatch);
+            on_thread("status", reply, move |reply| match mine.ask(|tree| Ok(tree.status())) {
+                Ok(status) => send(serde_json::to_vec(&status), size, reply),
+                Err(errno) => reply.error(errno),
+            });
+        }
+        Control::Messages => match dispatch.ask(|tree| Ok(tree.messages())) {
+            Ok(messages) => send(last(&messages, size as usize), size, reply),
             Err(errno) => reply.error(errno),
         },
         Control::Warm => {
@@ -101,6 +120,17 @@ pub(super) fn answer(dispatch: &Arc<Dispatch>, question: Control, ino: Ino, size
                     Err(errno) => reply.error(errno),
                 }
             });
+        }
+    }
+}
+
+/// As many of the last messages as there is room for.
+fn last(mut messages: &[Message], room: usize) -> serde_json::Result<Vec<u8>> {
+    loop {
+        let answer = serde_json::to_vec(messages)?;
+        match messages.split_first() {
+            Some((_, rest)) if answer.len() > room => messages = rest,
+            _ => return Ok(answer),
         }
     }
 }

@@ -83,6 +83,7 @@ fn serve(
     let owner = Owner {
         uid: options.base.uid.unwrap_or_else(|| getuid().as_raw()),
         gid: options.base.gid.unwrap_or_else(|| getgid().as_raw()),
+        modes: options.base.modes,
     };
     let adapter = Adapter::new(tree, owner, options.base.warn.clone(), Arc::clone(over));
     let access = match options.base.access {

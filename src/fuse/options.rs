@@ -9,6 +9,7 @@
 
 use rustix::mount::MountFlags;
 
+use super::attr::Modes;
 use super::errno::Warn;
 use super::error::MountError;
 
@@ -35,6 +36,8 @@ pub struct MountOptions {
     pub uid: Option<u32>,
     /// Group of all files; the mounting user's by default.
     pub gid: Option<u32>,
+    /// Permissions of all files and directories.
+    pub modes: Modes,
     /// Threads that answer the kernel, at least one.
     pub threads: usize,
     /// `-o` options as `mount` and fstab give them, one each.
@@ -52,6 +55,7 @@ impl Default for MountOptions {
             access: Access::Owner,
             uid: None,
             gid: None,
+            modes: Modes::default(),
             threads: 2,
             extra: Vec::new(),
             read_ahead_kib: 1024,

@@ -16,6 +16,18 @@ pub struct Status {
     /// What numbers of processes count in where it is: elsewhere, in a container, that number may be another's. `None` where it is not known.
     #[serde(default)]
     pub pid_namespace: Option<u64>,
+    /// What it shows, in words: `hf`, `megatron tp8pp4`, or that it has every layout.
+    #[serde(default)]
+    pub view: String,
+    /// Seconds that it has been there.
+    #[serde(default)]
+    pub seconds: u64,
+    /// Errors and warnings so far.
+    #[serde(default)]
+    pub errors: u64,
+    /// What is wrong with a file of the source now; `None` where all are as they were.
+    #[serde(default)]
+    pub source_problem: Option<String>,
     /// Reads that were answered. Those that the kernel answers by itself are not among them.
     pub reads: u64,
     /// Bytes of these answers.

@@ -18,6 +18,8 @@ pub(super) struct Node {
 pub(super) enum NodeKind {
     Directory,
     File(Box<ViewFile>),
+    /// Another spelling of the name of something beside it.
+    Link(String),
 }
 
 /// Nodes after which no layout is added. Nobody looks at so many; who asks for layout after layout must not fill the memory, which takes about
@@ -30,11 +32,13 @@ pub(super) struct Table {
     nodes: HashMap<Ino, Arc<Node>>,
     /// Entries of each directory, sorted by name.
     children: HashMap<Ino, BTreeMap<String, Ino>>,
+    /// Other spellings of entries, in no listing: who copies a tree copies each layout once.
+    links: HashMap<(Ino, String), Ino>,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
-        let mut table = Self { nodes: HashMap::new(), children: HashMap::new() };
+        let mut table = Self { nodes: HashMap::new(), children: HashMap::new(), links: HashMap::new() };
         let root = Node { ino: Ino::ROOT, parent: Ino::ROOT, kind: NodeKind::Directory };
         table.nodes.insert(Ino::ROOT, Arc::new(root));
         table.children.insert(Ino::ROOT, BTreeMap::new());
@@ -51,7 +55,18 @@ impl Table {
     }
 
     pub(super) fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
-        self.children.get(&parent)?.get(name).copied()
+        let listed = self.children.get(&parent)?.get(name);
+        listed.or_else(|| self.links.get(&(parent, name.to_owned()))).copied()
+    }
+
+    /// The link called `name` in `parent` to `target` beside it, made if it is not there.
+    pub(super) fn link(&mut self, parent: Ino, name: &str, target: &str) -> Ino {
+        if let Some(ino) = self.child(parent, name) {
+            return ino;
+        }
+        let ino = self.insert(parent, &format!("{}/{name} -> {target}", parent.0), NodeKind::Link(target.to_owned()));
+        self.links.insert((parent, name.to_owned()), ino);
+        ino
     }
 
     /// Entries of a directory; `None` for what is none.
@@ -97,13 +112,18 @@ impl Table {
     }
 
     fn add(&mut self, parent: Ino, name: &str, identity: &str, kind: NodeKind) -> Ino {
+        let ino = self.insert(parent, identity, kind);
+        self.children.entry(parent).or_default().insert(name.to_owned(), ino);
+        ino
+    }
+
+    fn insert(&mut self, parent: Ino, identity: &str, kind: NodeKind) -> Ino {
         let mut ino = number(identity);
         // Two names with one number are next to impossible; if it happens the later one takes the next free number.
         while self.nodes.contains_key(&ino) {
             ino = Ino(ino.0.wrapping_add(1).max(2));
         }
         self.nodes.insert(ino, Arc::new(Node { ino, parent, kind }));
-        self.children.entry(parent).or_default().insert(name.to_owned(), ino);
         ino
     }
 }

@@ -4,24 +4,26 @@
 
 mod opening;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::RwLock;
 
 use super::file::ViewFile;
 use super::open_files::OpenFiles;
 use super::plans::Plans;
+use super::spelling;
 use super::table::{Node, NodeKind, Table};
 use super::backing::Promised;
 use super::work::Work;
-use super::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, Warmed};
+use super::{Attr, DirEntry, Ino, IoMode, Kind, Message, Messages, Opened, Status, Tree, TreeError, Warmed};
 use crate::cache::Cache;
-use crate::layout::{Format, Layout, LayoutSpec};
+use crate::extent::ObjectId;
+use crate::layout::{Format, Layout};
 use crate::plan::FilePlan;
 use crate::reader::{Checksums, CrcMode, Reader};
 use crate::view::{Conversions, ViewError};
@@ -36,6 +38,17 @@ pub enum Shape {
     Many(Option<Format>),
 }
 
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(format, _) if format.is_single() => write!(f, "{format}"),
+            Self::One(format, layout) => write!(f, "{format} {}", format.layout_name(layout)),
+            Self::Many(Some(format)) => write!(f, "every layout of {format}"),
+            Self::Many(None) => f.write_str("every layout and format"),
+        }
+    }
+}
+
 /// How a mount behaves.
 pub struct Settings {
     /// What its checksum fields hold.
@@ -48,6 +61,8 @@ pub struct Settings {
     pub modified: SystemTime,
     /// Where reasons go that an errno cannot tell.
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
+    /// What was said so far, by whoever says something of this mount.
+    pub messages: Arc<Messages>,
 }
 
 /// The tree of a mount.
@@ -64,6 +79,9 @@ pub struct Views {
     promised: Promised,
     reads: AtomicU64,
     read_bytes: AtomicU64,
+    /// What is shown, in words.
+    words: String,
+    since: Instant,
 }
 
 impl Views {
@@ -89,6 +107,8 @@ impl Views {
             promised: Promised::default(),
             reads: AtomicU64::new(0),
             read_bytes: AtomicU64::new(0),
+            words: shape.to_string(),
+            since: Instant::now(),
         };
         match shape {
             Shape::One(format, layout) => {
@@ -179,28 +199,36 @@ impl Views {
         self.table.read().get(ino).ok_or(TreeError::NotFound)
     }
 
-    /// The directory of the layout called `name` in `parent`, which holds those of a format: only canonical names are names.
+    /// What `name` is in `parent`, which grows and does not have it yet: the directory of a layout, or a link to it for another spelling.
     fn layout_directory(&self, parent: Ino, format: Format, name: &str) -> Result<Ino, TreeError> {
-        let spec = LayoutSpec::parse(name).map_err(|_| TreeError::NotFound)?;
+        let spec = spelling::layout(name).ok_or(TreeError::NotFound)?;
         let layout = self.conversions.layout(format, &spec).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
             TreeError::NotFound
         })?;
-        let canonical = format.layout_name(&layout);
-        if canonical != name {
-            (self.settings.log)(&format!("{name}: this layout is called {canonical} here"));
-            return Err(TreeError::NotFound);
-        }
         if self.table.read().is_full() {
             let message = format!("{name}: too many layouts were looked at in this mount; mount again");
             (self.settings.log)(&message);
             return Err(TreeError::Io(message));
+        }
+        let canonical = format.layout_name(&layout);
+        if canonical != name {
+            return Ok(self.table.write().link(parent, name, &canonical));
         }
         let names: &[&str] = if parent == Ino::ROOT { &[name] } else { &[format.name(), name] };
         self.add(format, &layout, names).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
             TreeError::from(error)
         })
+    }
+
+    /// The link called `name` at the root to the directory of a format, for another spelling of that.
+    fn format_link(&self, parent: Ino, name: &str) -> Option<Ino> {
+        let format = spelling::format(name).filter(|format| parent == Ino::ROOT && format.name() != name)?;
+        let mut table = self.table.write();
+        // What cannot be shown is not there.
+        table.child(Ino::ROOT, format.name()).filter(|ino| self.growing.contains_key(ino))?;
+        Some(table.link(Ino::ROOT, name, format.name()))
     }
 
     fn plan(&self, ino: Ino, file: &ViewFile) -> Result<Arc<FilePlan>, TreeError> {
@@ -213,10 +241,19 @@ impl Views {
         Ok(plan)
     }
 
+    /// What is wrong with the first file of the source that is not as it was.
+    fn source_problem(&self) -> Option<String> {
+        let catalog = &self.conversions.own().catalog;
+        let files = catalog.ranks.iter().flat_map(|file| file.files.keys().copied().chain([file.object]));
+        let all: BTreeSet<ObjectId> = files.collect();
+        all.into_iter().find_map(|object| Some(self.reader.store().check_unchanged(object).err()?.to_string()))
+    }
+
     fn attr_of(&self, node: &Node) -> Result<Attr, TreeError> {
         let (kind, size, links) = match &node.kind {
             NodeKind::Directory => (Kind::Directory, 0, self.table.read().links(node)),
             NodeKind::File(file) => (Kind::File, self.size(node.ino, file)?, 1),
+            NodeKind::Link(target) => (Kind::Link, target.len() as u64, 1),
         };
         Ok(Attr { ino: node.ino, kind, size, links, modified: self.settings.modified })
     }
@@ -243,9 +280,10 @@ impl Tree for Views {
         let child = self.table.read().child(parent, name);
         let ino = match child {
             Some(ino) => ino,
-            None => match self.growing.get(&parent).filter(|format| !format.is_single()) {
-                Some(format) => self.layout_directory(parent, *format, name)?,
-                None => return Err(TreeError::NotFound),
+            None => match (self.format_link(parent, name), self.growing.get(&parent).filter(|format| !format.is_single())) {
+                (Some(link), _) => link,
+                (None, Some(format)) => self.layout_directory(parent, *format, name)?,
+                (None, None) => return Err(TreeError::NotFound),
             },
         };
         let node = self.node(ino)?;
@@ -267,6 +305,13 @@ impl Tree for Views {
         self.table.read().list(ino).ok_or(TreeError::NotDirectory)
     }
 
+    fn read_link(&self, ino: Ino) -> Result<Option<String>, TreeError> {
+        Ok(match &self.node(ino)?.kind {
+            NodeKind::Link(target) => Some(target.clone()),
+            NodeKind::Directory | NodeKind::File(_) => None,
+        })
+    }
+
     fn grows(&self, ino: Ino) -> bool {
         self.growing.contains_key(&ino)
     }
@@ -284,6 +329,8 @@ impl Tree for Views {
     fn io_mode(&self, ino: Ino) -> Result<IoMode, TreeError> {
         match &self.node(ino)?.kind {
             NodeKind::Directory => Err(TreeError::IsDirectory),
+            // The kernel follows links by itself and never opens one.
+            NodeKind::Link(_) => Err(TreeError::NotFound),
             NodeKind::File(file) => match self.settings.io {
                 Some(mode) => Ok(mode),
                 None => Ok(suited(file)),
@@ -303,8 +350,16 @@ impl Tree for Views {
         self.warm_file(ino, passes)
     }
 
+    fn messages(&self) -> Vec<Message> {
+        self.settings.messages.list()
+    }
+
     fn status(&self) -> Status {
         Status {
+            view: self.words.clone(),
+            seconds: self.since.elapsed().as_secs(),
+            errors: self.settings.messages.errors(),
+            source_problem: self.source_problem(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             pid_namespace: crate::sys::process::namespace(),

@@ -82,7 +82,7 @@ class Tree(Case):
             self.assertEqual(sorted(os.listdir(path / "iter_0000100")), ["mp_rank_00_000", "mp_rank_00_001"])
             for item in path.rglob("*"):
                 status = item.stat()
-                self.assertEqual(status.st_mode & 0o222, 0, item)
+                self.assertEqual(status.st_mode & 0o777, 0o755 if item.is_dir() else 0o644, item)
                 if item.suffix == ".pt":
                     self.assertEqual(len(item.read_bytes()), status.st_size)
                     self.assertTrue(oldest <= status.st_mtime_ns <= newest, item)
@@ -154,13 +154,29 @@ class ManyLayouts(Case):
                 with self.subTest(name=name), self.assertRaises(FileNotFoundError):
                     os.stat(path / name)
 
-    def test_other_spellings_do_not_exist(self):
-        """A layout has one name; another spelling of it would be a second inode for the same files."""
+    def test_other_spellings_are_links(self):
+        """A layout has one directory. Another spelling is a link to it, in no listing: who copies a tree copies each layout once."""
+        with Mount(YUAN) as path:
+            for name, canonical in (
+                ("tp4", "tp4pp2@2,4"), ("TP4PP1", "tp4pp1"), ("pp1tp4", "tp4pp1"), ("tp04pp1", "tp4pp1"), ("tp4-pp1", "tp4pp1"),
+                ("tp4pp1@6", "tp4pp1"), ("tp4pp2@3,3", "tp4pp2"), ("Tp2_Pp2@2,4", "tp2pp2@2,4"),
+            ):
+                with self.subTest(name=name):
+                    self.assertEqual(os.readlink(path / name), canonical)
+                    self.assertTrue(os.path.samefile(path / name / "iter_0000100", path / canonical / "iter_0000100"))
+            for name, canonical in (("HF", "hf"), ("SafeTensors", "safetensors"), ("Torch-Dist", None)):
+                with self.subTest(name=name):
+                    if canonical is None:
+                        self.assertRaises(FileNotFoundError, os.lstat, path / name)
+                    else:
+                        self.assertEqual(os.readlink(path / name), canonical)
+            self.assertFalse([name for name in os.listdir(path) if (path / name).is_symlink()])
+
+    def test_what_is_no_layout_does_not_exist(self):
         with Mount(YUAN) as path:
             for name in (
-                "tp08pp2", "tp8pp04", "TP4PP1", "tp4pp1@6", "tp4pp2@3,3", "tp2pp2@2,4,", "tp2pp2@02,4", "tp2pp2@ 2,4",
-                "tp0pp1", "tp4pp0", "tp-1pp1", "tp4pp1 ", "pp1tp4", "tp99999999999999999999pp1", "latest", "@2,4",
-                "tp4pp1\n", "tp4pp1@", "iter_0000100",
+                "tp2pp2@2,4,", "tp2pp2@02,4", "tp2pp2@ 2,4", "tp0pp1", "tp4pp0", "tp-1pp1", "tp4pp1 ", "tp4tp4", "4", "tp",
+                "tp99999999999999999999pp1", "latest", "@2,4", "tp4pp1\n", "tp4pp1@", "iter_0000100",
             ):
                 with self.subTest(name=name), self.assertRaises(FileNotFoundError):
                     os.stat(path / name)

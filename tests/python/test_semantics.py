@@ -51,7 +51,7 @@ class Attributes(Case):
         with Mount(YUAN, *TP4) as path:
             for item in (path, *path.rglob("*")):
                 status = item.stat()
-                wanted = stat.S_IFDIR | 0o555 if item.is_dir() else stat.S_IFREG | 0o444
+                wanted = stat.S_IFDIR | 0o755 if item.is_dir() else stat.S_IFREG | 0o644
                 self.assertEqual((status.st_mode, status.st_uid, status.st_gid), (wanted, os.getuid(), os.getgid()))
         with Mount(YUAN, *TP4, "--uid", 1234, "--gid", 4321, "--allow-root" if os.getuid() else "--allow-other") as path:
             status = (path / RANK).stat()

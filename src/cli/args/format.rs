@@ -26,9 +26,10 @@ pub(crate) struct FormatArgs {
     #[arg(long, value_name = "SPEC", default_value = "te", value_parser = ["te", "local"])]
     pub(crate) megatron_spec: String,
 
-    /// megatron, torch_dist and safetensors, of a Hugging Face model: rows of the vocabulary are padded to a multiple of this and the tensor-parallel size
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    pub(crate) make_vocab_size_divisible_by: u64,
+    /// megatron, torch_dist and safetensors, of a Hugging Face model: rows of the vocabulary are padded to a multiple of this and the
+    /// tensor-parallel size; 128 unless said
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub(crate) make_vocab_size_divisible_by: Option<u64>,
 
     /// dcp: directories as torch's own examples have them, or as accelerate and the Trainer do
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = DcpLayout::Plain)]
@@ -66,6 +67,12 @@ fn size(text: &str) -> Result<u64, String> {
     if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
+/// `644` as permissions.
+pub(super) fn mode(text: &str) -> Result<u16, String> {
+    let mode = u16::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "expected three octal digits such as 644".to_owned())
+}
+
 /// As [`size`], also nothing.
 pub(super) fn size_or_none(text: &str) -> Result<u64, String> {
     if text.trim() == "0" { Ok(0) } else { size(text) }
@@ -84,6 +91,8 @@ mod tests {
         for bad in ["", "GB", "5XB", "-1GB", "0", "1e30GB"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+        assert_eq!((mode("644"), mode("0750")), (Ok(0o644), Ok(0o750)));
+        assert!(["", "888", "1000", "rw", "-1"].iter().all(|bad| mode(bad).is_err()));
         assert_eq!((size_or_none("0"), size_or_none("1GiB")), (Ok(0), Ok(1 << 30)));
         assert!(size_or_none("").is_err());
     }

@@ -55,11 +55,11 @@ fn attributes_are_those_of_the_tree() {
     for (name, ino, size) in FILES {
         let meta = std::fs::metadata(fixture.path(name)).unwrap();
         assert_eq!((meta.ino(), meta.len(), meta.blocks()), (ino, size, size.div_ceil(512)), "{name}");
-        assert_eq!((meta.mode(), meta.nlink(), meta.uid()), (0o100_444, 1, uid), "{name}");
+        assert_eq!((meta.mode(), meta.nlink(), meta.uid()), (0o100_644, 1, uid), "{name}");
         assert_eq!(meta.modified().unwrap(), SystemTime::UNIX_EPOCH + MODIFIED);
     }
     let meta = std::fs::metadata(fixture.path("iter_0000100")).unwrap();
-    assert_eq!((meta.mode(), meta.nlink(), meta.ino()), (0o040_555, 3, 2));
+    assert_eq!((meta.mode(), meta.nlink(), meta.ino()), (0o040_755, 3, 2));
     // Loaders open files with a buffer of this size and look at 4 KiB in front of every tensor.
     assert_eq!(rustix::fs::stat(fixture.dir.path()).unwrap().st_blksize, 4096);
     let root = rustix::fs::statvfs(fixture.dir.path()).unwrap();

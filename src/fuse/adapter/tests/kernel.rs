@@ -20,6 +20,7 @@ use rustix::process::geteuid;
 
 use super::super::{Adapter, CAPABILITIES, Dispatch, Owner};
 use super::tree::Fake;
+use crate::fuse::attr::Modes;
 use crate::fuse::errno::Warn;
 
 /// Numbers of the calls.
@@ -69,7 +70,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const HEADER: usize = 40;
 const REPLY_HEADER: usize = 16;
 /// Who owns all nodes.
-pub(super) const OWNER: Owner = Owner { uid: 70, gid: 71 };
+pub(super) const OWNER: Owner = Owner { uid: 70, gid: 71, modes: Modes { file: 0o444, directory: 0o555 } };
 
 /// What a question says beside its call and its node.
 #[derive(Default)]

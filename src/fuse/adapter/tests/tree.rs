@@ -135,7 +135,7 @@ impl Tree for Fake {
     fn lookup(&self, parent: Ino, name: &OsStr) -> Result<Attr, TreeError> {
         self.answer(format!("lookup {} {}", parent.0, name.display()))?;
         match kind(parent)? {
-            Kind::File => Err(TreeError::NotDirectory),
+            Kind::File | Kind::Link => Err(TreeError::NotDirectory),
             Kind::Directory => {
                 let found = NODES.iter().find(|(number, known, _)| *number != 1 && *known == name);
                 self.attr(Ino(found.ok_or(TreeError::NotFound)?.0))
@@ -181,6 +181,7 @@ impl Tree for Fake {
         self.answer(format!("io_mode {}", ino.0))?;
         match (kind(ino)?, ino.0) {
             (Kind::Directory, _) => Err(TreeError::IsDirectory),
+            (Kind::Link, _) => Err(TreeError::NotFound),
             (Kind::File, DIRECT) => Ok(IoMode::Direct),
             (Kind::File, _) => Ok(IoMode::Cached),
         }
