@@ -20,6 +20,7 @@ mod unmount;
 mod verify;
 mod warmup;
 mod watch;
+mod wishes;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,10 @@ use error::{CliError, Exit};
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return refused(&error),
+    };
     let result = match &arguments.command {
         Command::Mount(args) => mount::run(args),
         Command::Unmount(args) => unmount::run(args),
@@ -53,8 +57,41 @@ pub fn main() -> ExitCode {
             Exit::Success.into()
         }
         Err(error) => {
-            eprintln!("ckpt-fs: {}", error::message(&error));
+            let message = error::message(&error);
+            if wants_json() {
+                eprintln!("{}", error::json(error.exit(), &message));
+            } else {
+                eprintln!("ckpt-fs: {message}");
+            }
             error.exit().into()
         }
     }
+}
+
+/// Says why the command line is not understood, and what it may have meant; help and version are said so too.
+fn refused(error: &clap::Error) -> ExitCode {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let meant = wishes::meant(error, &words);
+    if !error.use_stderr() {
+        // What cannot be printed has nobody to tell.
+        let _ = error.print();
+        return Exit::Success.into();
+    }
+    if wants_json() {
+        let meant = meant.map(|meant| format!("; in words of ckpt-fs: {meant}"));
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        eprintln!("{}", error::json(Exit::Usage, &format!("{first}{}", meant.unwrap_or_default())));
+    } else {
+        let _ = error.print();
+        if let Some(meant) = meant {
+            eprintln!("\n  in words of ckpt-fs: {meant}");
+        }
+    }
+    Exit::Usage.into()
+}
+
+/// Whether whoever runs this reads JSON: asked of the words themselves, because a command line that is wrong says nothing else.
+fn wants_json() -> bool {
+    std::env::args_os().any(|word| word == "--json")
 }

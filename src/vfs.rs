@@ -8,6 +8,7 @@ mod file;
 mod messages;
 mod open_files;
 mod plans;
+mod shape;
 mod spelling;
 mod status;
 mod table;
@@ -28,7 +29,8 @@ use crate::view::ViewError;
 
 pub use messages::{Message, Messages, Severity};
 pub use status::{Assembling, CacheStatus, Status, Warmed};
-pub use views::{Settings, Shape, Views};
+pub use shape::Shape;
+pub use views::{Settings, Views};
 
 /// Number of a node; stable for one source and layout, also across mounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

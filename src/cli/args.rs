@@ -2,26 +2,33 @@
 
 mod choices;
 mod format;
+mod mount;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use format::FormatArgs;
+pub(crate) use mount::{LogArgs, MountArgs, StatusArgs, UnmountArgs, WarmupArgs};
 
 use crate::layout::PipelineLayout;
-use crate::reader::CrcMode;
 use crate::source::{IterationChoice, TiedHead};
-use crate::vfs::IoMode;
 use crate::view::{OptimizerChoice, RngChoice, VocabularyFill};
 
 /// A large model's checkpoint in any parallel layout and format, without rewriting it.
 #[derive(Debug, Parser)]
-#[command(name = "ckpt-fs", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "ckpt-fs", version, before_help = EXAMPLES, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  ckpt-fs mount src/ /mnt/tp8pp4                  src/ as for TP 8 and PP 4
+  ckpt-fs mount src/ /mnt/hf --as hf              the same as a Hugging Face model
+  ckpt-fs materialize src/ dst/ --tp 4 --pp 1     a real copy
+  ckpt-fs inspect src/                            what a checkpoint is, and what it can be shown as";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success, 1 verify found a difference, 2 wrong usage, 3 the source cannot be read, is damaged or incomplete, \
@@ -104,23 +111,23 @@ pub(crate) struct SourceArgs {
 #[command(next_help_heading = "Layout (what is left out stays as in the source)")]
 pub(crate) struct LayoutArgs {
     /// Tensor-parallel size
-    #[arg(long, value_name = "N", aliases = ["target-tensor-model-parallel-size", "target-tensor-parallel-size", "tensor-model-parallel-size", "tensor-parallel-size"])]
+    #[arg(long, value_name = "N", value_parser = format::count, aliases = ["target-tensor-model-parallel-size", "target-tensor-parallel-size", "tensor-model-parallel-size", "tensor-parallel-size"])]
     pub(crate) tp: Option<u32>,
 
     /// Pipeline-parallel size; stages are even unless --pp-layers or --pp-layout says otherwise
-    #[arg(long, value_name = "N", aliases = ["target-pipeline-model-parallel-size", "target-pipeline-parallel-size", "pipeline-model-parallel-size", "pipeline-parallel-size"])]
+    #[arg(long, value_name = "N", value_parser = format::count, aliases = ["target-pipeline-model-parallel-size", "target-pipeline-parallel-size", "pipeline-model-parallel-size", "pipeline-parallel-size"])]
     pub(crate) pp: Option<u32>,
 
     /// Virtual stages on each pipeline rank (interleaved schedule); none where --pp is given without it
-    #[arg(long, value_name = "N", aliases = ["virtual-pipeline-model-parallel-size", "num-virtual-stages-per-pipeline-rank"])]
+    #[arg(long, value_name = "N", value_parser = format::count, aliases = ["virtual-pipeline-model-parallel-size", "num-virtual-stages-per-pipeline-rank"])]
     pub(crate) vpp: Option<u32>,
 
     /// Expert-parallel size
-    #[arg(long, value_name = "N", aliases = ["target-expert-parallel-size", "expert-model-parallel-size"])]
+    #[arg(long, value_name = "N", value_parser = format::count, aliases = ["target-expert-parallel-size", "expert-model-parallel-size"])]
     pub(crate) ep: Option<u32>,
 
     /// Expert-tensor-parallel size; the tensor-parallel size where --tp is given without it
-    #[arg(long, value_name = "N", aliases = ["expert-tensor-parallel-size"])]
+    #[arg(long, value_name = "N", value_parser = format::count, aliases = ["expert-tensor-parallel-size"])]
     pub(crate) etp: Option<u32>,
 
     /// Layers of each pipeline stage, e.g. 10,32; with --vpp of each virtual stage, in the order of the model
@@ -138,141 +145,6 @@ pub(crate) struct LayoutArgs {
     /// Random-number state, which belongs to one rank of one layout
     #[arg(long, value_enum, default_value_t = RngChoice::Keep)]
     pub(crate) rng: RngChoice,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MountArgs {
-    /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
-    pub(crate) source: PathBuf,
-
-    /// Where to mount. A name such as tp8pp4 or tp1pp2@10,32 is the layout; under any other name each layout is a directory
-    pub(crate) mountpoint: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) layout: LayoutArgs,
-
-    #[command(flatten)]
-    pub(crate) format: FormatArgs,
-
-    #[command(flatten)]
-    pub(crate) from: SourceArgs,
-
-    /// Stay in the foreground
-    #[arg(short, long, help_heading = "Mount")]
-    pub(crate) foreground: bool,
-
-    /// Let every user in (needs user_allow_other in /etc/fuse.conf unless root)
-    #[arg(long, help_heading = "Mount")]
-    pub(crate) allow_other: bool,
-
-    /// Let root in
-    #[arg(long, help_heading = "Mount", conflicts_with = "allow_other")]
-    pub(crate) allow_root: bool,
-
-    /// Owner of the files
-    #[arg(long, value_name = "ID", help_heading = "Mount")]
-    pub(crate) uid: Option<u32>,
-
-    /// Group of the files
-    #[arg(long, value_name = "ID", help_heading = "Mount")]
-    pub(crate) gid: Option<u32>,
-
-    /// Permissions that files are shown with: nobody may write them whatever they say, but copies of them have these
-    #[arg(long, value_name = "MODE", default_value = "644", value_parser = format::mode, help_heading = "Mount")]
-    pub(crate) file_mode: u16,
-
-    /// Permissions of directories
-    #[arg(long, value_name = "MODE", default_value = "755", value_parser = format::mode, help_heading = "Mount")]
-    pub(crate) dir_mode: u16,
-
-    /// Say nothing of what went well
-    #[arg(short, long, help_heading = "Mount")]
-    pub(crate) quiet: bool,
-
-    /// Take the mount away also when its process is killed: a small process waits for that
-    #[arg(long, help_heading = "Mount")]
-    pub(crate) auto_unmount: bool,
-
-    /// Mount options as mount(8) takes them
-    #[arg(short = 'o', value_name = "OPT,OPT=VALUE", value_delimiter = ',', help_heading = "Mount")]
-    pub(crate) options: Vec<String>,
-
-    /// Checksum fields of the files
-    #[arg(long, value_enum, default_value_t = CrcMode::Zero, help_heading = "Mount")]
-    pub(crate) crc: CrcMode,
-
-    /// How files are opened; by default as suits their format
-    #[arg(long, value_enum, help_heading = "Mount")]
-    pub(crate) io: Option<IoMode>,
-
-    /// Most memory for what was assembled: tensors that many readers read, and files that loaders map, which as root the kernel then reads by
-    /// itself. 0 keeps nothing
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = format::size_or_none, help_heading = "Mount")]
-    pub(crate) cache_size: u64,
-
-    /// Threads that answer the kernel
-    #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Mount")]
-    pub(crate) threads: usize,
-
-    /// Where messages go too once the mount is live; `ckpt-fs log` shows the last of them in any case
-    #[arg(long, value_name = "FILE", help_heading = "Mount")]
-    pub(crate) log_file: Option<PathBuf>,
-
-    /// Which messages
-    #[arg(long, value_enum, default_value_t = super::log::Level::Warn, help_heading = "Mount")]
-    pub(crate) log_level: super::log::Level,
-
-    /// How messages are written
-    #[arg(long, value_enum, default_value_t = super::log::Form::Text, help_heading = "Mount")]
-    pub(crate) log_format: super::log::Form,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct UnmountArgs {
-    /// Mount points
-    #[arg(required = true)]
-    pub(crate) mountpoints: Vec<PathBuf>,
-
-    /// Detach now, also where files are open; the mount ends when they are closed
-    #[arg(short = 'z', long)]
-    pub(crate) lazy: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct StatusArgs {
-    /// A mount point, or anything in a mount; all mounts where left out
-    pub(crate) mountpoint: Option<PathBuf>,
-
-    /// Say more of each: what it shows, since when, its process, whether the source is as it was, and what it said last
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
-
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LogArgs {
-    /// A mount point, or anything in a mount
-    pub(crate) mountpoint: PathBuf,
-
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct WarmupArgs {
-    /// A mount point, or anything in a mount
-    pub(crate) mountpoint: PathBuf,
-
-    /// Files and directories, from the mount point; everything where left out
-    pub(crate) files: Vec<PathBuf>,
-
-    /// No progress bar
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]
@@ -364,6 +236,10 @@ pub(crate) struct LsArgs {
     /// List every tensor, and which source files and offsets its bytes come from
     #[arg(long)]
     pub(crate) tensors: bool,
+
+    /// List the layouts with even stages that there are in every format, or in that of --as, instead of the files of one
+    #[arg(long, conflicts_with_all = ["tensors", "tp", "pp", "vpp", "ep", "etp", "pp_layers", "pp_layout"])]
+    pub(crate) layouts: bool,
 
     /// Print JSON
     #[arg(long)]

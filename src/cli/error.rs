@@ -38,6 +38,30 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// A word for programs.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Difference => "difference",
+            Self::Usage => "usage",
+            Self::Source => "source",
+            Self::Unsupported => "unsupported",
+            Self::Layout => "layout",
+            Self::Destination => "destination",
+            Self::MountPoint => "mount_point",
+            Self::Fuse => "fuse",
+            Self::Runtime => "runtime",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// What went wrong, in a line for programs.
+pub(crate) fn json(exit: Exit, message: &str) -> String {
+    serde_json::json!({ "error": { "code": exit as u8, "kind": exit.kind(), "message": message } }).to_string()
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

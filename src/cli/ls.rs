@@ -5,12 +5,18 @@ use std::io::{Write, stdout};
 use super::args::LsArgs;
 use super::error::{CliError, Exit};
 use super::table::{bytes, table};
+use super::open::Opened;
 use super::{layout, open};
 use crate::inspect::{Listing, Piece};
+use crate::layout::Format;
 
 pub(super) fn run(args: &LsArgs) -> Result<Exit, CliError> {
     let spec = layout::from_flags(&args.layout)?;
     let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
+    if args.layouts {
+        stdout().lock().write_all(layouts(&opened, args).as_bytes())?;
+        return Ok(Exit::Success);
+    }
     let layout = opened.layout(&spec)?;
     let view = opened.conversions.view(opened.format, &layout)?;
     let listing = Listing::of(&*view, opened.reader.store().as_ref(), args.tensors)?;
@@ -23,6 +29,34 @@ pub(super) fn run(args: &LsArgs) -> Result<Exit, CliError> {
     opened.say_what_is_left_out(Some(&layout));
     opened.say_what_to_run_with(&layout)?;
     Ok(Exit::Success)
+}
+
+/// The layouts of each format, or why it has none.
+fn layouts(opened: &Opened, args: &LsArgs) -> String {
+    let wanted = |format: &Format| args.format.format.is_none_or(|asked| asked == *format);
+    let all = Format::ALL.into_iter().filter(wanted).map(|format| {
+        let names = opened.conversions.layouts(format).map(|layouts| {
+            let names: Vec<String> = layouts.iter().map(|layout| format.layout_name(layout)).collect();
+            if format.is_single() { Vec::new() } else { names }
+        });
+        (format, names.map_err(|error| error.to_string()))
+    });
+    if args.json {
+        let values = all.map(|(format, names)| {
+            let (names, refused) = (names.as_ref().ok(), names.as_ref().err());
+            serde_json::json!({ "format": format.name(), "layouts": names, "refused": refused })
+        });
+        return format!("{:#}\n", serde_json::Value::Array(values.collect()));
+    }
+    let rows = all.map(|(format, names)| {
+        let text = match names {
+            Ok(names) if names.is_empty() => "one, whatever loads it".to_owned(),
+            Ok(names) => names.join(" "),
+            Err(why) => format!("none: {why}"),
+        };
+        vec![format.name().to_owned(), text]
+    });
+    table(&rows.collect::<Vec<_>>(), &[])
 }
 
 fn text(listing: &Listing) -> String {

@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use super::file::ViewFile;
 use super::open_files::OpenFiles;
 use super::plans::Plans;
+use super::shape::Shape;
 use super::spelling;
 use super::table::{Node, NodeKind, Table};
 use super::backing::Promised;
@@ -27,27 +28,6 @@ use crate::layout::{Format, Layout};
 use crate::plan::FilePlan;
 use crate::reader::{Checksums, CrcMode, Reader};
 use crate::view::{Conversions, ViewError};
-
-/// What a mount shows.
-#[derive(Debug, Clone)]
-pub enum Shape {
-    /// One format and layout, at the root.
-    One(Format, Layout),
-    /// Every layout, each in a directory of its name: those of this format, at the root. Without one those of the source's own format at the
-    /// root, and those of others in a directory for each format.
-    Many(Option<Format>),
-}
-
-impl std::fmt::Display for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::One(format, _) if format.is_single() => write!(f, "{format}"),
-            Self::One(format, layout) => write!(f, "{format} {}", format.layout_name(layout)),
-            Self::Many(Some(format)) => write!(f, "every layout of {format}"),
-            Self::Many(None) => f.write_str("every layout and format"),
-        }
-    }
-}
 
 /// How a mount behaves.
 pub struct Settings {

@@ -6,6 +6,7 @@
 mod config;
 mod distributed;
 mod engine;
+mod layouts;
 
 use std::collections::HashMap;
 use std::sync::Arc;

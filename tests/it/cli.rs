@@ -48,6 +48,46 @@ fn tp2pp2() -> Here {
 }
 
 #[test]
+fn ls_lists_the_layouts_that_there_are() {
+    let here = tp2pp2();
+    let said = ckpt!("ls", here.path("src"), "--layouts", "--json").ok().json();
+    let names = |format: &str| -> Vec<String> {
+        let of = said.as_array().unwrap().iter().find(|of| of["format"] == format).unwrap();
+        of["layouts"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    let expected: Vec<String> = [1, 2, 4, 8].iter().flat_map(|tp| [1, 2, 4].map(|pp| format!("tp{tp}pp{pp}"))).collect();
+    assert_eq!(names("megatron"), expected);
+    assert!(names("torch_dist").is_empty());
+    let text = ckpt!("ls", here.path("src"), "--layouts", "--as", "MEGATRON").ok().out;
+    assert!(text.starts_with("megatron") && text.contains(" tp8pp4") && text.lines().count() == 1, "{text}");
+    ckpt!("ls", here.path("src"), "--layouts", "--tp", "2").refused(2, &["--layouts", "--tp"]);
+}
+
+#[test]
+fn what_others_call_it_is_answered_in_words_of_this_tool() {
+    ckpt!("convert", "a", "b").refused(2, &["convert", "materialize SRC DST"]);
+    ckpt!("mount", "a", "b", "-tp", "4").refused(2, &["two dashes: --tp 4"]);
+    ckpt!("mount", "a", "b", "--tp", "four").refused(2, &["four", "a whole number above 0, such as 4"]);
+    let help = ckpt!("--help").ok().out;
+    assert!(help.starts_with("Examples:\n  ckpt-fs mount src/ /mnt/tp8pp4"), "{help}");
+}
+
+/// Programs that ask for JSON get it of what went wrong too.
+#[test]
+fn errors_are_json_where_json_is_asked_for() {
+    let here = Here::new();
+    let said = ckpt!("inspect", here.path("nothing"), "--json");
+    let error: Json = serde_json::from_str(&said.err).unwrap();
+    assert_eq!((said.code, &error["error"]["code"], &error["error"]["kind"]), (3, &3.into(), &"source".into()));
+    assert!(error["error"]["message"].as_str().unwrap().contains("nothing"), "{error}");
+    assert_eq!(said.out, "");
+    let said = ckpt!("inspect", "--json", "--frobnicate");
+    let error: Json = serde_json::from_str(&said.err).unwrap();
+    assert_eq!((said.code, &error["error"]["kind"]), (2, &"usage".into()));
+    assert!(error["error"]["message"].as_str().unwrap().contains("--frobnicate"), "{error}");
+}
+
+#[test]
 fn inspect_says_what_a_checkpoint_is() {
     let here = tp2pp2();
     let said = ckpt!("inspect", here.path("src")).ok();
@@ -331,9 +371,9 @@ fn impossible_layouts_say_what_is_possible() {
     let here = tp2pp2();
     impossible(&here, &["--tp", "3"], 5, &["TP 3 does not divide 8 heads; possible: 1, 2, 4, 8"]);
     impossible(&here, &["--tp", "16"], 5, &["TP 16 does not divide 8 heads; possible: 1, 2, 4, 8"]);
-    impossible(&here, &["--tp", "0"], 5, &["at least 1"]);
+    impossible(&here, &["--tp", "0"], 2, &["a whole number above 0"]);
     impossible(&here, &["--tp", "4294967295"], 5, &["possible: 1, 2, 4, 8"]);
-    impossible(&here, &["--pp", "0"], 5, &["at least 1"]);
+    impossible(&here, &["--pp", "0"], 2, &["a whole number above 0"]);
     impossible(&here, &["--pp", "5"], 5, &["5 pipeline stages", "possible: 1 to 4"]);
     impossible(&here, &["--pp", "3"], 5, &["4 layers do not divide into 3", "tp2pp3@2,1,1"]);
     impossible(&here, &["--pp-layers", "1,2"], 5, &["1,2", "3 layers", "the model has 4"]);

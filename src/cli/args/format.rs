@@ -10,7 +10,7 @@ use crate::view::{DcpLayout, DcpNames};
 #[command(next_help_heading = "Format")]
 pub(crate) struct FormatArgs {
     /// Format of the view; by default the source's own
-    #[arg(long = "as", value_name = "FORMAT", value_enum)]
+    #[arg(long = "as", value_name = "FORMAT", value_enum, ignore_case = true)]
     pub(crate) format: Option<Format>,
 
     /// hf, vllm, sglang: the architecture (model_type in config.json), where it is not to be inferred
@@ -67,6 +67,11 @@ fn size(text: &str) -> Result<u64, String> {
     if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
+/// A size of a layout.
+pub(super) fn count(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "expected a whole number above 0, such as 4".to_owned())
+}
+
 /// `644` as permissions.
 pub(super) fn mode(text: &str) -> Result<u16, String> {
     let mode = u16::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
@@ -91,6 +96,8 @@ mod tests {
         for bad in ["", "GB", "5XB", "-1GB", "0", "1e30GB"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+        assert_eq!((count("8"), count("4096")), (Ok(8), Ok(4096)));
+        assert!(["", "0", "-1", "four", "4.0", "99999999999"].iter().all(|bad| count(bad).is_err()));
         assert_eq!((mode("644"), mode("0750")), (Ok(0o644), Ok(0o750)));
         assert!(["", "888", "1000", "rw", "-1"].iter().all(|bad| mode(bad).is_err()));
         assert_eq!((size_or_none("0"), size_or_none("1GiB")), (Ok(0), Ok(1 << 30)));

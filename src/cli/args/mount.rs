@@ -1,0 +1,145 @@
+//! The arguments of commands that make a mount, ask it and take it away.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{FormatArgs, LayoutArgs, SourceArgs, format};
+use crate::cli::log::{Form, Level};
+use crate::reader::CrcMode;
+use crate::vfs::IoMode;
+
+#[derive(Debug, Args)]
+pub(crate) struct MountArgs {
+    /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
+    pub(crate) source: PathBuf,
+
+    /// Where to mount. A name such as tp8pp4 or tp1pp2@10,32 is the layout; under any other name each layout is a directory
+    pub(crate) mountpoint: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+
+    #[command(flatten)]
+    pub(crate) from: SourceArgs,
+
+    /// Stay in the foreground
+    #[arg(short, long, help_heading = "Mount")]
+    pub(crate) foreground: bool,
+
+    /// Let every user in (needs user_allow_other in /etc/fuse.conf unless root)
+    #[arg(long, help_heading = "Mount")]
+    pub(crate) allow_other: bool,
+
+    /// Let root in
+    #[arg(long, help_heading = "Mount", conflicts_with = "allow_other")]
+    pub(crate) allow_root: bool,
+
+    /// Owner of the files
+    #[arg(long, value_name = "ID", help_heading = "Mount")]
+    pub(crate) uid: Option<u32>,
+
+    /// Group of the files
+    #[arg(long, value_name = "ID", help_heading = "Mount")]
+    pub(crate) gid: Option<u32>,
+
+    /// Permissions that files are shown with: nobody may write them whatever they say, but copies of them have these
+    #[arg(long, value_name = "MODE", default_value = "644", value_parser = format::mode, help_heading = "Mount")]
+    pub(crate) file_mode: u16,
+
+    /// Permissions of directories
+    #[arg(long, value_name = "MODE", default_value = "755", value_parser = format::mode, help_heading = "Mount")]
+    pub(crate) dir_mode: u16,
+
+    /// Say nothing of what went well
+    #[arg(short, long, help_heading = "Mount")]
+    pub(crate) quiet: bool,
+
+    /// Take the mount away also when its process is killed: a small process waits for that
+    #[arg(long, help_heading = "Mount")]
+    pub(crate) auto_unmount: bool,
+
+    /// Mount options as mount(8) takes them
+    #[arg(short = 'o', value_name = "OPT,OPT=VALUE", value_delimiter = ',', help_heading = "Mount")]
+    pub(crate) options: Vec<String>,
+
+    /// Checksum fields of the files
+    #[arg(long, value_enum, default_value_t = CrcMode::Zero, help_heading = "Mount")]
+    pub(crate) crc: CrcMode,
+
+    /// How files are opened; by default as suits their format
+    #[arg(long, value_enum, help_heading = "Mount")]
+    pub(crate) io: Option<IoMode>,
+
+    /// Most memory for what was assembled: tensors that many readers read, and files that loaders map, which as root the kernel then reads by
+    /// itself. 0 keeps nothing
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = format::size_or_none, help_heading = "Mount")]
+    pub(crate) cache_size: u64,
+
+    /// Threads that answer the kernel
+    #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Mount")]
+    pub(crate) threads: usize,
+
+    /// Where messages go too once the mount is live; `ckpt-fs log` shows the last of them in any case
+    #[arg(long, value_name = "FILE", help_heading = "Mount")]
+    pub(crate) log_file: Option<PathBuf>,
+
+    /// Which messages
+    #[arg(long, value_enum, default_value_t = Level::Warn, help_heading = "Mount")]
+    pub(crate) log_level: Level,
+
+    /// How messages are written
+    #[arg(long, value_enum, default_value_t = Form::Text, help_heading = "Mount")]
+    pub(crate) log_format: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UnmountArgs {
+    /// Mount points
+    #[arg(required = true)]
+    pub(crate) mountpoints: Vec<PathBuf>,
+
+    /// Detach now, also where files are open; the mount ends when they are closed
+    #[arg(short = 'z', long)]
+    pub(crate) lazy: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// A mount point, or anything in a mount; all mounts where left out
+    pub(crate) mountpoint: Option<PathBuf>,
+
+    /// Say more of each: what it shows, since when, its process, whether the source is as it was, and what it said last
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// A mount point, or anything in a mount
+    pub(crate) mountpoint: PathBuf,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WarmupArgs {
+    /// A mount point, or anything in a mount
+    pub(crate) mountpoint: PathBuf,
+
+    /// Files and directories, from the mount point; everything where left out
+    pub(crate) files: Vec<PathBuf>,
+
+    /// No progress bar
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
