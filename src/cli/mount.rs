@@ -20,6 +20,7 @@ use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
 use crate::sys::memory_file::MemoryFiles;
 use crate::sys::memory_left;
+use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::vfs::{Settings, Shape, Views};
 
@@ -95,6 +96,8 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     }
     let layout = if let Shape::One(_, layout) = &shape { Some(layout) } else { None };
     opened.say_what_is_left_out(layout);
+    opened.say_what_is_missed();
+    say_who_may_use_it(args);
     layout.map_or(Ok(()), |layout| opened.say_what_to_run_with(layout))?;
     say_what_is_mounted(args, &shape, &opened, began);
     memory::give_back();
@@ -148,6 +151,14 @@ fn is_checkpoint(point: &Path) -> bool {
     let has = |name: &str| point.join(name).is_file();
     let is_model = has("config.json") && MODELS.iter().any(|name| has(name));
     !is_mount && (has(TRACKER) || is_model)
+}
+
+/// Root's mounts are root's alone, which is seldom meant; in a namespace of users its root is the user.
+fn say_who_may_use_it(args: &MountArgs) {
+    let is_open = args.allow_other || args.options.iter().any(|option| option == "allow_other");
+    if !args.quiet && !is_open && process::is_root_of_all() {
+        eprintln!("ckpt-fs: note: only root can use this mount (--allow-other lets everybody in)");
+    }
 }
 
 /// What was mounted, as what and where, and how to go on.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::args::{FormatArgs, LayoutArgs, SourceArgs};
 use super::error::{CliError, harmless};
+use crate::catalog::AuxFile;
 use crate::family::{Families, Family};
 use crate::inspect::{UNFETCHED, added_to_weights, has_rng_state, left_out};
 use crate::layout::{Format, Layout, LayoutSpec};
@@ -25,6 +26,8 @@ pub(super) struct Opened {
     /// The format asked for, or the source's own.
     pub(super) format: Format,
     pub(super) reader: Reader,
+    /// Whether a tokenizer is beside the weights, in the source or in a template.
+    has_tokenizer: bool,
 }
 
 impl Opened {
@@ -72,7 +75,10 @@ impl Opened {
         let shown = if self.format == Format::Dcp { self.conversions.basis(self.format).ok() } else { None };
         let shown = shown.as_ref().map_or(basis, |shown| shown);
         let left_out = left_out(&self.source, shown, self.format, layout.unwrap_or(source));
-        let same_layout = layout == Some(source);
+        let rng = self.source.catalog.rng_states.as_ref();
+        let same_ranks = |layout: &Layout| rng.is_none_or(|run| (run.tp, run.pp) == (layout.tp, layout.pp()));
+        // A source in no layout has the states of the run's ranks.
+        let same_layout = layout.is_some_and(|layout| (rng.is_some() || layout == source) && same_ranks(layout));
         if !left_out.is_empty() {
             note(&format!("left out: {}", left_out.join(", ")));
         }
@@ -90,6 +96,14 @@ impl Opened {
         if !self.source.missing.is_empty() {
             let missing = some_of(&self.source.missing);
             note(&format!("rank files are missing, but the others cover every parameter: {missing}"));
+        }
+    }
+
+    /// What whoever loads such a view looks for and does not find.
+    pub(super) fn say_what_is_missed(&self) {
+        let is_model = matches!(self.format, Format::Hf | Format::Vllm | Format::Sglang);
+        if is_model && !self.has_tokenizer {
+            note("no tokenizer is beside the weights: --template DIR shows that of a model directory, with its chat template and code");
         }
     }
 
@@ -194,6 +208,8 @@ fn opened(
         source.give_way_to_template();
     }
     let own = source.format;
+    let of_template = template.iter().flat_map(|template| &template.aux_files);
+    let has_tokenizer = source.aux_files.iter().chain(of_template).any(is_of_tokenizer);
     let origin = Origin {
         catalog: source.catalog.clone(),
         model: source.model.clone(),
@@ -209,7 +225,13 @@ fn opened(
     let conversions = Conversions::new(origin, families, view_options(args, layout), conversion(format))?;
     let store: Arc<dyn Store> = store;
     let format = format.and_then(|format| format.format).unwrap_or(conversions.usual_format());
-    Ok(Opened { source, conversions: Arc::new(conversions), format, reader: Reader::new(store) })
+    Ok(Opened { source, conversions: Arc::new(conversions), format, reader: Reader::new(store), has_tokenizer })
+}
+
+/// Whether a file is, by its name, one that tokenizers are made of.
+fn is_of_tokenizer(file: &AuxFile) -> bool {
+    let known = ["tokenizer", "vocab.", "merges.", "tekken", "spiece", "sentencepiece"];
+    known.iter().any(|start| file.name.starts_with(start)) || file.name.ends_with(".model") || file.name.ends_with(".tiktoken")
 }
 
 /// Says it, whatever the names in it hold.

@@ -1,6 +1,6 @@
 //! Another process, held so that its number cannot come to mean a third one, and its end.
 //!
-//! Not here: which process that is, and why anybody waits for it (`cli`).
+//! Also what this process is to others. Not here: which process that is, and why anybody waits for it (`cli`).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -47,6 +47,14 @@ impl Process {
 #[must_use]
 pub fn namespace() -> Option<u64> {
     std::fs::metadata("/proc/self/ns/pid").ok().map(|namespace| namespace.ino())
+}
+
+/// Whether this process is root, and that of the machine: in a namespace of users root is whoever made that.
+#[must_use]
+pub fn is_root_of_all() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map");
+    let is_whole = map.is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
+    rustix::process::geteuid().is_root() && is_whole
 }
 
 #[cfg(test)]

@@ -224,7 +224,8 @@ impl Views {
     /// What is wrong with the first file of the source that is not as it was.
     fn source_problem(&self) -> Option<String> {
         let catalog = &self.conversions.own().catalog;
-        let files = catalog.ranks.iter().flat_map(|file| file.files.keys().copied().chain([file.object]));
+        let buffers = catalog.ranks.iter().flat_map(|file| &file.buffers).map(|file| file.object);
+        let files = catalog.ranks.iter().flat_map(|file| file.files.keys().copied().chain([file.object])).chain(buffers);
         let all: BTreeSet<ObjectId> = files.collect();
         all.into_iter().find_map(|object| Some(self.reader.store().check_unchanged(object).err()?.to_string()))
     }

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import stat
+import unittest
+from pathlib import Path
 
 from support import FIXTURES, Case, ForegroundMount, Mount, ckpt_fs, unmount
 
@@ -33,6 +35,28 @@ class Success(Case):
         self.assertRegex(said.stderr, rf"is written to {target} as megatron tp1pp1: {count} files, [0-9.]+ kB in [0-9.]+ s")
         said = ckpt_fs("materialize", YUAN, self.scratch / "again", "--quiet", "--rng", "omit")
         self.assertEqual(said.stderr, "")
+
+
+class Notes(Case):
+    def test_a_model_without_a_tokenizer_is_said(self):
+        llama = FIXTURES / "dist-tiny" / "dcp" / "llama_untied" / "hf"
+        words = "no tokenizer is beside the weights: --template DIR"
+        said = ckpt_fs("materialize", llama, self.scratch / "without", "--as", "hf", "--quiet")
+        self.assertIn(words, said.stderr)
+        template = shutil.copytree(llama, self.scratch / "template", ignore=shutil.ignore_patterns("*.safetensors"))
+        (template / "tokenizer.json").write_text("{}")
+        said = ckpt_fs("materialize", llama, self.scratch / "with", "--as", "hf", "--quiet", "--template", template)
+        self.assertNotIn(words, said.stderr)
+        self.assertTrue((self.scratch / "with" / "tokenizer.json").is_file())
+
+    @unittest.skipUnless(os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"], "needs root")
+    def test_root_is_told_that_nobody_else_can_use_its_mount(self):
+        for flags, is_said in (((), True), (("--allow-other",), False), (("-o", "allow_other"), False), (("--quiet",), False)):
+            point = self.scratch / "view"
+            point.mkdir(exist_ok=True)
+            said = ckpt_fs("mount", YUAN, point, "--tp", 4, *flags)
+            unmount(point)
+            self.assertEqual("only root can use this mount (--allow-other" in said.stderr, is_said, said.stderr)
 
 
 class Reasons(Case):
