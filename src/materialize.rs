@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use crate::parallel::{Failed, Pool, Signal};
-use crate::reader::{ReadError, Reader};
+use crate::reader::{CrcMode, ReadError, Reader};
 use crate::view::{View, ViewError, ViewFile};
 use staging::Staging;
 use write::{Buffers, Writing};
@@ -42,6 +42,8 @@ pub struct Job<'a> {
     pub pp_ranks: Option<BTreeSet<u32>>,
     /// Files written at the same time, at least 1.
     pub jobs: usize,
+    /// What checksum fields hold that are not known before the bytes are.
+    pub crc: CrcMode,
 }
 
 /// How the outside follows and stops a job.
@@ -208,7 +210,7 @@ impl Job<'_> {
         let work = |buffers: &mut Buffers, (number, file): &Numbered<'_>, signal: &Signal<'_>| {
             let stop = || signal.says_stop();
             let writing =
-                Writing { reader: self.reader, resume: self.resume, written: hooks.written, stop: &stop };
+                Writing { reader: self.reader, crc: self.crc, resume: self.resume, written: hooks.written, stop: &stop };
             writing.file(&self.view.plan(*number)?.plan, &into.join(&file.path), buffers)
         };
         match pool.map_with(files, Buffers::new, work) {

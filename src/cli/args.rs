@@ -12,6 +12,7 @@ pub(crate) use format::FormatArgs;
 pub(crate) use mount::{LogArgs, MountArgs, StatusArgs, UnmountArgs, WarmupArgs};
 
 use crate::layout::PipelineLayout;
+use crate::reader::CrcMode;
 use crate::source::{IterationChoice, TiedHead};
 use crate::view::{OptimizerChoice, RngChoice, VocabularyFill};
 
@@ -181,6 +182,10 @@ pub(crate) struct MaterializeArgs {
     /// Write only these pipeline stages, e.g. 0,1,4-7
     #[arg(long, value_name = "STAGES", alias = "pipeline-generate-layer", help_heading = "Output")]
     pub(crate) pp_ranks: Option<String>,
+
+    /// What checksum fields in .pt files hold: true sums, or zeros as in a mount, so that the two are the same byte for byte
+    #[arg(long, value_enum, default_value_t = CrcMode::Exact, help_heading = "Output")]
+    pub(crate) crc: CrcMode,
 
     /// Files written at the same time
     #[arg(short, long, value_name = "N", help_heading = "Output")]

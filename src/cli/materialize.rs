@@ -29,6 +29,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
         tp_ranks,
         pp_ranks,
         jobs: jobs(args.jobs),
+        crc: args.crc,
     };
     let hooks = Hooks { total: &|n| bar.set_length(n), written: &|n| bar.inc(n), stop: &stop };
     let mut sources = opened.source.places();

@@ -23,6 +23,8 @@ const BUFFERS: usize = 2;
 pub(super) struct Writing<'a> {
     /// Reads what is written.
     pub(super) reader: &'a Reader,
+    /// What checksum fields hold.
+    pub(super) crc: CrcMode,
     /// Whether a file may be there, as another run left it.
     pub(super) resume: bool,
     /// Told of bytes as they are written.
@@ -87,8 +89,11 @@ impl Writing<'_> {
         empty: &Receiver<Aligned>,
         full: SyncSender<Block>,
     ) -> Result<(), MaterializeError> {
-        let mut sums = Sums::new(plan);
-        let checksums = Checksums::new(CrcMode::Exact);
+        let mut sums = match self.crc {
+            CrcMode::Exact => Sums::new(plan),
+            CrcMode::Zero => Sums::none(),
+        };
+        let checksums = Checksums::new(self.crc);
         let mut at = 0;
         while at < plan.len() {
             if (self.stop)() {

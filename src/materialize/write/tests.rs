@@ -47,7 +47,7 @@ fn broken() -> (Reader, FilePlan) {
 }
 
 fn writing<'a>(reader: &'a Reader, stop: &'a (dyn Fn() -> bool + Sync)) -> Writing<'a> {
-    Writing { reader, resume: false, written: &|_| {}, stop }
+    Writing { reader, crc: CrcMode::Exact, resume: false, written: &|_| {}, stop }
 }
 
 fn output(path: &Path, direct: bool) -> Output {

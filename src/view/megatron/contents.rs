@@ -92,11 +92,17 @@ impl<'a> Contents<'a> {
         let records = torch::records(encoded.pickle.len() as u64, &sizes);
         let mut file =
             FileBuilder { builder: Builder::new(), at: vec![0..0; records.len()], tensors: Vec::new() };
+        let sums: Vec<Option<u32>> =
+            records.iter().map(|record| self.known_sum(&record.content, &encoded)).collect();
         let specs = records.iter().map(|record| &record.spec);
         for piece in zip::Layout::new(file_name.trim_end_matches(".pt"), specs)?.pieces {
             match piece {
                 zip::Piece::Bytes(bytes) => file.builder.literal(bytes),
-                zip::Piece::Crc(index) => file.builder.crc32(file.at[index].clone()),
+                // Readers that check a record before the tensors (zipfile, lazy ones) get by with those that are known.
+                zip::Piece::Crc(index) => match sums[index] {
+                    Some(sum) => file.builder.literal(sum.to_le_bytes()),
+                    None => file.builder.crc32(file.at[index].clone()),
+                },
                 zip::Piece::Record(index) => {
                     let record = &records[index];
                     let start = file.builder.position();
@@ -122,6 +128,18 @@ impl<'a> Contents<'a> {
             }
         }
         Ok(PlannedFile { plan: file.builder.finish(), tensors: file.tensors })
+    }
+
+    /// The checksum of a record, where its bytes are here and not in the source.
+    fn known_sum(&self, content: &torch::Content, encoded: &torch::Encoded) -> Option<u32> {
+        match content {
+            torch::Content::Pickle => Some(crc32fast::hash(&encoded.pickle)),
+            torch::Content::Bytes(bytes) => Some(crc32fast::hash(bytes)),
+            torch::Content::Storage(number) => match self.by_key.get(&encoded.storages.get(*number)?.key)? {
+                Payload::Bytes(bytes) => Some(crc32fast::hash(bytes)),
+                Payload::Tensor(_) | Payload::Flat(_) | Payload::Verbatim(_) => None,
+            },
+        }
     }
 
     fn storage(
