@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use format::FormatArgs;
 
+use super::options::OptionList;
 use crate::layout::PipelineLayout;
 use crate::reader::CrcMode;
 use crate::source::{IterationChoice, TiedHead};
@@ -17,7 +18,7 @@ use crate::view::{OptimizerChoice, RngChoice, VocabularyFill};
 
 /// A large model's checkpoint in any parallel layout and format, without rewriting it.
 #[derive(Debug, Parser)]
-#[command(name = "ckpt-fs", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "ckpt-fs", version, long_version = super::version::LONG, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -31,6 +32,7 @@ Exit codes: 0 success, 1 verify found a difference, 2 wrong usage, 3 the source 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show a checkpoint in another layout or format as a read-only directory
+    #[command(name = MOUNT)]
     Mount(MountArgs),
     /// Take a mount away
     #[command(visible_alias = "umount")]
@@ -52,7 +54,13 @@ pub(crate) enum Command {
     /// Take a mount away when standard input ends and its process is gone: what `mount --auto-unmount` starts
     #[command(name = WATCH, hide = true)]
     Watch(WatchArgs),
+    /// Write man pages and completions of shells into a directory that is laid out like /usr/share
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
+
+/// Name of the command that mounts.
+pub(crate) const MOUNT: &str = "mount";
 
 /// Name of the command that watches a mount.
 pub(crate) const WATCH: &str = "watch-mount";
@@ -61,6 +69,12 @@ pub(crate) const WATCH: &str = "watch-mount";
 pub(crate) struct WatchArgs {
     /// Where it is mounted
     pub(crate) mountpoint: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Where to; made if it is not there
+    pub(crate) directory: PathBuf,
 }
 
 /// Which checkpoint.
@@ -179,9 +193,13 @@ pub(crate) struct MountArgs {
     #[arg(long, help_heading = "Mount")]
     pub(crate) auto_unmount: bool,
 
-    /// Mount options as mount(8) takes them
-    #[arg(short = 'o', value_name = "OPT,OPT=VALUE", value_delimiter = ',', help_heading = "Mount")]
-    pub(crate) options: Vec<String>,
+    /// Mount options as mount(8) takes them; a comma in a value is written '\,'
+    #[arg(short = 'o', value_name = "OPT,OPT=VALUE", help_heading = "Mount")]
+    pub(crate) options: Vec<OptionList>,
+
+    /// Do everything but mount: open the checkpoint, and see that it can be shown so
+    #[arg(long, help_heading = "Mount")]
+    pub(crate) dry_run: bool,
 
     /// Checksum fields of the files
     #[arg(long, value_enum, default_value_t = CrcMode::Zero, help_heading = "Mount")]
