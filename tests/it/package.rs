@@ -28,8 +28,11 @@ fn the_version_is_that_of_the_manifest() {
     assert!(python.contains("dynamic = [\"version\"]") && !python.contains(version));
 }
 
+/// Names and texts.
+type Files<'a> = &'a [(&'a str, &'a str)];
+
 /// A tree with these files.
-fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+fn tree(files: Files) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = dir.path().join(name);
@@ -53,7 +56,7 @@ fn the_commit_is_found_without_git() {
         ("b/.git/worktrees/a/commondir", "../..\n"),
         ("b/.git/refs/heads/main", &line),
     ];
-    let table: [(&str, &[(&str, &str)], usize); 5] = [
+    let table: [(&str, Files, usize); 5] = [
         ("on a branch", &[branch, ("a/.git/refs/heads/main", &line)], 2),
         ("packed", &[branch, ("a/.git/packed-refs", &packed)], 2),
         ("detached", &[("a/.git/HEAD", &line)], 1),
@@ -71,7 +74,7 @@ fn the_commit_is_found_without_git() {
 
 #[test]
 fn no_commit_is_no_failure() {
-    let table: [(&str, &[(&str, &str)]); 6] = [
+    let table: [(&str, Files); 6] = [
         ("a tarball", &[("a/Cargo.toml", "")]),
         ("of somebody else", &[("a/Cargo.toml", ""), (".git/HEAD", COMMIT)]),
         ("without commits", &[("a/.git/HEAD", "ref: refs/heads/main\n")]),
