@@ -32,7 +32,6 @@ use clap::Parser;
 
 use args::{Arguments, Command};
 use error::{CliError, Exit};
-use helper::HelperArgs;
 
 /// Runs the command line of this process.
 #[must_use]
@@ -54,7 +53,7 @@ pub fn main() -> ExitCode {
 /// As they were typed, or as mount(8) says the same. What is wrong with their form ends the process here.
 fn arguments() -> Result<Arguments, CliError> {
     if env::args_os().next().is_some_and(|program| helper::is_called(&program)) {
-        return Ok(Arguments::parse_from(helper::translate(&HelperArgs::parse())?));
+        return helper::arguments();
     }
     Ok(Arguments::parse())
 }

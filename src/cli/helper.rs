@@ -1,6 +1,6 @@
 //! `mount.ckpt-fs`: what mount(8) asks of the helper of a file system, said as `ckpt-fs mount` takes it.
 //!
-//! One command line becomes another, which is then read like one that was typed; nothing is looked at or done. Not here: how the text of
+//! One command line becomes another (`translate`, which looks at nothing else), and that is read like one that was typed. Not here: how the text of
 //! `-o` is split (`options`), what the options of FUSE do (`fuse`).
 
 use std::ffi::{OsStr, OsString};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Command, CommandFactory, Parser};
 
 use super::args::{Arguments, MOUNT};
-use super::error::CliError;
+use super::error::{CliError, harmless};
 use super::options;
 use crate::fuse::MountOptions;
 
@@ -90,8 +90,19 @@ pub(super) fn is_called(program: &OsStr) -> bool {
     Path::new(program).file_name().is_some_and(|name| NAMES.iter().any(|helper| *helper == name))
 }
 
+/// What this process is asked for. What is wrong with the form of it ends the process here.
+pub(super) fn arguments() -> Result<Arguments, CliError> {
+    let args = HelperArgs::parse();
+    let words = translate(&args)?;
+    if args.verbose > 0 {
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        eprintln!("ckpt-fs: {}", harmless(&words.join(" ")));
+    }
+    Ok(Arguments::parse_from(words))
+}
+
 /// The command line of `ckpt-fs` that does what the helper is asked for.
-pub(super) fn translate(args: &HelperArgs) -> Result<Vec<OsString>, CliError> {
+fn translate(args: &HelperArgs) -> Result<Vec<OsString>, CliError> {
     if let Some(namespace) = &args.namespace {
         let namespace = namespace.display();
         return Err(CliError::Usage(format!(
@@ -123,10 +134,6 @@ pub(super) fn translate(args: &HelperArgs) -> Result<Vec<OsString>, CliError> {
     }
     words.push("--".into());
     words.extend([args.source.clone().into(), args.mountpoint.clone().into()]);
-    if args.verbose > 0 {
-        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-        eprintln!("ckpt-fs: {}", super::error::harmless(&words.join(" ")));
-    }
     Ok(words)
 }
 
