@@ -3,7 +3,9 @@
 mod args;
 mod digest;
 mod error;
+mod generate;
 mod globals;
+mod helper;
 mod inspect;
 mod layout;
 mod log;
@@ -11,17 +13,21 @@ mod ls;
 mod materialize;
 mod messages;
 mod mount;
+mod notify;
 mod open;
+mod options;
 mod progress;
 mod served;
 mod status;
 mod table;
 mod unmount;
 mod verify;
+mod version;
 mod warmup;
 mod watch;
 mod wishes;
 
+use std::env;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -32,23 +38,10 @@ use error::{CliError, Exit};
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => return refused(&error),
-    };
-    let result = match &arguments.command {
-        Command::Mount(args) => mount::run(args),
-        Command::Unmount(args) => unmount::run(args),
-        Command::Status(args) => status::run(args),
-        Command::Log(args) => messages::run(args),
-        Command::Warmup(args) => warmup::run(args),
-        Command::Materialize(args) => materialize::run(args),
-        Command::Inspect(args) if args.globals => globals::run(args),
-        Command::Inspect(args) => inspect::run(args),
-        Command::Ls(args) => ls::run(args),
-        Command::Verify(args) => verify::run(args),
-        Command::Digest(args) => digest::run(args),
-        Command::Watch(args) => watch::run(args),
+    let result = match arguments() {
+        Ok(Typed::Here(arguments)) => run(&arguments.command),
+        Ok(Typed::NotUnderstood(error)) => return refused(&error),
+        Err(error) => Err(error),
     };
     match result {
         Ok(exit) => exit.into(),
@@ -65,6 +58,41 @@ pub fn main() -> ExitCode {
             }
             error.exit().into()
         }
+    }
+}
+
+/// What was typed.
+enum Typed {
+    Here(Box<Arguments>),
+    NotUnderstood(clap::Error),
+}
+
+/// The arguments as they were typed, or as mount(8) says the same.
+fn arguments() -> Result<Typed, CliError> {
+    if env::args_os().next().is_some_and(|program| helper::is_called(&program)) {
+        return Ok(Typed::Here(Box::new(helper::arguments()?)));
+    }
+    Ok(match Arguments::try_parse() {
+        Ok(arguments) => Typed::Here(Box::new(arguments)),
+        Err(error) => Typed::NotUnderstood(error),
+    })
+}
+
+fn run(command: &Command) -> Result<Exit, CliError> {
+    match command {
+        Command::Mount(args) => mount::run(args),
+        Command::Unmount(args) => unmount::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Log(args) => messages::run(args),
+        Command::Warmup(args) => warmup::run(args),
+        Command::Materialize(args) => materialize::run(args),
+        Command::Inspect(args) if args.globals => globals::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Ls(args) => ls::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Digest(args) => digest::run(args),
+        Command::Watch(args) => watch::run(args),
+        Command::Generate(args) => generate::run(args),
     }
 }
 

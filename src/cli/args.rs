@@ -18,7 +18,7 @@ use crate::view::{OptimizerChoice, RngChoice, VocabularyFill};
 
 /// A large model's checkpoint in any parallel layout and format, without rewriting it.
 #[derive(Debug, Parser)]
-#[command(name = "ckpt-fs", version, before_help = EXAMPLES, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "ckpt-fs", version, long_version = super::version::LONG, before_help = EXAMPLES, after_help = EXIT_CODES, propagate_version = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -39,6 +39,7 @@ Exit codes: 0 success, 1 verify found a difference, 2 wrong usage, 3 the source 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show a checkpoint in another layout or format as a read-only directory
+    #[command(name = MOUNT)]
     Mount(MountArgs),
     /// Take a mount away
     #[command(visible_alias = "umount")]
@@ -62,7 +63,13 @@ pub(crate) enum Command {
     /// Take a mount away when standard input ends and its process is gone: what `mount --auto-unmount` starts
     #[command(name = WATCH, hide = true)]
     Watch(WatchArgs),
+    /// Write man pages and completions of shells into a directory that is laid out like /usr/share
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
+
+/// Name of the command that mounts.
+pub(crate) const MOUNT: &str = "mount";
 
 /// Name of the command that watches a mount.
 pub(crate) const WATCH: &str = "watch-mount";
@@ -71,6 +78,12 @@ pub(crate) const WATCH: &str = "watch-mount";
 pub(crate) struct WatchArgs {
     /// Where it is mounted
     pub(crate) mountpoint: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Where to; made if it is not there
+    pub(crate) directory: PathBuf,
 }
 
 /// Which checkpoint.

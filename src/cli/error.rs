@@ -97,6 +97,8 @@ pub(crate) enum CliError {
     Output(#[from] io::Error),
     #[error("{path}: {source}")]
     File { path: String, source: io::Error },
+    #[error("cannot write {path}: {source}")]
+    Destination { path: String, source: io::Error },
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: io::Error },
 }
@@ -137,6 +139,7 @@ impl CliError {
                 | MountError::AlreadyMounted { .. }
                 | MountError::Io { .. } => Exit::MountPoint,
             },
+            Self::Destination { .. } => Exit::Destination,
             Self::Control(ControlError::Io { .. }) | Self::File { .. } => Exit::Source,
             Self::Control(_) => Exit::MountPoint,
             Self::Unmount(_) | Self::HidesSource { .. } | Self::HidesCheckpoint { .. } => Exit::MountPoint,

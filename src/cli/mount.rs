@@ -11,10 +11,11 @@ use super::args::MountArgs;
 use super::error::{CliError, Exit};
 use super::log::{Level, Log};
 use super::open::Opened;
-use super::{layout, open, watch};
+use super::{layout, notify, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, Modes, MountOptions, Mounted, Warn, mount};
+use crate::layout::LayoutSpec;
 use crate::reader::Reader;
 use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
@@ -27,6 +28,10 @@ use crate::vfs::{Settings, Shape, Views};
 pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     // Before the process goes to the background: what is wrong with the command line is said at once.
     let spec = layout::from_name(&args.mountpoint, &args.layout)?;
+    if args.dry_run {
+        plan(args, spec.as_ref())?;
+        return Ok(Exit::Success);
+    }
     let log_file = args.log_file.as_deref().map(std::path::absolute).transpose();
     let log_file = log_file.map_err(|source| CliError::System { what: "find the log file", source })?;
     // Opened now, so that a log that cannot be written is said while somebody listens.
@@ -71,19 +76,25 @@ fn block_signals() -> Result<Signals, CliError> {
     Signals::block().map_err(|source| CliError::System { what: "handle signals", source })
 }
 
-/// Opens the source, lays out the root, mounts it.
-fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -> Result<Serving, CliError> {
-    let began = Instant::now();
+/// Opens the source and lays out the root.
+fn plan(args: &MountArgs, spec: Option<&LayoutSpec>) -> Result<(Opened, Shape), CliError> {
     let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
     refuse_to_hide_the_source(args, &opened)?;
-    let shape = match &spec {
+    let shape = match spec {
         Some(spec) => Shape::One(opened.format, opened.layout(spec)?),
         // A format that is asked for and has one layout is all that is asked for.
         None if args.format.format.is_some() && opened.format.is_single() => {
-            Shape::One(opened.format, opened.layout(&crate::layout::LayoutSpec::default())?)
+            Shape::One(opened.format, opened.layout(&LayoutSpec::default())?)
         }
         None => Shape::Many(args.format.format.map(|_| opened.format)),
     };
+    Ok((opened, shape))
+}
+
+/// Mounts what was asked for.
+fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Serving, CliError> {
+    let began = Instant::now();
+    let (opened, shape) = plan(args, spec.as_ref())?;
     let cache = cache(args.cache_size);
     let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
     let settings =
@@ -101,20 +112,37 @@ fn start(args: &MountArgs, spec: Option<crate::layout::LayoutSpec>, log: &Log) -
     layout.map_or(Ok(()), |layout| opened.say_what_to_run_with(layout))?;
     say_what_is_mounted(args, &shape, &opened, began);
     memory::give_back();
-    Ok(Serving { mounted, watcher })
+    // A mount in the background is no service: one that it is told of would be that of whoever started it.
+    Ok(Serving { mounted, watcher, service: args.foreground.then(|| what_is_served(args, &shape)) })
+}
+
+/// In words, for whoever runs this as a service.
+fn what_is_served(args: &MountArgs, shape: &Shape) -> String {
+    let (source, point) = (args.source.display(), args.mountpoint.display());
+    match shape {
+        Shape::One(format, layout) => format!("{source} as {format} {layout} at {point}"),
+        Shape::Many(_) => format!("{source} in every layout at {point}"),
+    }
 }
 
 /// A mount, and the process that watches it where there is one.
 struct Serving {
     mounted: Mounted,
     watcher: Option<ChildStdin>,
+    /// What it serves, where systemd is told.
+    service: Option<String>,
 }
 
 /// What libfuse calls the same.
 const AUTO_UNMOUNT: &str = "auto_unmount";
 
 fn watches(args: &MountArgs) -> bool {
-    args.auto_unmount || args.options.iter().any(|option| option == AUTO_UNMOUNT)
+    args.auto_unmount || options_of(args).any(|option| option == AUTO_UNMOUNT)
+}
+
+/// Every option of every `-o`.
+fn options_of(args: &MountArgs) -> impl Iterator<Item = &String> {
+    args.options.iter().flat_map(|list| &list.0)
 }
 
 /// What was assembled is kept here, in at most half of the memory that there is for this process. Whole files only where there is a place for
@@ -155,7 +183,7 @@ fn is_checkpoint(point: &Path) -> bool {
 
 /// Root's mounts are root's alone, which is seldom meant; in a namespace of users its root is the user.
 fn say_who_may_use_it(args: &MountArgs) {
-    let is_open = args.allow_other || args.options.iter().any(|option| option == "allow_other");
+    let is_open = args.allow_other || options_of(args).any(|option| option == "allow_other");
     if !args.quiet && !is_open && process::is_root_of_all() {
         eprintln!("ckpt-fs: note: only root can use this mount (--allow-other lets everybody in)");
     }
@@ -193,7 +221,7 @@ fn options(args: &MountArgs, log: &Log) -> MountOptions {
         gid: args.gid,
         modes: Modes { file: args.file_mode, directory: args.dir_mode },
         threads: args.threads,
-        extra: args.options.iter().filter(|option| *option != AUTO_UNMOUNT).cloned().collect(),
+        extra: options_of(args).filter(|option| *option != AUTO_UNMOUNT).cloned().collect(),
         warn: Warn::new({
             let warn = log.warner();
             move |message| warn(message)
@@ -204,10 +232,13 @@ fn options(args: &MountArgs, log: &Log) -> MountOptions {
 
 /// Serves until the mount is taken away, by anybody or by a signal.
 fn serve(serving: Serving, signals: Signals, log: Log) -> Result<Exit, CliError> {
-    let Serving { mounted, watcher } = serving;
+    let Serving { mounted, watcher, service } = serving;
     let unmounter = mounted.unmounter();
     let point = mounted.point().display().to_string();
     log.say(Level::Info, &format!("{point}: mounted"));
+    if let Some(Err(error)) = service.as_deref().map(notify::ready) {
+        log.say(Level::Warn, &format!("cannot tell systemd that the mount is live: {error}"));
+    }
     let own = log.clone();
     std::thread::Builder::new()
         .name("signals".into())
@@ -215,6 +246,8 @@ fn serve(serving: Serving, signals: Signals, log: Log) -> Result<Exit, CliError>
             let log = own;
             while let Ok(signal) = signals.wait() {
                 log.say(Level::Info, &format!("{signal:?}: unmounting"));
+                // It was told that the mount is live, or not, and that was said.
+                let _ = service.as_ref().map(|_| notify::stopping());
                 // Files that are open keep working until they are closed.
                 if unmounter.unmount(Detach::WhenIdle).is_err() {
                     let _ = unmounter.unmount(Detach::Lazily);

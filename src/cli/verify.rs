@@ -24,7 +24,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
         None => (one(&first, args, &stop)?, first.source.missing.clone()),
     };
     let is_distributed = matches!(first.source.format, Format::TorchDist | Format::Dcp);
-    let text = if args.json { json(&report, &missing) } else { text(&report, &missing, args, is_distributed) };
+    let text =
+        if args.json { json(&report, &missing) } else { text(&report, &missing, args, is_distributed) };
     stdout().lock().write_all(text.as_bytes())?;
     let same = report.differences.is_empty() && missing.is_empty();
     Ok(if same { Exit::Success } else { Exit::Difference })
@@ -69,7 +70,8 @@ fn text(report: &Report, missing: &[String], args: &VerifyArgs, is_distributed: 
         let what = if args.second.is_some() { "identical" } else { "consistent" };
         let read = match report.bytes {
             0 if is_distributed => {
-                "nothing to compare: no replicas, no tied copies (checksums in pieces are not looked at)".to_owned()
+                "nothing to compare: no replicas, no tied copies (checksums in pieces are not looked at)"
+                    .to_owned()
             }
             0 => "nothing to compare: no replicas, no tied copies, no checksums".to_owned(),
             count => format!("{} compared", bytes(count)),

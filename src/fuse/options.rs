@@ -99,6 +99,12 @@ const WITHOUT_EFFECT: [&str; 23] = [
 const HANDED_ON: [&str; 5] = ["max_read=", "context=", "fscontext=", "defcontext=", "rootcontext="];
 
 impl MountOptions {
+    /// Whether an `-o` option is one that a mount takes.
+    #[must_use]
+    pub fn understands(option: &str) -> bool {
+        Self { extra: vec![option.to_owned()], ..Self::default() }.resolve().is_ok()
+    }
+
     /// Folds the `-o` options into the fields.
     ///
     /// # Errors

@@ -1,7 +1,10 @@
 //! Giving memory back.
 //!
 //! Not here: how much of it anything takes.
-#![expect(unsafe_code, reason = "tells the allocator of the C library to return what is free")]
+#![cfg_attr(
+    target_env = "gnu",
+    expect(unsafe_code, reason = "tells the allocator of the C library to return what is free")
+)]
 
 /// Returns free memory to the system, where the C library can.
 ///

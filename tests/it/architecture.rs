@@ -273,7 +273,8 @@ fn what_cannot_happen_fails_loudly() {
 fn keys_of_rank_files_are_spelled_once() {
     const SPELLED: &str = "format/megatron/keys.rs";
     // Words in tables for people, the catalog's own names, keys of this tool's own metadata, names of a model's files, sections of another file.
-    const OTHERS: &[&str] = &["cli/", "catalog/optimizer.rs", "format/megatron/run_config", "format/ranks", "view/hf.rs"];
+    const OTHERS: &[&str] =
+        &["cli/", "catalog/optimizer.rs", "format/megatron/run_config", "format/ranks", "view/hf.rs"];
     let files: BTreeMap<PathBuf, String> = sources().into_values().flatten().collect();
     let spelled = code(&files[Path::new(SPELLED)]);
     let is_key = |text: &&str| text.len() > 2 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');

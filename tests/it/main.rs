@@ -30,6 +30,7 @@ mod known_kinds;
 mod latent;
 mod optimizer;
 mod other_kinds;
+mod package;
 mod pickle;
 mod plan_model;
 mod regressions;

@@ -116,7 +116,7 @@ def until(condition, what, seconds=20):
 def is_mounted(path):
     """True also for a dead mount, which os.path.ismount cannot stat."""
     with open("/proc/self/mounts") as mounts:
-        return any(line.split()[1] == str(path) for line in mounts)
+        return any(line.split()[1] == str(path).replace(" ", "\\040") for line in mounts)
 
 
 def detach(path):
@@ -184,7 +184,7 @@ class ForegroundMount(Mount):
         self.path.mkdir()
         command = [binary(), "mount", str(self.source), str(self.path), "-f", *map(str, self.options)]
         self.log = open(Path(self.directory) / "stderr", "w+")
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, **self.started)
         try:
             until(lambda: os.path.ismount(self.path) or self.process.poll() is not None, "the mount")
             if self.process.poll() is not None:

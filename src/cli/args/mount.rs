@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{FormatArgs, LayoutArgs, SourceArgs, format};
 use crate::cli::log::{Form, Level};
+use crate::cli::options::OptionList;
 use crate::reader::CrcMode;
 use crate::vfs::IoMode;
 
@@ -62,9 +63,13 @@ pub(crate) struct MountArgs {
     #[arg(long, help_heading = "Mount")]
     pub(crate) auto_unmount: bool,
 
-    /// Mount options as mount(8) takes them
-    #[arg(short = 'o', value_name = "OPT,OPT=VALUE", value_delimiter = ',', help_heading = "Mount")]
-    pub(crate) options: Vec<String>,
+    /// Mount options as mount(8) takes them; a comma in a value is written '\,'
+    #[arg(short = 'o', value_name = "OPT,OPT=VALUE", help_heading = "Mount")]
+    pub(crate) options: Vec<OptionList>,
+
+    /// Do everything but mount: open the checkpoint, and see that it can be shown so
+    #[arg(long, help_heading = "Mount")]
+    pub(crate) dry_run: bool,
 
     /// Checksum fields of the files
     #[arg(long, value_enum, default_value_t = CrcMode::Zero, help_heading = "Mount")]

@@ -22,11 +22,17 @@ fn a_step_of_one_parameter_is_part_of_the_state() {
     run(&model, "same", Some((name, 3.0)));
     run(&model, "other", Some((name, 4.0)));
     let template = model.path("template");
-    let verify = |second: &str| ckpt!("verify", model.path("run"), model.path(second), "--template", &template);
+    let verify =
+        |second: &str| ckpt!("verify", model.path("run"), model.path(second), "--template", &template);
     verify("same").ok();
     let said = verify("other");
     assert_eq!(said.code, 1, "{}", said.out);
-    assert!(said.out.contains("different: step of ") && said.out.contains("is 3 in the first checkpoint, 4 in the second"), "{}", said.out);
+    assert!(
+        said.out.contains("different: step of ")
+            && said.out.contains("is 3 in the first checkpoint, 4 in the second"),
+        "{}",
+        said.out
+    );
     assert_eq!(said.out.matches("different:").count(), 1, "{}", said.out);
     let digest = |name: &str| model.digest(&model.path(name)).ok().json()["optimizer_digest"].clone();
     assert_eq!(digest("run"), digest("same"));
@@ -36,6 +42,10 @@ fn a_step_of_one_parameter_is_part_of_the_state() {
     optimizer_of_steps(&mut draft, "optim", "", &model.tensors, |shape| rows(shape, 1), |_| 5.0);
     draft.write(&model.path("later"));
     let said = verify("later");
-    assert!(said.out.contains("the optimizer's step is 3 in the first checkpoint, 5 in the second"), "{}", said.out);
+    assert!(
+        said.out.contains("the optimizer's step is 3 in the first checkpoint, 5 in the second"),
+        "{}",
+        said.out
+    );
     assert_eq!(said.out.matches("different:").count(), 1, "{}", said.out);
 }

@@ -23,7 +23,9 @@ fn under_module(pickle: &[u8]) -> Vec<u8> {
     while let Some(byte) = pickle.get(at) {
         let text = pickle.get(at + 2..at + 2 + usize::from(pickle[(at + 1).min(pickle.len() - 1)]));
         let name = text.filter(|_| *byte == SHORT_TEXT).and_then(|text| {
-            let of_state = text.strip_prefix(b"optimizer.state.").and_then(|rest| rest.iter().position(|byte| *byte == b'.'));
+            let of_state = text
+                .strip_prefix(b"optimizer.state.")
+                .and_then(|rest| rest.iter().position(|byte| *byte == b'.'));
             let start = of_state.map_or(0, |dot| b"optimizer.state.".len() + dot + 1);
             names.iter().any(|name| text[start..].starts_with(name)).then_some((text, start))
         });
