@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out. `main` is the table of contents.
 
 mod args;
+mod cat;
 mod digest;
 mod error;
 mod globals;
@@ -12,6 +13,7 @@ mod materialize;
 mod mount;
 mod open;
 mod progress;
+mod serve;
 mod served;
 mod status;
 mod table;
@@ -40,6 +42,8 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) if args.globals => globals::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Ls(args) => ls::run(args),
+        Command::Cat(args) => cat::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Digest(args) => digest::run(args),
         Command::Watch(args) => watch::run(args),

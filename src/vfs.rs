@@ -6,7 +6,6 @@
 
 mod file;
 mod open_files;
-mod plans;
 mod status;
 mod table;
 mod views;

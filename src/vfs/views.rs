@@ -15,7 +15,6 @@ use parking_lot::RwLock;
 
 use super::file::ViewFile;
 use super::open_files::OpenFiles;
-use super::plans::Plans;
 use super::table::{Node, NodeKind, Table};
 use super::backing::Promised;
 use super::work::Work;
@@ -23,7 +22,7 @@ use super::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, 
 use crate::cache::Cache;
 use crate::layout::{Format, Layout, LayoutSpec};
 use crate::plan::FilePlan;
-use crate::reader::{Checksums, CrcMode, Reader};
+use crate::reader::{Checksums, CrcMode, Plans, Reader};
 use crate::view::{Conversions, ViewError};
 
 /// What a mount shows.
@@ -58,7 +57,7 @@ pub struct Views {
     /// Directories that get a directory for each layout asked for, and in which format.
     growing: BTreeMap<Ino, Format>,
     table: RwLock<Table>,
-    plans: Plans,
+    plans: Plans<Ino>,
     open_files: OpenFiles,
     work: Work,
     promised: Promised,
@@ -204,7 +203,7 @@ impl Views {
     }
 
     fn plan(&self, ino: Ino, file: &ViewFile) -> Result<Arc<FilePlan>, TreeError> {
-        if let Some(plan) = self.plans.get(ino) {
+        if let Some(plan) = self.plans.get(&ino) {
             return Ok(plan);
         }
         let planned = file.view.plan(file.number)?;

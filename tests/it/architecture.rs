@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "fuse",
             "inspect",
             "materialize",
+            "serve",
             "verify",
             "digest",
             "weights",
@@ -35,6 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("fuse", &["vfs", "sys", "aligned"]),
     ("vfs", &["cache", "reader", "view", "catalog", "plan", "store", "sys", "parallel"]),
     ("materialize", &["reader", "view", "plan", "store", "aligned", "parallel"]),
+    ("serve", &["reader", "view", "plan"]),
     ("inspect", &["source", "view", "store", "catalog", "plan", "family"]),
     ("verify", &["weights", "reader", "catalog", "plan", "family"]),
     ("digest", &["weights", "reader", "catalog", "plan", "family"]),
@@ -90,6 +92,7 @@ const LOUD: &[&str] = &[
     "parallel",
     "plan",
     "reader",
+    "serve",
     "store",
     "tensor",
     "verify",
@@ -273,7 +276,8 @@ fn what_cannot_happen_fails_loudly() {
 fn keys_of_rank_files_are_spelled_once() {
     const SPELLED: &str = "format/megatron/keys.rs";
     // Words in tables for people, the catalog's own names, keys of this tool's own metadata, names of a model's files, sections of another file.
-    const OTHERS: &[&str] = &["cli/", "catalog/optimizer.rs", "format/megatron/run_config", "format/ranks", "view/hf.rs"];
+    const OTHERS: &[&str] =
+        &["cli/", "catalog/optimizer.rs", "format/megatron/run_config", "format/ranks", "view/hf.rs"];
     let files: BTreeMap<PathBuf, String> = sources().into_values().flatten().collect();
     let spelled = code(&files[Path::new(SPELLED)]);
     let is_key = |text: &&str| text.len() > 2 && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
@@ -298,7 +302,7 @@ fn keys_of_rank_files_are_spelled_once() {
 #[test]
 fn threads_that_share_work_are_those_of_the_pool() {
     // One beside another that hands it what to write, or asks a mount, is no pool.
-    const SCOPES: &[&str] = &["parallel.rs", "materialize/write.rs", "cli/warmup.rs"];
+    const SCOPES: &[&str] = &["parallel.rs", "materialize/write.rs", "serve/pipe.rs", "cli/warmup.rs"];
     let tests = |path: &Path| path.iter().any(|part| part == "tests" || part == "tests.rs");
     for (path, text) in sources().into_values().flatten().filter(|(path, _)| !tests(path)) {
         let text = text.split("#[cfg(test)]").next().unwrap();

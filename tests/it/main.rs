@@ -33,6 +33,7 @@ mod other_kinds;
 mod pickle;
 mod plan_model;
 mod regressions;
+mod serve;
 mod torch_dist;
 mod torch_dist_view;
 mod torch_files;
