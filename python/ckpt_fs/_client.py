@@ -36,7 +36,7 @@ class Client:
         self._process: Optional[Process] = None
         self._lock = threading.Lock()
         self._is_closed = False
-        self._end = weakref.finalize(self, _nothing)
+        self._end: weakref.finalize[..., Client] = weakref.finalize(self, _nothing)
         _clients.add(self)
 
     def __reduce__(self) -> Tuple[Type[Client], Tuple[List[str]]]:

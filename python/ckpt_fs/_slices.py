@@ -9,6 +9,8 @@ from __future__ import annotations
 import operator
 from typing import Any, Callable, List, Sequence, Tuple
 
+from ._errors import UsageError
+
 #: Reads elements ``[first, first + count)`` of the tensor in row-major order, in this shape.
 Read = Callable[[int, Sequence[int]], Any]
 
@@ -35,7 +37,11 @@ class Slice:
     def __getitem__(self, index: Any) -> Any:
         first, shape, rest = narrow(self._shape, index if isinstance(index, tuple) else (index,))
         part = self._read(first, shape)
-        return part[rest] if rest else part
+        if not rest:
+            return part
+        if isinstance(part, bytearray):
+            raise UsageError("of bytes only rows that follow each other can be had; frameworks 'pt' and 'np' do the rest")
+        return part[rest]
 
 
 def narrow(shape: Sequence[int], index: Tuple[Any, ...]) -> Tuple[int, List[int], Tuple[Any, ...]]:
@@ -63,7 +69,10 @@ def narrow(shape: Sequence[int], index: Tuple[Any, ...]) -> Tuple[int, List[int]
             if step > 0:
                 first += start * inner if start < size else 0
                 left[0] = max(stop - start, 0)
+                # What is left of it cuts off nothing more.
                 rest[0] = slice(None, None, step)
+                if step == 1 and len(rest) == 1:
+                    del rest[0]
         break
     # Too many are refused by the framework, which counts them.
     return first, left, tuple(rest)

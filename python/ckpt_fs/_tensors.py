@@ -150,7 +150,7 @@ def _files(greeting: Dict[str, Any], rank: Rank) -> List[str]:
     if format in _IN_PIECES:
         raise UnsupportedError(
             f"a {format} view holds tensors in pieces, which its loaders put together: mount or materialize it, or give loaders "
-            f"ckpt://as={format}::PATH (fsspec). For tensors by name open it as_='hf', 'megatron' or 'safetensors'"
+            f"ckpt://as={format}/PATH! (fsspec). For tensors by name open it as_='hf', 'megatron' or 'safetensors'"
         )
     ranks = {file["path"]: file["rank"] for file in greeting["files"] if "rank" in file}
     if not ranks:

@@ -1,8 +1,10 @@
 """The fsspec filesystem ``ckpt``: files of a view by URL, without a mount.
 
-A URL is one of fsspec's chains: ``ckpt://FILE::SOURCE``, with what the view is to look like in front of the file (``ckpt://as=hf/config.json::/ckpt/run``)
-or as storage options (``fsspec.open("ckpt://config.json::/ckpt/run", ckpt={"as_": "hf"})``). Options are those of the command line: ``as=vllm,tp=8``. A query
-(``?as=hf``) is not possible: fsspec takes the question mark for a pattern.
+``ckpt://OPTIONS/SOURCE!/FILE``: what the view is to look like, in the words of the command line; the checkpoint, from the root of the file system on; and
+behind an exclamation mark the file: ``ckpt://as=vllm,tp=8/ckpt/run!/config.json``, and ``ckpt:///ckpt/run!/...`` without options. Programs that put names
+behind a URL (``os.path.join``) get what they mean, and it may be the end of a chain (``simplecache::ckpt://...``). As the beginning of one,
+``ckpt://as=hf/config.json::SOURCE`` says the same, with fsspec's place for storage options: ``ckpt={"as_": "hf"}``. A query (``?as=hf``) is not possible:
+fsspec takes the question mark for a pattern.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import datetime
 from typing import Any, Dict, List, Optional, Tuple
 
-from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem  # type: ignore[import-untyped]
 
 from ._client import shared
 from ._errors import UsageError
@@ -38,7 +40,7 @@ class CkptFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """``fo`` is the checkpoint; ``options`` are those of :func:`ckpt_fs.open`."""
         super().__init__(**{name: value for name, value in options.items() if name in _OF_FSSPEC})
         if fo is None:
-            raise UsageError("a URL of ckpt names the checkpoint behind two colons: ckpt://as=hf/config.json::/path/of/checkpoint")
+            raise UsageError("a URL of ckpt names a checkpoint in front of an exclamation mark: ckpt://as=hf/path/of/checkpoint!/config.json")
         if target_protocol not in (None, "file", "local"):
             raise UsageError(f"ckpt reads checkpoints on file systems of this machine, not {target_protocol}://; mount that, or copy it")
         self.source = fo
@@ -52,11 +54,12 @@ class CkptFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def _strip_protocol(cls, path: Any) -> Any:
         if isinstance(path, list):
             return [cls._strip_protocol(one) for one in path]
-        return _split(str(path))[1]
+        return _split(str(path))[2]
 
     @staticmethod
     def _get_kwargs_from_urls(url: str) -> Dict[str, Any]:
-        return _split(str(url))[0]
+        options, source, _ = _split(str(url))
+        return options if source is None else {**options, "fo": source}
 
     @property
     def fsid(self) -> str:
@@ -140,21 +143,27 @@ class CkptFile(AbstractBufferedFile):  # type: ignore[misc]
         return filled
 
 
-def _split(url: str) -> Tuple[Dict[str, Any], str]:
-    """Options and path of a URL without what is behind its colons."""
+def _split(url: str) -> Tuple[Dict[str, Any], Optional[str], str]:
+    """Options, source and file of a URL, or of the link of a chain, whose source is in the next one."""
     path = url[len("ckpt://") :] if url.startswith("ckpt://") else url
-    path = path.strip("/")
-    first, _, rest = path.partition("/")
-    if "=" not in first:
-        return {}, path
+    first, slash, rest = path.partition("/")
+    options: Dict[str, Any] = {}
+    if "=" in first:
+        options, path = _options(first), slash + rest
+    # At the first one: views have no such names.
+    source, mark, file = (path + "/").partition("!/")
+    return (options, source, file.strip("/")) if mark else (options, None, path.strip("/"))
+
+
+def _options(text: str) -> Dict[str, Any]:
+    """``as=vllm,pp-layers=10,32`` as keywords: what has no equals sign goes on with a list."""
     options: Dict[str, Any] = {}
     name = ""
-    for part in first.split(","):
+    for part in text.split(","):
         if "=" in part:
             name, _, value = part.partition("=")
             name = name.replace("-", "_")
             options[name] = value
         else:
-            # `pp_layers=10,32`: a list goes on.
             options[name] += "," + part
-    return options, rest
+    return options
