@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out. `main` is the table of contents.
 
 mod args;
+mod cat;
 mod digest;
 mod error;
 mod generate;
@@ -17,6 +18,7 @@ mod notify;
 mod open;
 mod options;
 mod progress;
+mod serve;
 mod served;
 mod status;
 mod table;
@@ -89,6 +91,8 @@ fn run(command: &Command) -> Result<Exit, CliError> {
         Command::Inspect(args) if args.globals => globals::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Ls(args) => ls::run(args),
+        Command::Cat(args) => cat::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Digest(args) => digest::run(args),
         Command::Watch(args) => watch::run(args),

@@ -39,6 +39,7 @@ internal! {
     parallel
     plan
     reader
+    serve
     source
     store
     sys

@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods)]
 
 mod checksum;
+mod plans;
 mod tiles;
 
 use std::cell::RefCell;
@@ -13,6 +14,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use checksum::{Checksums, CrcMode};
+pub use plans::Plans;
 
 use crate::cache::Cache;
 use crate::extent::ObjectId;

@@ -7,7 +7,6 @@
 mod file;
 mod messages;
 mod open_files;
-mod plans;
 mod shape;
 mod spelling;
 mod status;

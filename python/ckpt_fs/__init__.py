@@ -1,5 +1,76 @@
-"""ckpt-fs from Python: the wheel that this is part of also has the program itself."""
+"""Model checkpoints in any parallel layout and format, without rewriting them.
 
-from importlib.metadata import version
+A checkpoint that training left cut for one tensor-, pipeline- and expert-parallel layout is read here as if it had been written in another one, or in
+another format::
 
-__version__ = version("ckpt-fs")
+    import ckpt_fs
+
+    with ckpt_fs.open("/ckpt/run", as_="hf") as model:              # like safetensors.safe_open; needs no FUSE
+        weight = model.get_tensor("model.embed_tokens.weight")
+
+    with ckpt_fs.mount("/ckpt/run", tp=8, as_="megatron") as path:  # a directory, for anything that reads files
+        ...
+
+    ckpt_fs.materialize("/ckpt/run", "/ckpt/hf", as_="hf")          # files on disk
+    ckpt_fs.verify("/ckpt/run", "/ckpt/hf")["identical"]
+
+All of it is done by the program ``ckpt-fs``, which every function here starts; nothing here knows what a checkpoint is. Importing this needs neither
+torch nor numpy nor fsspec. docs/python.md has the whole story.
+"""
+
+from ._binary import binary
+from ._errors import (
+    BinaryNotFoundError,
+    CkptFsError,
+    DestinationError,
+    DifferenceError,
+    FuseError,
+    InterruptedError,
+    LayoutError,
+    MountPointError,
+    OtherError,
+    ProcessDiedError,
+    SourceChangedError,
+    SourceError,
+    TensorNotFoundError,
+    UnsupportedError,
+    UsageError,
+)
+from ._materialize import Progress, materialize
+from ._mount import Mount, mount
+from ._reports import cat, digest, inspect, ls, verify
+from ._slices import Slice
+from ._tensors import Tensors, open
+from ._version import __version__
+
+__all__ = [
+    "BinaryNotFoundError",
+    "CkptFsError",
+    "DestinationError",
+    "DifferenceError",
+    "FuseError",
+    "InterruptedError",
+    "LayoutError",
+    "Mount",
+    "MountPointError",
+    "OtherError",
+    "ProcessDiedError",
+    "Progress",
+    "Slice",
+    "SourceChangedError",
+    "SourceError",
+    "TensorNotFoundError",
+    "Tensors",
+    "UnsupportedError",
+    "UsageError",
+    "__version__",
+    "binary",
+    "cat",
+    "digest",
+    "inspect",
+    "ls",
+    "materialize",
+    "mount",
+    "open",
+    "verify",
+]

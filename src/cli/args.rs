@@ -1,5 +1,6 @@
 //! The arguments of every command, as clap reads them.
 
+mod bytes;
 mod choices;
 mod format;
 mod mount;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use bytes::{CatArgs, ServeArgs};
 pub(crate) use format::FormatArgs;
 pub(crate) use mount::{LogArgs, MountArgs, StatusArgs, UnmountArgs, WarmupArgs};
 
@@ -56,6 +58,10 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List the files of a view without mounting it
     Ls(LsArgs),
+    /// Write files of a view to standard output
+    Cat(CatArgs),
+    /// Answer programs that read files of a view, over standard input and output
+    Serve(ServeArgs),
     /// Compare two checkpoints in any two layouts bit for bit, or check one for consistency
     Verify(VerifyArgs),
     /// Print fingerprints of the weights and of the optimizer that do not depend on the layout
@@ -204,8 +210,12 @@ pub(crate) struct MaterializeArgs {
     #[arg(short, long, value_name = "N", help_heading = "Output")]
     pub(crate) jobs: Option<usize>,
 
-    /// No progress bar, and nothing of what went well
-    #[arg(short, long, help_heading = "Output")]
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, default_value_t = super::progress::Shown::Bar, help_heading = "Output")]
+    pub(crate) progress: super::progress::Shown,
+
+    /// No progress (--progress none), and nothing of what went well
+    #[arg(short, long, help_heading = "Output", conflicts_with = "progress")]
     pub(crate) quiet: bool,
 }
 

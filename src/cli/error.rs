@@ -7,6 +7,7 @@ use crate::family::FamilyError;
 use crate::fuse::{ControlError, MountError, UnmountError};
 use crate::materialize::MaterializeError;
 use crate::plan::GatherError;
+use crate::serve::ServeError;
 use crate::source::SourceError;
 use crate::view::ViewError;
 use crate::weights::WeightsError;
@@ -82,6 +83,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Materialize(#[from] MaterializeError),
     #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -124,6 +127,7 @@ impl CliError {
                 | MaterializeError::Io { .. } => Exit::Destination,
                 MaterializeError::Bug => Exit::Runtime,
             },
+            Self::Serve(error) => serve_exit(error),
             Self::Weights(WeightsError::Stopped) => Exit::Interrupted,
             Self::Weights(WeightsError::Bug) => Exit::Runtime,
             Self::Weights(WeightsError::Gather { .. } | WeightsError::Read(_)) => Exit::Source,
@@ -145,6 +149,15 @@ impl CliError {
             Self::Unmount(_) | Self::HidesSource { .. } | Self::HidesCheckpoint { .. } => Exit::MountPoint,
             Self::Output(_) | Self::System { .. } => Exit::Runtime,
         }
+    }
+}
+
+/// Also what `serve` says of a request that it cannot answer.
+pub(super) fn serve_exit(error: &ServeError) -> Exit {
+    match error {
+        ServeError::NoFile(_) | ServeError::TooMuch(_) | ServeError::Request(_) => Exit::Usage,
+        ServeError::View(error) => view_exit(error),
+        ServeError::Read(_) => Exit::Source,
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Instant;
 use super::args::MaterializeArgs;
 use super::error::{CliError, Exit};
 use super::open::jobs;
+use super::progress::{Progress, Shown, stop_on_signal};
 use super::table::bytes;
-use super::{layout, open, progress};
+use super::{layout, open};
 use crate::materialize::{Hooks, Job, MaterializeError, Written};
 use crate::vfs::Shape;
 
@@ -14,12 +15,13 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     let spec = layout::from_name(&args.destination, &args.layout)?.unwrap_or_default();
     let tp_ranks = args.tp_ranks.as_deref().map(layout::ranks).transpose()?;
     let pp_ranks = args.pp_ranks.as_deref().map(layout::ranks).transpose()?;
-    let stop = progress::stop_on_signal()?;
+    let stop = stop_on_signal()?;
     let began = Instant::now();
     let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
     let layout = opened.layout(&spec)?;
     let view = opened.conversions.view(opened.format, &layout)?;
-    let bar = progress::bar(args.quiet);
+    let shown = if args.quiet { Shown::None } else { args.progress };
+    let progress = Progress::shown(shown);
     let job = Job {
         view: &*view,
         reader: &opened.reader,
@@ -31,11 +33,11 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
         jobs: jobs(args.jobs),
         crc: args.crc,
     };
-    let hooks = Hooks { total: &|n| bar.set_length(n), written: &|n| bar.inc(n), stop: &stop };
+    let hooks = Hooks { total: &|n| progress.set_length(n), written: &|n| progress.inc(n), stop: &stop };
     let mut sources = opened.source.places();
     sources.push(args.source.clone());
     let result = job.run(&sources, &hooks);
-    bar.finish_and_clear();
+    progress.finish();
     if args.resume && result.as_ref().is_err_and(is_midway) {
         eprintln!("ckpt-fs: what was written is kept beside the destination; --resume goes on with it");
     }

@@ -15,7 +15,6 @@ use parking_lot::RwLock;
 
 use super::file::ViewFile;
 use super::open_files::OpenFiles;
-use super::plans::Plans;
 use super::shape::Shape;
 use super::spelling;
 use super::table::{Node, NodeKind, Table};
@@ -26,7 +25,7 @@ use crate::cache::Cache;
 use crate::extent::ObjectId;
 use crate::layout::{Format, Layout};
 use crate::plan::FilePlan;
-use crate::reader::{Checksums, CrcMode, Reader};
+use crate::reader::{Checksums, CrcMode, Plans, Reader};
 use crate::view::{Conversions, ViewError};
 
 /// How a mount behaves.
@@ -53,7 +52,7 @@ pub struct Views {
     /// Directories that get a directory for each layout asked for, and in which format.
     growing: BTreeMap<Ino, Format>,
     table: RwLock<Table>,
-    plans: Plans,
+    plans: Plans<Ino>,
     open_files: OpenFiles,
     work: Work,
     promised: Promised,
@@ -212,7 +211,7 @@ impl Views {
     }
 
     fn plan(&self, ino: Ino, file: &ViewFile) -> Result<Arc<FilePlan>, TreeError> {
-        if let Some(plan) = self.plans.get(ino) {
+        if let Some(plan) = self.plans.get(&ino) {
             return Ok(plan);
         }
         let planned = file.view.plan(file.number)?;

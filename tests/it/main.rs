@@ -34,6 +34,7 @@ mod package;
 mod pickle;
 mod plan_model;
 mod regressions;
+mod serve;
 mod torch_dist;
 mod torch_dist_view;
 mod torch_files;

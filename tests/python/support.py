@@ -72,6 +72,17 @@ def need_torch():
     return torch
 
 
+def module():
+    """The Python package of this clone, over the binary that the tests run."""
+    where = str(ROOT / "python")
+    if where not in sys.path:
+        sys.path.insert(0, where)
+    os.environ["CKPT_FS_BIN"] = binary()
+    import ckpt_fs as package
+
+    return package
+
+
 def binary():
     """The release binary: CKPT_FS_BIN, or where cargo put it."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
