@@ -48,9 +48,8 @@ lay_out() {
     local root="$1"
     mkdir -p "$root/bin" "$root/sbin" "$root/share/doc/ckpt-fs" "$root/lib/systemd/system"
     cp -r "$work/share/." "$root/share/"
-    cp README.md CHANGELOG.md LICENSE docs/semantics.md docs/reliability.md docs/families.md docs/formats.md deploy/README.md "$root/share/doc/ckpt-fs/" 2>/dev/null
-    mv "$root/share/doc/ckpt-fs/README.md" "$root/share/doc/ckpt-fs/deploy.md"
-    cp README.md "$root/share/doc/ckpt-fs/"
+    cp README.md CHANGELOG.md LICENSE docs/*.md "$root/share/doc/ckpt-fs/"
+    cp deploy/README.md "$root/share/doc/ckpt-fs/deploy.md"
     ln -s ../bin/ckpt-fs "$root/sbin/mount.ckpt-fs"
     ln -s ../bin/ckpt-fs "$root/sbin/mount.fuse.ckpt-fs"
 }
@@ -65,6 +64,8 @@ pack_deb() {
     install -m 755 "$work/$arch-gnu/ckpt-fs" "$root/usr/bin/ckpt-fs"
     cp 'deploy/ckpt-fs@.service' "$root/usr/lib/systemd/system/"
     mv "$root/usr/share/doc/ckpt-fs/LICENSE" "$root/usr/share/doc/ckpt-fs/copyright"
+    # Debian's zsh looks there.
+    mv "$root/usr/share/zsh/site-functions" "$root/usr/share/zsh/vendor-completions"
     mkdir -p "$root/etc/ckpt-fs" "$root/DEBIAN"
     # /sbin is a link to /usr/sbin in every Debian and Ubuntu that is still kept up.
     cat >"$root/DEBIAN/control" <<-END

@@ -60,7 +60,8 @@ works() {
     echo "  $said"
 }
 
-floor() { readelf -V --wide "$1" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -n 1; }
+# The newest version of glibc that it wants symbols of; nothing where it is static.
+floor() { readelf -V --wide "$1" | sed -n 's/.*GLIBC_\([0-9.]*\).*/\1/p' | sort -Vu | tail -n 1; }
 
 # What the program asks of the machine: a C library of some age, and no other one.
 check_program() {
@@ -119,20 +120,23 @@ check_wheel() {
 
 # In a Debian of its own with nothing else, as apt would do it.
 check_deb() {
-    local arch="$1" name deb root="$work/debian" suite
+    local arch="$1" name deb root="$work/debian" suite file sources=()
     name="$(debian_name "$arch")"
     deb="$out/ckpt-fs_${version}_$name.deb"
     echo "$(basename "$deb")"
-    dpkg-deb --contents "$deb" | awk '{ print "  " $1, $6, $7, $8 }' | grep -v '/$'
+    dpkg-deb --contents "$deb" | awk '!/\/$/ { $2 = $3 = $4 = $5 = ""; print "  " $0 }' | tr -s ' '
     suite="$(. /etc/os-release && echo "$VERSION_CODENAME")"
+    # From where this machine has its own packages.
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
+        [ ! -s "$file" ] || sources+=("$file")
+    done
     if [ "$arch" != "$(uname -m)" ]; then
         dpkg-deb -x "$deb" "$work/extracted-$arch"
         echo "  extracted, not installed: there is no Debian of $name here"
         runner "$arch" >/dev/null || { not_made "$arch: not run (no qemu-$arch-static)"; return; }
         works run_alone "$arch" "$work/extracted-$arch/usr/bin/ckpt-fs"
-    elif [ "$(id -u)" = 0 ] && command -v mmdebstrap >/dev/null &&
-        cat /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources 2>/dev/null |
-        mmdebstrap --quiet --variant=minbase --include=mount "$suite" "$root" - 2>"$work/mmdebstrap.log"; then
+    elif [ "$(id -u)" = 0 ] && [ ${#sources[@]} -gt 0 ] && command -v mmdebstrap >/dev/null &&
+        mmdebstrap --quiet --variant=minbase --include=mount "$suite" "$root" "${sources[@]}" 2>"$work/mmdebstrap.log"; then
         echo "  in a minimal Debian $suite"
         in_debian "$deb"
         rm -rf "$root"

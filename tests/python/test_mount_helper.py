@@ -21,6 +21,9 @@ def installed(*names):
     made = []
     try:
         for name in names:
+            # One that was killed left its own.
+            if os.path.islink(name) and os.readlink(name) == binary():
+                os.unlink(name)
             need(not os.path.lexists(name), f"a free {name}")
             os.symlink(binary(), name)
             made.append(name)
