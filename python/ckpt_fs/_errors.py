@@ -87,7 +87,7 @@ class OtherError(CkptFsError):
     exit_code = 9
 
 
-class InterruptedError(CkptFsError):
+class StoppedError(CkptFsError):
     """The program was stopped by a signal."""
 
     exit_code = 130
@@ -125,7 +125,7 @@ _BY_CODE: Dict[int, Type[CkptFsError]] = {
         MountPointError,
         FuseError,
         OtherError,
-        InterruptedError,
+        StoppedError,
     )
 }
 
