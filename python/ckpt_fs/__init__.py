@@ -25,13 +25,13 @@ from ._errors import (
     DestinationError,
     DifferenceError,
     FuseError,
-    InterruptedError,
     LayoutError,
     MountPointError,
     OtherError,
     ProcessDiedError,
     SourceChangedError,
     SourceError,
+    StoppedError,
     TensorNotFoundError,
     UnsupportedError,
     UsageError,
@@ -40,7 +40,8 @@ from ._materialize import Progress, materialize
 from ._mount import Mount, mount
 from ._reports import cat, digest, inspect, ls, verify
 from ._slices import Slice
-from ._tensors import Tensors, open
+from ._tensors import Tensors
+from ._tensors import open as open  # Not in __all__: a star import must not take the place of the builtin.
 from ._version import __version__
 
 __all__ = [
@@ -49,7 +50,6 @@ __all__ = [
     "DestinationError",
     "DifferenceError",
     "FuseError",
-    "InterruptedError",
     "LayoutError",
     "Mount",
     "MountPointError",
@@ -59,6 +59,7 @@ __all__ = [
     "Slice",
     "SourceChangedError",
     "SourceError",
+    "StoppedError",
     "TensorNotFoundError",
     "Tensors",
     "UnsupportedError",
@@ -71,6 +72,5 @@ __all__ = [
     "ls",
     "materialize",
     "mount",
-    "open",
     "verify",
 ]

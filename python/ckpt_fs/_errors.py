@@ -88,7 +88,7 @@ class OtherError(CkptFsError):
     exit_code = 9
 
 
-class InterruptedError(CkptFsError):
+class StoppedError(CkptFsError):
     """The program was stopped by a signal."""
 
     exit_code = 130
@@ -126,7 +126,7 @@ _BY_CODE: Dict[int, Type[CkptFsError]] = {
         MountPointError,
         FuseError,
         OtherError,
-        InterruptedError,
+        StoppedError,
     )
 }
 

@@ -11,10 +11,10 @@ import json
 import os
 import subprocess
 import tempfile
-from typing import Any, Dict, List, Sequence, cast
+from typing import Any, Dict, Sequence, cast
 
 from ._binary import binary
-from ._errors import CkptFsError, error_of, split_messages
+from ._errors import CkptFsError, ProcessDiedError, error_of, split_messages
 
 #: Linux's number of it; `fcntl` has the name from Python 3.10 on.
 _F_SETPIPE_SZ = 1031
@@ -126,4 +126,4 @@ class Process:
             self._popen.kill()
             code = self._popen.wait()
         message = split_messages(self._stderr())[1]
-        return error_of(code, message) if code else CkptFsError(message or "ckpt-fs stopped answering")
+        return error_of(code, message) if code else ProcessDiedError(message or "ckpt-fs stopped answering")

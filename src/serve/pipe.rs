@@ -1,19 +1,18 @@
 //! Requests in, answers out, in the order of the requests: one opened checkpoint for as many reads as a program likes.
 //!
-//! A client may send requests before it has read the answers to earlier ones: while one thread writes an answer, the other gathers the
-//! next. An answer is whole in memory before its line is written, so a read that fails is an answer like any other and never the
-//! middle of one. Not here: what a request means to a checkpoint.
+//! A client may send requests before it has read the answers to earlier ones. The pipe between the two holds a megabyte, where the client
+//! asks the system for that: so much is on its way while the next is gathered, and a thread of its own for
+//! writing was measured to be slower. An answer is whole in memory before its line is written, so a read that fails is an answer like any other and never
+//! the middle of one. Not here: what a request means to a checkpoint.
 
 use std::io::{self, BufRead, Read, Write};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread;
 
 use serde::Serialize;
 
 use super::messages::{Answer, FileLine, Greeting, PROTOCOL, Request, TensorLine};
 use super::{Files, ServeError};
 
-/// Most bytes of one read, and with two answers under way half of the memory that answers take.
+/// Most bytes of one read, which is the memory that answers take.
 pub const BLOCK: u64 = 16 << 20;
 
 /// Longer lines than this are no requests: paths are shorter.
@@ -22,48 +21,19 @@ const LONGEST_LINE: u64 = 64 << 10;
 /// The exit code that a program would end with, and its message: clients tell errors apart as they do those of other commands.
 pub type ExitCodes<'a> = &'a dyn Fn(&ServeError) -> (u8, String);
 
-/// An answer on its way.
-struct Ready {
-    line: Vec<u8>,
-    bytes: Vec<u8>,
-}
-
 /// Answers `requests` until they end.
 ///
 /// # Errors
 /// What a stream answers. A client that reads no more is one: `BrokenPipe`.
 pub fn answer(
     files: &Files,
-    requests: impl BufRead,
-    answers: impl Write + Send,
-    exit_codes: ExitCodes<'_>,
-) -> io::Result<()> {
-    let (ready, to_write) = sync_channel(0);
-    let (used, spare) = channel();
-    thread::scope(|scope| {
-        let writer = scope.spawn(move || write(answers, &to_write, &used));
-        let result = follow(files, requests, ready, &spare, exit_codes);
-        // Where the writer ended first, it knows why.
-        writer.join().map_err(|_| io::Error::other("a bug in ckpt-fs; the lines before say where"))??;
-        result
-    })
-}
-
-/// Hands the writer an answer to each request.
-fn follow(
-    files: &Files,
     mut requests: impl BufRead,
-    ready: SyncSender<Ready>,
-    spare: &Receiver<Vec<u8>>,
+    mut answers: impl Write,
     exit_codes: ExitCodes<'_>,
 ) -> io::Result<()> {
-    let closed = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-    ready.send(Ready { line: line(&greeting(files))?, bytes: Vec::new() }).map_err(closed)?;
+    answers.write_all(&line(&greeting(files))?)?;
+    let mut bytes = Vec::new();
     while let Some(request) = next_line(&mut requests)? {
-        let mut bytes = match spare.try_recv() {
-            Ok(used) => used,
-            Err(_) => Vec::new(),
-        };
         let answer = match respond(files, &request, &mut bytes) {
             Ok(answer) => answer,
             Err(error) => {
@@ -72,7 +42,8 @@ fn follow(
                 Answer::Error { error, exit_code }
             }
         };
-        ready.send(Ready { line: line(&answer)?, bytes }).map_err(closed)?;
+        answers.write_all(&line(&answer)?)?;
+        answers.write_all(&bytes)?;
     }
     Ok(())
 }
@@ -127,18 +98,6 @@ fn line(of: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(of)?;
     line.push(b'\n');
     Ok(line)
-}
-
-/// Writes answers as they come, and gives back their memory.
-fn write(mut answers: impl Write, to_write: &Receiver<Ready>, used: &Sender<Vec<u8>>) -> io::Result<()> {
-    while let Ok(Ready { line, bytes }) = to_write.recv() {
-        answers.write_all(&line)?;
-        answers.write_all(&bytes)?;
-        answers.flush()?;
-        // Nobody takes it at the end.
-        drop(used.send(bytes));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -302,7 +302,7 @@ fn keys_of_rank_files_are_spelled_once() {
 #[test]
 fn threads_that_share_work_are_those_of_the_pool() {
     // One beside another that hands it what to write, or asks a mount, is no pool.
-    const SCOPES: &[&str] = &["parallel.rs", "materialize/write.rs", "serve/pipe.rs", "cli/warmup.rs"];
+    const SCOPES: &[&str] = &["parallel.rs", "materialize/write.rs", "cli/warmup.rs"];
     let tests = |path: &Path| path.iter().any(|part| part == "tests" || part == "tests.rs");
     for (path, text) in sources().into_values().flatten().filter(|(path, _)| !tests(path)) {
         let text = text.split("#[cfg(test)]").next().unwrap();

@@ -4,10 +4,12 @@ import importlib.util
 import json
 import os
 import random
+import subprocess
+import sys
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from support import FIXTURES, Case, module, need, need_torch
+from support import FIXTURES, ROOT, TIMEOUT, Case, module, need, need_torch
 
 ckpt_fs = module()
 SOURCE = FIXTURES / "megatron-tiny" / "untied" / "dist_tp1pp2_first3"
@@ -25,6 +27,18 @@ class Filesystem(Case):
 
     def url(self, options, file="", source=SOURCE):
         return f"ckpt://{options}{source}!/{file}"
+
+    def test_an_entry_point_is_all_that_it_takes(self):
+        """As the wheel has it: nobody imports the package first."""
+        about = self.scratch / "site" / "ckpt_fs-1.2.3.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: ckpt-fs\nVersion: 1.2.3\n")
+        (about / "entry_points.txt").write_text("[fsspec.specs]\nckpt = ckpt_fs.filesystem:CkptFileSystem\n")
+        code = "import fsspec, sys; print(len(fsspec.open(sys.argv[1]).open().read())); import ckpt_fs; print(ckpt_fs.__version__)"
+        environment = {**os.environ, "PYTHONPATH": f"{about.parent}:{ROOT / 'python'}"}
+        command = [sys.executable, "-c", code, self.url("as=hf", "config.json")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+        self.assertEqual(done.stdout.split(), [str(len(ckpt_fs.cat(SOURCE, "config.json", as_="hf"))), "1.2.3"], done.stderr)
 
     def test_it_lists_what_materialize_writes(self):
         real = self.materialize(SOURCE, "--tp", 4)
