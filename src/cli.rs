@@ -102,7 +102,8 @@ fn run(command: &Command) -> Result<Exit, CliError> {
 
 /// Says why the command line is not understood, and what it may have meant; help and version are said so too.
 fn refused(error: &clap::Error) -> ExitCode {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let meant = wishes::meant(error, &words);
     if !error.use_stderr() {
         // What cannot be printed has nobody to tell.

@@ -60,7 +60,8 @@ impl Exit {
 
 /// What went wrong, in a line for programs.
 pub(crate) fn json(exit: Exit, message: &str) -> String {
-    serde_json::json!({ "error": { "code": exit as u8, "kind": exit.kind(), "message": message } }).to_string()
+    serde_json::json!({ "error": { "code": exit as u8, "kind": exit.kind(), "message": message } })
+        .to_string()
 }
 
 impl From<Exit> for ExitCode {

@@ -69,7 +69,10 @@ impl Log {
         let line = match self.form {
             Form::Text => format!("{now} ckpt-fs: {word}: {message}\n"),
             Form::Json => {
-                format!("{}\n", serde_json::json!({ "time": now.to_string(), "level": word, "message": message }))
+                format!(
+                    "{}\n",
+                    serde_json::json!({ "time": now.to_string(), "level": word, "message": message })
+                )
             }
         };
         // A log that cannot be written has nobody to tell.

@@ -4,8 +4,8 @@ use std::io::{Write, stdout};
 
 use super::args::LsArgs;
 use super::error::{CliError, Exit};
-use super::table::{bytes, table};
 use super::open::Opened;
+use super::table::{bytes, table};
 use super::{layout, open};
 use crate::inspect::{Listing, Piece};
 use crate::layout::Format;

@@ -97,8 +97,14 @@ fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Servin
     let (opened, shape) = plan(args, spec.as_ref())?;
     let cache = cache(args.cache_size);
     let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
-    let settings =
-        Settings { cache, crc: args.crc, io: args.io, modified: opened.modified(), log: log.warner(), messages: Arc::clone(log.kept()) };
+    let settings = Settings {
+        cache,
+        crc: args.crc,
+        io: args.io,
+        modified: opened.modified(),
+        log: log.warner(),
+        messages: Arc::clone(log.kept()),
+    };
     let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
     let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
@@ -196,7 +202,9 @@ fn say_what_is_mounted(args: &MountArgs, shape: &Shape, opened: &Opened, began: 
     }
     let (point, source) = (args.mountpoint.display(), args.source.display());
     let took = began.elapsed().as_secs_f64();
-    eprintln!("ckpt-fs: {source} is at {point} as {shape} ({took:.2} s); ckpt-fs unmount {point} takes it away");
+    eprintln!(
+        "ckpt-fs: {source} is at {point} as {shape} ({took:.2} s); ckpt-fs unmount {point} takes it away"
+    );
     let Shape::Many(_) = shape else { return };
     let Ok(basis) = opened.conversions.basis(opened.format) else { return };
     let possible: Vec<_> = basis.possible_tp().iter().map(u64::to_string).collect();

@@ -78,7 +78,8 @@ impl Opened {
         let rng = self.source.catalog.rng_states.as_ref();
         let same_ranks = |layout: &Layout| rng.is_none_or(|run| (run.tp, run.pp) == (layout.tp, layout.pp()));
         // A source in no layout has the states of the run's ranks.
-        let same_layout = layout.is_some_and(|layout| (rng.is_some() || layout == source) && same_ranks(layout));
+        let same_layout =
+            layout.is_some_and(|layout| (rng.is_some() || layout == source) && same_ranks(layout));
         if !left_out.is_empty() {
             note(&format!("left out: {}", left_out.join(", ")));
         }
@@ -103,7 +104,9 @@ impl Opened {
     pub(super) fn say_what_is_missed(&self) {
         let is_model = matches!(self.format, Format::Hf | Format::Vllm | Format::Sglang);
         if is_model && !self.has_tokenizer {
-            note("no tokenizer is beside the weights: --template DIR shows that of a model directory, with its chat template and code");
+            note(
+                "no tokenizer is beside the weights: --template DIR shows that of a model directory, with its chat template and code",
+            );
         }
     }
 
@@ -225,13 +228,21 @@ fn opened(
     let conversions = Conversions::new(origin, families, view_options(args, layout), conversion(format))?;
     let store: Arc<dyn Store> = store;
     let format = format.and_then(|format| format.format).unwrap_or(conversions.usual_format());
-    Ok(Opened { source, conversions: Arc::new(conversions), format, reader: Reader::new(store), has_tokenizer })
+    Ok(Opened {
+        source,
+        conversions: Arc::new(conversions),
+        format,
+        reader: Reader::new(store),
+        has_tokenizer,
+    })
 }
 
 /// Whether a file is, by its name, one that tokenizers are made of.
 fn is_of_tokenizer(file: &AuxFile) -> bool {
     let known = ["tokenizer", "vocab.", "merges.", "tekken", "spiece", "sentencepiece"];
-    known.iter().any(|start| file.name.starts_with(start)) || file.name.ends_with(".model") || file.name.ends_with(".tiktoken")
+    known.iter().any(|start| file.name.starts_with(start))
+        || file.name.ends_with(".model")
+        || file.name.ends_with(".tiktoken")
 }
 
 /// Says it, whatever the names in it hold.

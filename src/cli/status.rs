@@ -24,7 +24,10 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     let ours: Vec<MountEntry> = all.into_iter().filter(MountEntry::is_ours).collect();
     let rows = match &args.mountpoint {
         Some(path) => vec![one(path, &ours)?],
-        None => ours.iter().map(|entry| row(entry, status(&entry.point).map_err(|error| no_answer(&error)))).collect(),
+        None => ours
+            .iter()
+            .map(|entry| row(entry, status(&entry.point).map_err(|error| no_answer(&error))))
+            .collect(),
     };
     let text = match (args.json, args.verbose) {
         (true, _) => json(&rows, args.mountpoint.is_some()),
@@ -54,9 +57,13 @@ fn row(entry: &MountEntry, answer: Result<Status, String>) -> Row {
 /// Why a mount says nothing, in a few words.
 fn no_answer(error: &ControlError) -> String {
     match error {
-        ControlError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => "not yours".to_owned(),
+        ControlError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            "not yours".to_owned()
+        }
         ControlError::Io { source, .. } => format!("does not answer: {source}"),
-        ControlError::NotOurs(_) | ControlError::Answer(_) => "does not answer in words of this version".to_owned(),
+        ControlError::NotOurs(_) | ControlError::Answer(_) => {
+            "does not answer in words of this version".to_owned()
+        }
     }
 }
 
@@ -111,7 +118,13 @@ fn details(status: &Status, point: &Path) -> Vec<String> {
         format!("  view      {view}"),
         format!("  since     {since} (process {pid}, version {version})"),
         format!("  read      {} in {reads} reads", bytes(*read_bytes)),
-        format!("  kept      {} of {}, {} hits, {} misses", bytes(cache.bytes), bytes(cache.budget), cache.hits, cache.misses),
+        format!(
+            "  kept      {} of {}, {} hits, {} misses",
+            bytes(cache.bytes),
+            bytes(cache.budget),
+            cache.hits,
+            cache.misses
+        ),
         format!("  errors    {errors}"),
     ];
     // A mount that answers one question and not the next has just gone.

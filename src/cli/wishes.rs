@@ -7,10 +7,25 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of other tools.
 const COMMANDS: &[(&[&str], &str)] = &[
-    (&["convert", "export", "import", "reshard", "split", "merge", "save", "write", "copy", "cp", "quantize"], "materialize SRC DST --as hf|megatron|.. --tp N --pp N"),
-    (&["list", "files", "tree", "dir", "plan", "preview", "dry-run"], "ls SRC --tp N --pp N lists the files of a view; inspect SRC says what a checkpoint is"),
-    (&["info", "show", "describe", "print", "stat", "summary", "tensors"], "inspect SRC; with --tensors, every tensor"),
-    (&["compare", "diff", "check", "fsck", "validate", "test"], "verify A B compares two checkpoints; verify A checks one"),
+    (
+        &[
+            "convert", "export", "import", "reshard", "split", "merge", "save", "write", "copy", "cp",
+            "quantize",
+        ],
+        "materialize SRC DST --as hf|megatron|.. --tp N --pp N",
+    ),
+    (
+        &["list", "files", "tree", "dir", "plan", "preview", "dry-run"],
+        "ls SRC --tp N --pp N lists the files of a view; inspect SRC says what a checkpoint is",
+    ),
+    (
+        &["info", "show", "describe", "print", "stat", "summary", "tensors"],
+        "inspect SRC; with --tensors, every tensor",
+    ),
+    (
+        &["compare", "diff", "check", "fsck", "validate", "test"],
+        "verify A B compares two checkpoints; verify A checks one",
+    ),
     (&["hash", "checksum", "sha256", "fingerprint", "md5"], "digest SRC"),
     (&["fuse", "serve-fuse", "start", "attach", "open", "view"], "mount SRC MNT"),
     (&["stop", "detach", "eject", "u"], "unmount MNT"),
@@ -22,25 +37,89 @@ const COMMANDS: &[(&[&str], &str)] = &[
 
 /// Options of other tools, with their dashes.
 const OPTIONS: &[(&[&str], &str)] = &[
-    (&["--format", "--to", "--output-format", "--target-format", "--out-type", "--type", "--save-format", "--ckpt-format"], "the format of a view is --as FORMAT"),
-    (&["--hf", "--megatron", "--vllm", "--sglang", "--safetensors", "--torch-dist", "--dcp"], "the format of a view is --as FORMAT, such as --as hf"),
+    (
+        &[
+            "--format",
+            "--to",
+            "--output-format",
+            "--target-format",
+            "--out-type",
+            "--type",
+            "--save-format",
+            "--ckpt-format",
+        ],
+        "the format of a view is --as FORMAT",
+    ),
+    (
+        &["--hf", "--megatron", "--vllm", "--sglang", "--safetensors", "--torch-dist", "--dcp"],
+        "the format of a view is --as FORMAT, such as --as hf",
+    ),
     (&["-tp", "-pp", "-ep", "-vpp", "-etp"], "sizes have two dashes: --tp 4"),
-    (&["--tensor-parallel", "--tp-size", "--tp_size", "--target-tp", "--tensor-model-parallel"], "the tensor-parallel size is --tp N"),
-    (&["--pipeline-parallel", "--pp-size", "--pp_size", "--target-pp", "--pipeline-model-parallel"], "the pipeline-parallel size is --pp N"),
+    (
+        &["--tensor-parallel", "--tp-size", "--tp_size", "--target-tp", "--tensor-model-parallel"],
+        "the tensor-parallel size is --tp N",
+    ),
+    (
+        &["--pipeline-parallel", "--pp-size", "--pp_size", "--target-pp", "--pipeline-model-parallel"],
+        "the pipeline-parallel size is --pp N",
+    ),
     (&["--expert-parallel", "--ep-size", "--ep_size", "--target-ep"], "the expert-parallel size is --ep N"),
-    (&["--dry-run", "--plan", "--plan-only", "-n"], "ls SRC lists what would be written, with the same flags"),
+    (
+        &["--dry-run", "--plan", "--plan-only", "-n"],
+        "ls SRC lists what would be written, with the same flags",
+    ),
     (&["--ro", "--readonly", "--read-only", "--rw"], "a mount is always read-only: leave it out"),
-    (&["--output", "--out", "--output-dir", "--save", "--save-dir", "--dst", "--target", "--out-path", "--target-dir"], "the destination is the second argument: ckpt-fs materialize SRC DST"),
-    (&["--input", "--load", "--load-dir", "--source", "--src", "--model", "--path"], "the source is the first argument, without a flag"),
+    (
+        &[
+            "--output",
+            "--out",
+            "--output-dir",
+            "--save",
+            "--save-dir",
+            "--dst",
+            "--target",
+            "--out-path",
+            "--target-dir",
+        ],
+        "the destination is the second argument: ckpt-fs materialize SRC DST",
+    ),
+    (
+        &["--input", "--load", "--load-dir", "--source", "--src", "--model", "--path"],
+        "the source is the first argument, without a flag",
+    ),
     (&["--force", "--yes", "-y", "--exist-ok"], "what a former run wrote is replaced with --overwrite"),
-    (&["--workers", "--num-workers", "--parallel", "--processes"], "the number of files written at a time is --jobs N; threads of a mount are --threads N"),
-    (&["--dtype", "--bf16", "--fp16", "--fp32", "--torch-dtype", "--torch_dtype", "--precision"], "no value is computed: a view has the element types of its source"),
-    (&["--daemon", "--background", "-d", "--detach"], "a mount is in the background unless --foreground is said"),
-    (&["--debug", "--verbose", "-v"], "a mount says more with --log-level info; ckpt-fs log MNT shows what it said"),
-    (&["--step", "--steps", "--iter", "--checkpoint", "--ckpt-step", "--revision"], "another checkpoint of a run is --iteration N"),
-    (&["--tokenizer", "--tokenizer-model", "--config", "--hf-model", "--hf-model-path"], "--template DIR takes config, tokenizer and code of a model directory"),
-    (&["--max-shard-size", "--split-max-size", "--out-shard-size"], "bytes of data in each file are --shard-size SIZE"),
-    (&["--no-optim", "--no-load-optim", "--no-optimizer", "--weights-only", "--skip-optimizer"], "--optimizer none leaves the optimizer's state out"),
+    (
+        &["--workers", "--num-workers", "--parallel", "--processes"],
+        "the number of files written at a time is --jobs N; threads of a mount are --threads N",
+    ),
+    (
+        &["--dtype", "--bf16", "--fp16", "--fp32", "--torch-dtype", "--torch_dtype", "--precision"],
+        "no value is computed: a view has the element types of its source",
+    ),
+    (
+        &["--daemon", "--background", "-d", "--detach"],
+        "a mount is in the background unless --foreground is said",
+    ),
+    (
+        &["--debug", "--verbose", "-v"],
+        "a mount says more with --log-level info; ckpt-fs log MNT shows what it said",
+    ),
+    (
+        &["--step", "--steps", "--iter", "--checkpoint", "--ckpt-step", "--revision"],
+        "another checkpoint of a run is --iteration N",
+    ),
+    (
+        &["--tokenizer", "--tokenizer-model", "--config", "--hf-model", "--hf-model-path"],
+        "--template DIR takes config, tokenizer and code of a model directory",
+    ),
+    (
+        &["--max-shard-size", "--split-max-size", "--out-shard-size"],
+        "bytes of data in each file are --shard-size SIZE",
+    ),
+    (
+        &["--no-optim", "--no-load-optim", "--no-optimizer", "--weights-only", "--skip-optimizer"],
+        "--optimizer none leaves the optimizer's state out",
+    ),
     (&["--umount"], "ckpt-fs unmount MNT takes a mount away"),
 ];
 
@@ -51,8 +130,13 @@ pub(super) fn meant(error: &clap::Error, words: &[String]) -> Option<&'static st
         _ => None,
     };
     match error.kind() {
-        ErrorKind::InvalidSubcommand => find(COMMANDS, &said(ContextKind::InvalidSubcommand)?.to_ascii_lowercase()),
-        ErrorKind::UnknownArgument | ErrorKind::InvalidValue | ErrorKind::TooManyValues | ErrorKind::ValueValidation => {
+        ErrorKind::InvalidSubcommand => {
+            find(COMMANDS, &said(ContextKind::InvalidSubcommand)?.to_ascii_lowercase())
+        }
+        ErrorKind::UnknownArgument
+        | ErrorKind::InvalidValue
+        | ErrorKind::TooManyValues
+        | ErrorKind::ValueValidation => {
             // A flag of one dash and several letters is taken apart before it is refused: as typed it is among the words.
             let typed = words.iter().map(|word| before_value(word)).find(|word| is_long_with_one_dash(word));
             let word = typed.or_else(|| said(ContextKind::InvalidArg).map(before_value))?;
@@ -87,7 +171,8 @@ mod tests {
 
     fn wish(line: &str) -> Option<&'static str> {
         let words: Vec<String> = line.split(' ').map(ToOwned::to_owned).collect();
-        let error = Arguments::try_parse_from(std::iter::once("ckpt-fs".to_owned()).chain(words.clone())).unwrap_err();
+        let error = Arguments::try_parse_from(std::iter::once("ckpt-fs".to_owned()).chain(words.clone()))
+            .unwrap_err();
         meant(&error, &words)
     }
 
@@ -116,7 +201,11 @@ mod tests {
     #[test]
     fn no_word_is_one_of_ours() {
         let command = Arguments::command();
-        let ours: BTreeSet<String> = command.get_subcommands().flat_map(|one| one.get_name_and_visible_aliases()).map(ToOwned::to_owned).collect();
+        let ours: BTreeSet<String> = command
+            .get_subcommands()
+            .flat_map(|one| one.get_name_and_visible_aliases())
+            .map(ToOwned::to_owned)
+            .collect();
         let all: Vec<&str> = COMMANDS.iter().chain(OPTIONS).flat_map(|(names, _)| *names).copied().collect();
         assert!(all.iter().all(|word| !ours.contains(*word)), "{ours:?}");
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());

@@ -55,7 +55,8 @@ fn ls_lists_the_layouts_that_there_are() {
         let of = said.as_array().unwrap().iter().find(|of| of["format"] == format).unwrap();
         of["layouts"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
     };
-    let expected: Vec<String> = [1, 2, 4, 8].iter().flat_map(|tp| [1, 2, 4].map(|pp| format!("tp{tp}pp{pp}"))).collect();
+    let expected: Vec<String> =
+        [1, 2, 4, 8].iter().flat_map(|tp| [1, 2, 4].map(|pp| format!("tp{tp}pp{pp}"))).collect();
     assert_eq!(names("megatron"), expected);
     assert!(names("torch_dist").is_empty());
     let text = ckpt!("ls", here.path("src"), "--layouts", "--as", "MEGATRON").ok().out;
@@ -78,7 +79,10 @@ fn errors_are_json_where_json_is_asked_for() {
     let here = Here::new();
     let said = ckpt!("inspect", here.path("nothing"), "--json");
     let error: Json = serde_json::from_str(&said.err).unwrap();
-    assert_eq!((said.code, &error["error"]["code"], &error["error"]["kind"]), (3, &3.into(), &"source".into()));
+    assert_eq!(
+        (said.code, &error["error"]["code"], &error["error"]["kind"]),
+        (3, &3.into(), &"source".into())
+    );
     assert!(error["error"]["message"].as_str().unwrap().contains("nothing"), "{error}");
     assert_eq!(said.out, "");
     let said = ckpt!("inspect", "--json", "--frobnicate");

@@ -69,7 +69,10 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// A size of a layout.
 pub(super) fn count(text: &str) -> Result<u32, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "expected a whole number above 0, such as 4".to_owned())
+    text.parse()
+        .ok()
+        .filter(|count| *count > 0)
+        .ok_or_else(|| "expected a whole number above 0, such as 4".to_owned())
 }
 
 /// `644` as permissions.
