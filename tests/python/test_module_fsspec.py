@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import tomllib
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
@@ -33,7 +34,8 @@ class Filesystem(Case):
         about = self.scratch / "site" / "ckpt_fs-1.2.3.dist-info"
         about.mkdir(parents=True)
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: ckpt-fs\nVersion: 1.2.3\n")
-        (about / "entry_points.txt").write_text("[fsspec.specs]\nckpt = ckpt_fs.filesystem:CkptFileSystem\n")
+        points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["fsspec.specs"]
+        (about / "entry_points.txt").write_text("[fsspec.specs]\n" + "".join(f"{name} = {of}\n" for name, of in points.items()))
         code = "import fsspec, sys; print(len(fsspec.open(sys.argv[1]).open().read())); import ckpt_fs; print(ckpt_fs.__version__)"
         environment = {**os.environ, "PYTHONPATH": f"{about.parent}:{ROOT / 'python'}"}
         command = [sys.executable, "-c", code, self.url("as=hf", "config.json")]
