@@ -108,6 +108,7 @@ fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Servin
     let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
     let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
+    log.say(Level::Info, &format!("{}: mounted", mounted.point().display()));
     if let (Some(spec), Shape::One(_, layout)) = (&spec, &shape) {
         opened.say_how_experts_are_cut(spec, layout);
     }
@@ -243,7 +244,6 @@ fn serve(serving: Serving, signals: Signals, log: Log) -> Result<Exit, CliError>
     let Serving { mounted, watcher, service } = serving;
     let unmounter = mounted.unmounter();
     let point = mounted.point().display().to_string();
-    log.say(Level::Info, &format!("{point}: mounted"));
     if let Some(Err(error)) = service.as_deref().map(notify::ready) {
         log.say(Level::Warn, &format!("cannot tell systemd that the mount is live: {error}"));
     }
