@@ -21,8 +21,8 @@ python-zig() { "$tools/package/bin/python" -m ziglang "$@"; }
 # The wheel for an architecture and a C library; its program goes to $work/ARCH-LIBC/ckpt-fs.
 #
 # With glibc it is built against the symbols of 2.17 (manylinux2014), which runs on clusters from CentOS 7 on. What is built with musl is
-# static and runs everywhere, but takes up to half as much processor time again where much memory is allocated, and cannot give memory
-# back (docs/releasing.md). So packages for a libc that is known have the first.
+# static and runs everywhere, but takes a third more processor time where much memory is allocated, and cannot give memory back
+# (docs/releasing.md). So packages for a libc that is known have the first.
 build_wheel() {
     local arch="$1" libc="$2" tag=manylinux2014 wheel
     [ "$libc" = gnu ] || tag=musllinux_1_2
