@@ -125,7 +125,7 @@ fn of_weights(parameters: &[ParameterDigest]) -> String {
 
 fn of_optimizer(numbers: &[Numbers], states: &[(Arc<str>, Vec<ParameterDigest>)]) -> String {
     let mut text = format!("ckpt-fs optimizer digest {VERSION}\n");
-    for Numbers { state, common, own } in numbers {
+    for Numbers { state, common, own, .. } in numbers {
         if let Some(number) = common {
             let _ = writeln!(text, "{state} {number}");
         }

@@ -168,7 +168,14 @@ fn numbers_differ(first: &Numbers, second: &Numbers) -> Vec<Difference> {
         let parameter = format!("the optimizer's {}", first.state).into();
         differences.push(Difference { parameter, what: kind(first.common.as_deref(), second.common.as_deref()) });
     }
-    for name in first.own.keys().chain(second.own.keys()).collect::<BTreeSet<_>>() {
+    let said_of = |one: &Numbers| one.said_of.clone().into_iter().flatten();
+    // Where one says it once, of all, it is said of what the other says it of.
+    let lacking = match (&first.said_of, &second.said_of) {
+        (Some(_), Some(_)) => said_of(first).collect::<BTreeSet<_>>().symmetric_difference(&said_of(second).collect()).cloned().collect(),
+        _ => Vec::new(),
+    };
+    let own = first.own.keys().chain(second.own.keys()).cloned();
+    for name in &own.chain(lacking).collect::<BTreeSet<_>>() {
         let (one, other) = (first.of(name), second.of(name));
         if one != other {
             let parameter = format!("{} of {name}", first.state).into();

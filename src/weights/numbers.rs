@@ -2,7 +2,7 @@
 //!
 //! Not here: numbers of which there is one for each element (`Weights::sets`), and settings of parameter groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Set, Weights, WeightsError};
@@ -14,16 +14,21 @@ use crate::tensor::Dtype;
 pub struct Numbers {
     /// The optimizer's name of it: `step`.
     pub state: Arc<str>,
-    /// The number of every parameter that has none of its own, as text. `None` where the checkpoint does not say it.
+    /// The number that most parameters have, as text. `None` where the checkpoint does not say it.
     pub common: Option<String>,
     /// Numbers of parameters that have another, by canonical name.
     pub own: BTreeMap<Arc<str>, String>,
+    /// Parameters that it is said of, where it is said of each: of others there is none. `None` where it is said once, of all.
+    pub said_of: Option<BTreeSet<Arc<str>>>,
 }
 
 impl Numbers {
     /// That of a parameter.
     #[must_use]
     pub fn of(&self, parameter: &str) -> Option<&str> {
+        if self.said_of.as_ref().is_some_and(|all| !all.contains(parameter)) {
+            return None;
+        }
         self.own.get(parameter).or(self.common.as_ref()).map(String::as_str)
     }
 }
@@ -37,20 +42,22 @@ impl Weights {
         let Some(optimizer) = &self.catalog.optimizer else { return Ok(Vec::new()) };
         let mut all = Vec::new();
         if optimizer.state(STEP).is_none() {
-            all.push(Numbers { state: STEP.into(), common: optimizer.step.map(text), own: BTreeMap::new() });
+            all.push(Numbers { state: STEP.into(), common: optimizer.step.map(text), own: BTreeMap::new(), said_of: None });
         }
         for state in &optimizer.states {
-            let (common, own) = match &state.of {
+            let state_name = state.name.clone();
+            all.push(match &state.of {
                 StateOf::Elements(_) => continue,
-                StateOf::Same(value) => (value.as_number().map(text), BTreeMap::new()),
+                StateOf::Same(value) => {
+                    let common = value.as_number().map(text);
+                    Numbers { state: state_name, common, own: BTreeMap::new(), said_of: None }
+                }
                 StateOf::Scalar(params) => {
                     let unused = &self.catalog.unused;
-                    let own = self.each_number(Set { state: Some(&state.name), params, unused }.params())?;
-                    let first = own.iter().next().map(|(_, number)| number.clone());
-                    (first.clone(), own.into_iter().filter(|(_, number)| Some(number) != first.as_ref()).collect())
+                    let each = self.each_number(Set { state: Some(&state.name), params, unused }.params())?;
+                    of_each(state_name, each)
                 }
-            };
-            all.push(Numbers { state: state.name.clone(), common, own });
+            });
         }
         Ok(all)
     }
@@ -78,6 +85,19 @@ impl Weights {
     }
 }
 
+/// Those of a state of which each parameter has one.
+fn of_each(state: Arc<str>, each: BTreeMap<Arc<str>, String>) -> Numbers {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for number in each.values() {
+        *counts.entry(number).or_default() += 1;
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    let common = most.map(|(number, _)| number.to_owned());
+    let said_of = Some(each.keys().cloned().collect());
+    let own = each.into_iter().filter(|(_, number)| Some(number) != common.as_ref()).collect();
+    Numbers { state, common, own, said_of }
+}
+
 /// A number as text. Whole ones have no point, so that numbers of two types are the same text where they are the same.
 fn text(number: f64) -> String {
     number.to_string()
@@ -100,6 +120,14 @@ fn number(dtype: Dtype, bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_common_number_is_that_of_most_parameters() {
+        let each = [("a", "4"), ("b", "3"), ("c", "3")].map(|(name, number)| (name.into(), number.to_owned()));
+        let numbers = of_each("step".into(), each.into());
+        assert_eq!((numbers.common.as_deref(), numbers.of("a"), numbers.of("b"), numbers.of("d")), (Some("3"), Some("4"), Some("3"), None));
+        assert_eq!(numbers.own.len(), 1);
+    }
 
     #[test]
     fn the_same_number_is_the_same_text_in_every_type() {

@@ -106,7 +106,11 @@ fn optimizer_of_steps(
         let key = |state: &str| format!("{root}.state.{inner}{name}.{state}");
         draft.tensor(&key("exp_avg"), &state_of(array, 1), &cut);
         draft.tensor(&key("exp_avg_sq"), &state_of(array, 2), &cut);
-        draft.tensor(&key("step"), &step(steps(name)), &cut);
+        // No number: not said.
+        let taken = steps(name);
+        if !taken.is_nan() {
+            draft.tensor(&key("step"), &step(taken), &cut);
+        }
     }
     draft.objects.push((format!("{root}.param_groups.0.lr"), ckpt_fs::value::Value::Float(1e-3)));
 }

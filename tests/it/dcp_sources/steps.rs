@@ -37,6 +37,22 @@ fn a_step_of_one_parameter_is_part_of_the_state() {
     let digest = |name: &str| model.digest(&model.path(name)).ok().json()["optimizer_digest"].clone();
     assert_eq!(digest("run"), digest("same"));
     assert_ne!(digest("run"), digest("other"));
+    // The first as well as the last; and one that is not said is another difference.
+    let first = model.tensors.iter().map(|(name, _)| name.as_str()).min().unwrap();
+    run(&model, "first", Some((first, 4.0)));
+    let said = verify("first");
+    assert!(
+        said.out.contains("different: step of ") && said.out.matches("different:").count() == 1,
+        "{}",
+        said.out
+    );
+    run(&model, "lacking", Some((name, f32::NAN)));
+    let said = verify("lacking");
+    assert!(
+        said.out.contains("different: step of ") && said.out.matches("different:").count() == 1,
+        "{}",
+        said.out
+    );
     // Of all parameters it is one difference.
     let mut draft = model.draft("model.", 1, |shape| rows(shape, 1));
     optimizer_of_steps(&mut draft, "optim", "", &model.tensors, |shape| rows(shape, 1), |_| 5.0);
