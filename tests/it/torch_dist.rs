@@ -188,6 +188,28 @@ fn what_is_missing_is_named() {
     });
 }
 
+/// Weights and optimizer are there all the same, and what is not is said.
+#[test]
+fn a_damaged_random_number_state_is_left_out_and_said() {
+    let name = "moe/mcore0161_dpzero_tp2pp2ep2_etp1";
+    let here = TempDir::new().unwrap();
+    for file in fs::read_dir(fixture(name).join("iter_0000002")).unwrap().flatten() {
+        let mut bytes = fs::read(file.path()).unwrap();
+        if let Some(at) = bytes.windows(16).position(|text| text == b"random_rng_state") {
+            bytes[at - 4] = 0xff;
+        }
+        fs::write(here.path().join(file.file_name()), bytes).unwrap();
+    }
+    let path = here.path().display().to_string();
+    let said = program(&["digest", path.as_str()]).ok();
+    let found: Vec<&str> = said.out.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert_eq!(found, digest(name, &[]));
+    let said = program(&["ls", path.as_str()]).ok();
+    assert!(said.err.contains("left out: rng_state"), "{}", said.err);
+    let said = program(&["ls", fixture(name).to_str().unwrap()]).ok();
+    assert!(!said.err.contains("left out"), "{}", said.err);
+}
+
 /// What Megatron-Bridge writes beside the same run: no args, and the same in its own words.
 pub(crate) const RUN_CONFIG: &str = "\
 _target_: megatron.bridge.training.config.ConfigContainer

@@ -28,7 +28,8 @@ pub(super) fn is_state(key: &ObjectKey<'_>) -> bool {
     key.key == RNG_STATE && key.counts.len() == 2
 }
 
-/// Reads them. `None` where there are none, or their tensors are where nobody expects them.
+/// Reads them. `None` where there are none, or one is not to be read or not as expected: no model is another one for that, and whoever
+/// converts weights must not be kept from them. They are then left out, and said.
 pub(super) fn read(opened: &Opened, named: &Named<'_>, store: &dyn Store) -> Result<Option<Rng>, SourceError> {
     let saved: Vec<(&Object, Rank, (u32, u32))> = named
         .objects
@@ -40,9 +41,15 @@ pub(super) fn read(opened: &Opened, named: &Named<'_>, store: &dyn Store) -> Res
         })
         .collect();
     let Some((_, _, (pp, tp))) = saved.first().copied() else { return Ok(None) };
-    let files = in_parallel(&saved, |(object, _, _)| opened.object(object, store))?;
+    let files = in_parallel(&saved, |(object, _, _)| match opened.object(object, store) {
+        Ok(file) => Ok(Some(file)),
+        // That the source cannot be read at all, or changed, is no matter of this object.
+        Err(error @ SourceError::Store(_)) => Err(error),
+        Err(_) => Ok(None),
+    })?;
     let mut rng = Rng { states: RngStates { tp, pp, of: Vec::new() }, storages: HashMap::new() };
     for ((_, rank, sizes), file) in saved.into_iter().zip(files) {
+        let Some(file) = file else { return Ok(None) };
         let key = |key: &str| -> Arc<str> { format!("{RNG_STATE} {}.{} {key}", rank.pp, rank.tp).into() };
         // An object is saved in a list of its own.
         let saved = match file.tree.elements() {
