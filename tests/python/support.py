@@ -147,13 +147,13 @@ def unmount(path):
 
 
 def daemon_pid(mount_point):
-    """The process that serves a mount: our binary, with this (unique, temporary) path among its arguments."""
+    """The process that serves a mount: our binary, with this (unique, temporary) path among its arguments, and not its watcher."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if str(mount_point) in words and os.readlink(entry / "exe").startswith(os.path.realpath(binary())):
+            if str(mount_point) in words and "watch-mount" not in words and os.readlink(entry / "exe").startswith(os.path.realpath(binary())):
                 return int(entry.name)
     return None
 
