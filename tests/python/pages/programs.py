@@ -272,7 +272,7 @@ def pip(words):
 def cargo(words):
     if words[0] not in ("install", "build", "test", "clippy", "fmt", "publish"):
         fail(f"not understood: {words}")
-    options(words[1:], "--path --test", "--locked --quiet --all-targets --lib --no-run --check")
+    options(words[1:], "--path --test", "--locked --quiet --release --all-targets --lib --no-run --check")
 
 
 PROGRAMS = {

@@ -28,7 +28,7 @@ DIST = FIXTURES / "dist-tiny" / "megatron" / "optim" / "mcore0161_fullre_tp1dp2"
 YUAN = FIXTURES / "yuan-tiny" / "pp2b24_tp2_none"
 
 # What a clone has and commands name.
-CLONE = ("docs", "deploy", "scripts", "families", "python")
+CLONE = ("docs", "deploy", "scripts", "families", "python", "tests")
 # Sessions: each command by itself, its output and exit code between marks that no output has.
 SESSION = """
 run() {{ (exit "$last"); eval "$1"; last=$?; printf '\\n\\1%s\\n' "$last"; }}
@@ -130,6 +130,7 @@ class Stage:
             for place, name in (("data", "run"), ("models", "Llama-3.1-8B"), ("ckpt", "run")):
                 (self.directory / place / name).symlink_to(self.home / name)
             (self.directory / "tmp").mkdir()
+            (self.directory / "target").mkdir()
             self.bin.mkdir()
             (self.bin / "ckpt-fs").symlink_to(binary())
             for name in programs.NAMES:
@@ -170,6 +171,8 @@ class Stage:
             "CKPT_FS_BIN": binary(),
             "CKPT_FS_STAGE": str(self.directory),
             "TMPDIR": str(self.directory / "tmp"),
+            # What `cargo` (a stand-in) has built is the binary of the tests.
+            "CARGO_TARGET_DIR": str(self.directory / "target"),
             "HF_HUB_OFFLINE": "1",
             "LC_ALL": "C.UTF-8",
         }
