@@ -7,6 +7,7 @@ mod error;
 mod generate;
 mod globals;
 mod helper;
+mod idle;
 mod inspect;
 mod layout;
 mod log;

@@ -158,13 +158,13 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["pp_layers"], aliases = ["pipeline-model-parallel-layout"])]
     pub(crate) pp_layout: Option<PipelineLayout>,
 
-    /// What new rows of a vocabulary that needs more padding hold
-    #[arg(long, value_enum, default_value_t = VocabularyFill::Zero)]
-    pub(crate) vocab_fill: VocabularyFill,
+    /// What new rows of a vocabulary that needs more padding hold [default: zero]
+    #[arg(long, value_enum)]
+    pub(crate) vocab_fill: Option<VocabularyFill>,
 
-    /// Random-number state, which belongs to one rank of one layout
-    #[arg(long, value_enum, default_value_t = RngChoice::Keep)]
-    pub(crate) rng: RngChoice,
+    /// Random-number state, which belongs to one rank of one layout [default: keep]
+    #[arg(long, value_enum)]
+    pub(crate) rng: Option<RngChoice>,
 }
 
 #[derive(Debug, Args)]
@@ -202,9 +202,10 @@ pub(crate) struct MaterializeArgs {
     #[arg(long, value_name = "STAGES", alias = "pipeline-generate-layer", help_heading = "Output")]
     pub(crate) pp_ranks: Option<String>,
 
-    /// What checksum fields in .pt files hold: true sums, or zeros as in a mount, so that the two are the same byte for byte
-    #[arg(long, value_enum, default_value_t = CrcMode::Exact, help_heading = "Output")]
-    pub(crate) crc: CrcMode,
+    /// What checksum fields in .pt and .distcp files hold: true sums, or zeros as in a mount, so that the two are the same byte for byte
+    /// [default: exact]
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub(crate) crc: Option<CrcMode>,
 
     /// Files written at the same time
     #[arg(short, long, value_name = "N", help_heading = "Output")]
@@ -239,7 +240,7 @@ pub(crate) struct InspectArgs {
 
     /// List every class and function that its pickles name instead, and mark those not known to be plain data. Nothing is run; also for
     /// checkpoints that are otherwise refused, and for single files
-    #[arg(long, conflicts_with = "tensors")]
+    #[arg(long, conflicts_with_all = ["tensors", "format", "tp", "pp", "vpp", "ep", "etp", "pp_layers", "pp_layout", "optimizer", "template", "family", "vocab_size", "tied_head", "root", "vocab_fill", "rng"])]
     pub(crate) globals: bool,
 
     /// Print JSON

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::args::MountArgs;
 use super::error::{CliError, Exit};
+use super::idle::Unasked;
 use super::log::{Level, Log};
 use super::open::Opened;
 use super::{layout, notify, open, watch};
@@ -16,7 +17,7 @@ use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, Modes, MountOptions, Mounted, Warn, mount};
 use crate::layout::LayoutSpec;
-use crate::reader::Reader;
+use crate::reader::{CrcMode, Reader};
 use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
 use crate::sys::memory_file::MemoryFiles;
@@ -78,7 +79,9 @@ fn block_signals() -> Result<Signals, CliError> {
 
 /// Opens the source and lays out the root.
 fn plan(args: &MountArgs, spec: Option<&LayoutSpec>) -> Result<(Opened, Shape), CliError> {
-    let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
+    let unasked = if spec.is_some() { Unasked::Own } else { Unasked::Every };
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format, unasked)?;
+    opened.crc(args.crc, CrcMode::Zero)?;
     refuse_to_hide_the_source(args, &opened)?;
     let shape = match spec {
         Some(spec) => Shape::One(opened.format, opened.layout(spec)?),
@@ -99,7 +102,7 @@ fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Servin
     let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
     let settings = Settings {
         cache,
-        crc: args.crc,
+        crc: opened.crc(args.crc, CrcMode::Zero)?,
         io: args.io,
         modified: opened.modified(),
         log: log.warner(),

@@ -7,7 +7,7 @@ use super::args::VerifyArgs;
 use super::error::{CliError, Exit, harmless};
 use super::open::{Opened, jobs};
 use super::table::bytes;
-use super::{open, progress};
+use super::{idle, open, progress};
 use crate::layout::Format;
 use crate::verify::{Hooks, Report, What, check_records, check_replicas, compare};
 
@@ -18,10 +18,14 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     let (report, missing) = match &args.second {
         Some(second) => {
             let second = open::source(second, &args.from)?;
+            idle::refuse_for_sources(&args.from, &[&first.source, &second.source])?;
             second.say_what_is_not_looked_at();
             (two(&first, &second, args, &stop)?, Vec::new())
         }
-        None => (one(&first, args, &stop)?, first.source.missing.clone()),
+        None => {
+            idle::refuse_for_sources(&args.from, &[&first.source])?;
+            (one(&first, args, &stop)?, first.source.missing.clone())
+        }
     };
     let is_distributed = matches!(first.source.format, Format::TorchDist | Format::Dcp);
     let text =

@@ -26,6 +26,7 @@ mod faults;
 mod fixtures;
 mod formats;
 mod fuse_mount;
+mod idle_options;
 mod known_kinds;
 mod latent;
 mod optimizer;
