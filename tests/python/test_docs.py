@@ -88,17 +88,20 @@ class Page(Case):
         with Mount(LLAMA):  # skips where FUSE is missing
             pass
         with Stage() as stage:
-            for block in blocks(self.page, text_of(self.page)):
-                with self.subTest(block=str(block)):
-                    if block.language == SHELL:
-                        self.run_shell(stage, block)
-                    elif block.language == SESSION:
-                        self.run_session(stage, block)
-                    elif block.language == PYTHON:
-                        self.run_python(stage, block)
-                    else:
-                        self.assertIn(block.language, DATA, f"{block}: say what language it is in")
-                        self.read_data(block)
+            self.run_on(stage)
+
+    def run_on(self, stage):
+        for block in blocks(self.page, text_of(self.page)):
+            with self.subTest(block=str(block)):
+                if block.language == SHELL:
+                    self.run_shell(stage, block)
+                elif block.language == SESSION:
+                    self.run_session(stage, block)
+                elif block.language == PYTHON:
+                    self.run_python(stage, block)
+                else:
+                    self.assertIn(block.language, DATA, f"{block}: say what language it is in")
+                    self.read_data(block)
 
 
 def page_class(page):
@@ -120,7 +123,7 @@ class Harness(Case):
     def check(self, text, said=None):
         """Runs a page; `said` is in the message of its failure."""
         (self.scratch / "page.md").write_text(text)
-        kind = type("Check", (Page,), {"page": str(self.scratch / "page.md"), "runTest": Page.run_page})
+        kind = type("Check", (Page,), {"page": str(self.scratch / "page.md"), "runTest": lambda page: page.run_on(self.stage)})
         result = unittest.TestResult()
         kind().run(result)
         problems = [message for _, message in [*result.failures, *result.errors]]
@@ -133,6 +136,7 @@ class Harness(Case):
         super().setUp()
         with Mount(LLAMA):  # skips where FUSE is missing
             pass
+        self.stage = self.enterContext(Stage())
 
     def test_commands_that_fail(self):
         self.check("```sh\nckpt-fs inspect src/ >/dev/null\n```\n")
