@@ -173,7 +173,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(cases(60))]
 
-    // matrix: naive: ARCHS: hf -> megatron hf vllm
+    // matrix: naive: ARCHS: hf -> megatron hf vllm sglang
     // matrix: naive: ARCHS: safetensors megatron -> hf
     /// A model directory as rank files of Megatron, and those as a model directory again.
     #[test]
@@ -189,8 +189,8 @@ proptest! {
         check_megatron(&files, &from_model(config), target, &format!("{case:?}"));
         // Its own format, in other files.
         same(&model(&opened.files(Format::Hf, &LayoutSpec::default()).unwrap()), &hf::sorted(tensors.clone()), "own format");
-        // What vLLM loads, and each rank in a file of this tool, which is a source again.
-        check_vllm(&opened, &case, &from_model(config));
+        // What engines load, and each rank in a file of this tool, which is a source again.
+        check_engines(&opened, &case, &from_model(config));
         // A query group is no less than one rank's here.
         let tp = if config.groups.is_multiple_of(target.tp) { target.tp } else { 1 };
         let tp = LayoutSpec { tp: Some(tp as u32), ..LayoutSpec::default() };
@@ -203,7 +203,7 @@ proptest! {
         same(&model(&there.files(Format::Hf, &LayoutSpec::default()).unwrap()), &hf::sorted(tensors), "back again");
     }
 
-    // matrix: naive: ARCHS: megatron -> hf vllm
+    // matrix: naive: ARCHS: megatron -> hf vllm sglang
     // matrix: naive: ARCHS: safetensors -> megatron
     /// A training checkpoint as a model directory, as files of this tool and as those of vLLM.
     #[test]
@@ -230,19 +230,22 @@ proptest! {
         let ranks = Opened::new(&dir.path().join("ranks"), ConversionOptions::default()).unwrap();
         let back = ranks.files(Format::Megatron, &spec(target)).unwrap();
         check_megatron(&back, &Written::new(config, source), target, &format!("{case:?}"));
-        check_vllm(&opened, &case, &Written::new(config, source));
+        check_engines(&opened, &case, &Written::new(config, source));
     }
 }
 
-fn check_vllm(opened: &Opened, case: &Case, written: &Written) {
+fn check_engines(opened: &Opened, case: &Case, written: &Written) {
     let tp = case.engine_tp;
     let asked = LayoutSpec { tp: Some(tp as u32), ..LayoutSpec::default() };
-    let files = opened.files(Format::Vllm, &asked).unwrap();
-    for rank in 0..tp {
-        let name = format!("model-rank-{rank}-part-0.safetensors");
-        let (_, bytes) = files.iter().find(|(path, _)| *path == name).unwrap();
-        let wanted = hf::sorted(hf::vllm(case.arch, written, tp, rank));
-        same(&hf::read(bytes), &wanted, &format!("rank {rank} of {tp}: {case:?}"));
+    let vllm = (Format::Vllm, hf::vllm as fn(Arch, &Written, u64, u64) -> Vec<(String, Array)>);
+    for (format, naive) in [vllm, (Format::Sglang, hf::sglang)] {
+        let files = opened.files(format, &asked).unwrap();
+        for rank in 0..tp {
+            let name = format!("model-rank-{rank}-part-0.safetensors");
+            let (_, bytes) = files.iter().find(|(path, _)| *path == name).unwrap();
+            let wanted = hf::sorted(naive(case.arch, written, tp, rank));
+            same(&hf::read(bytes), &wanted, &format!("{format} rank {rank} of {tp}: {case:?}"));
+        }
     }
 }
 

@@ -251,6 +251,20 @@ pub fn vllm(arch: Arch, written: &Written, tp: u64, rank: u64) -> Vec<(String, A
     out
 }
 
+/// The same for SGLang, whose modules hold the same under their own names, and no scales.
+pub fn sglang(arch: Arch, written: &Written, tp: u64, rank: u64) -> Vec<(String, Array)> {
+    let own = [
+        ("experts._shared_experts._layer.expert_gate", "shared_expert_gate"),
+        ("experts._shared_experts._layer", "shared_expert"),
+        ("mlp.experts.gate", "mlp.gate"),
+        ("routed_experts.", ""),
+    ];
+    let renamed =
+        |name: &str| own.iter().fold(name.to_owned(), |name, (theirs, ours)| name.replace(theirs, ours));
+    let all = vllm(arch, written, tp, rank).into_iter();
+    all.filter(|(name, _)| !name.ends_with("_scale")).map(|(name, array)| (renamed(&name), array)).collect()
+}
+
 /// With rows of zeros up to a multiple.
 fn padded(table: &Array, multiple: u64) -> Array {
     let rows = table.shape[0].next_multiple_of(multiple);
