@@ -179,7 +179,7 @@ class Kubernetes(Staged):
         return process
 
     def check_mount(self, container, probe, point, use):
-        allowed = os.geteuid() == 0 or "user_allow_other" in Path("/etc/fuse.conf").read_text()
+        allowed = os.geteuid() == 0 or "user_allow_other" in Path("/etc/fuse.conf").read_text().splitlines()
         need(allowed, "permission for --allow-other")
         point = Path(self.stage.here(point))
         killed = self.live(container, probe, point)

@@ -26,6 +26,9 @@ PAGES = ["README.md", "CONTRIBUTING.md", "deploy/README.md", *sorted(f"docs/{pat
 # Pages whose blocks are run by another test.
 ELSEWHERE = {"docs/python.md": "test_module_docs.py runs it, in one Python"}
 
+# Pages whose commands are for root, and why.
+FOR_ROOT = {"deploy/README.md": "mounts for every user"}
+
 # Commands that are not run here, by their beginning, and why.
 NOT_RUN = {
     "scripts/test": "it runs this test",
@@ -85,6 +88,7 @@ class Page(Case):
             json.loads(block.text)
 
     def run_page(self):
+        need(os.geteuid() == 0 or self.page not in FOR_ROOT, "root")
         with Mount(LLAMA):  # skips where FUSE is missing
             pass
         with Stage() as stage:
