@@ -2,6 +2,7 @@
 
 mod args;
 mod cat;
+mod copies;
 mod digest;
 mod error;
 mod generate;
@@ -94,6 +95,7 @@ fn run(command: &Command) -> Result<Exit, CliError> {
         Command::Ls(args) => ls::run(args),
         Command::Cat(args) => cat::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Verify(args) if args.partial => copies::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Digest(args) => digest::run(args),
         Command::Watch(args) => watch::run(args),

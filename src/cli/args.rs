@@ -167,6 +167,19 @@ pub(crate) struct LayoutArgs {
     pub(crate) rng: Option<RngChoice>,
 }
 
+impl LayoutArgs {
+    /// Whether any of them was typed.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { tp, pp, vpp, ep, etp, pp_layers, pp_layout, vocab_fill, rng } = self;
+        let sizes = [tp, pp, vpp, ep, etp];
+        sizes.into_iter().any(Option::is_some)
+            || !pp_layers.is_empty()
+            || pp_layout.is_some()
+            || vocab_fill.is_some()
+            || rng.is_some()
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct MaterializeArgs {
     /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
@@ -282,6 +295,17 @@ pub(crate) struct VerifyArgs {
 
     /// Another, in any layout; without it the first is checked in itself: replicas, tied copies, checksums, missing files
     pub(crate) second: Option<PathBuf>,
+
+    /// The second holds copies of some files of a view of the first, such as the ranks of one node: each is compared byte for byte, but for
+    /// checksums that are zeros. A name such as tp8pp4 is the layout of the view; the same options as for its mount or materialize say the rest
+    #[arg(long, requires = "second")]
+    pub(crate) partial: bool,
+
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 
     #[command(flatten)]
     pub(crate) from: SourceArgs,

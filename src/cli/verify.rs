@@ -13,6 +13,11 @@ use crate::verify::{Hooks, Report, What, check_records, check_replicas, compare}
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     let stop = progress::stop_on_signal()?;
+    if args.layout.is_given() || args.format.is_given() {
+        return Err(CliError::Usage(
+            "layouts and formats are compared whatever they are: options of a view are for --partial".into(),
+        ));
+    }
     let first = open::source(&args.first, &args.from)?;
     first.say_what_is_not_looked_at();
     let (report, missing) = match &args.second {
@@ -62,7 +67,7 @@ fn one(first: &Opened, args: &VerifyArgs, stop: &AtomicBool) -> Result<Report, C
 }
 
 /// Differences that are listed before the rest are counted.
-const LISTED: usize = 10;
+pub(super) const LISTED: usize = 10;
 
 fn text(report: &Report, missing: &[String], args: &VerifyArgs, is_distributed: bool) -> String {
     let mut lines: Vec<String> = missing.iter().map(|file| format!("missing: {file}")).collect();

@@ -38,7 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("materialize", &["reader", "view", "plan", "store", "aligned", "parallel"]),
     ("serve", &["reader", "view", "plan"]),
     ("inspect", &["source", "view", "store", "catalog", "plan", "family"]),
-    ("verify", &["weights", "reader", "catalog", "plan", "family"]),
+    ("verify", &["weights", "reader", "view", "catalog", "plan", "family", "parallel"]),
     ("digest", &["weights", "reader", "catalog", "plan", "family"]),
     ("weights", &["reader", "catalog", "plan", "family", "parallel"]),
     ("reader", &["cache", "plan", "store"]),

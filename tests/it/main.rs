@@ -32,6 +32,7 @@ mod latent;
 mod optimizer;
 mod other_kinds;
 mod package;
+mod partial;
 mod pickle;
 mod plan_model;
 mod regressions;

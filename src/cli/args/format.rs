@@ -44,6 +44,28 @@ pub(crate) struct FormatArgs {
     pub(crate) engine_version: Option<String>,
 }
 
+impl FormatArgs {
+    /// Whether any of them was typed.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self {
+            format,
+            hf_model_type,
+            shard_size,
+            megatron_spec,
+            make_vocab_size_divisible_by,
+            dcp_layout,
+            dcp_names,
+            engine_version,
+        } = self;
+        let texts = [hf_model_type, megatron_spec, engine_version];
+        texts.into_iter().any(Option::is_some)
+            || [shard_size, make_vocab_size_divisible_by].into_iter().any(Option::is_some)
+            || format.is_some()
+            || dcp_layout.is_some()
+            || dcp_names.is_some()
+    }
+}
+
 /// `5GB` and `2GiB` as bytes.
 fn size(text: &str) -> Result<u64, String> {
     let wrong = || "expected a size such as 5GB, 512MB or 2GiB".to_owned();
