@@ -9,6 +9,7 @@ use super::open::{Opened, jobs};
 use super::table::bytes;
 use super::{idle, open, progress};
 use crate::layout::Format;
+use crate::source::SourceError;
 use crate::verify::{Hooks, Report, What, check_records, check_replicas, compare};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
@@ -22,7 +23,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     first.say_what_is_not_looked_at();
     let (report, missing) = match &args.second {
         Some(second) => {
-            let second = open::source(second, &args.from)?;
+            let second = open::source(second, &args.from).inspect_err(say_how_parts_are_compared)?;
             idle::refuse_for_sources(&args.from, &[&first.source, &second.source])?;
             second.say_what_is_not_looked_at();
             (two(&first, &second, args, &stop)?, Vec::new())
@@ -38,6 +39,18 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     stdout().lock().write_all(text.as_bytes())?;
     let same = report.differences.is_empty() && missing.is_empty();
     Ok(if same { Exit::Success } else { Exit::Difference })
+}
+
+/// A copy of some ranks is no checkpoint, and can be compared all the same.
+fn say_how_parts_are_compared(error: &CliError) {
+    use SourceError::{MissingParameter, MissingTensor, Uncovered};
+    if let CliError::Source(
+        Uncovered { missing, .. } | MissingTensor { missing, .. } | MissingParameter { missing, .. },
+    ) = error
+        && !missing.is_empty()
+    {
+        eprintln!("ckpt-fs: note: copies of some ranks of a view are compared with --partial");
+    }
 }
 
 /// The two against each other, and the replicas of each: a rank that loads another copy than the one compared would load other bytes.

@@ -194,4 +194,7 @@ fn what_is_no_copy_is_said() {
     ckpt!("verify", &first, "--partial").refused(2, &["<SECOND>"]);
     ckpt!("verify", &first, &second, "--tp", "4").refused(2, &["for --partial"]);
     ckpt!("verify", &first, here.path("nowhere"), "--partial").refused(3, &["nowhere"]);
+    let part = here.copy("part", &["--tp", "4", "--pp", "1", "--tp-ranks", "1"]);
+    ckpt!("verify", &first, &part)
+        .refused(3, &["missing: mp_rank_00/model_optim_rng.pt", "compared with --partial"]);
 }
