@@ -48,6 +48,7 @@ fn wrappers_are_no_part_of_names() {
     model.is_in(&model.path("src"));
 }
 
+// matrix: same: llama: dcp -> megatron vllm hf
 #[test]
 fn views_of_every_format_are_those_of_the_model() {
     let model = Model::llama();

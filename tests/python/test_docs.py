@@ -1,0 +1,190 @@
+"""The documentation: every command on every page runs and prints what the page says, links lead somewhere, prose fits 100 columns.
+
+A block of a page has a language. `sh` is run; `console` is a session, whose commands begin with `$ ` and whose output is compared
+(`...` stands for anything; times and rates are not compared); `python` is run; others are data. Blocks of a page run in its order, in one
+directory, in which everything is that pages name (`pages/stage.py`). Programs that cannot be here are stand-ins (`pages/programs.py`).
+A new page is found by itself. What is not run is named below, with the reason.
+"""
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import unittest
+from pathlib import Path
+
+from pages.blocks import DATA, PYTHON, SESSION, SHELL, blocks, commands, differs
+from pages.stage import LLAMA, Stage
+from support import ROOT, Case, Mount, binary, ckpt_fs, need, run
+
+PAGES = ["README.md", "CONTRIBUTING.md", "deploy/README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+# Pages whose blocks are run by another test.
+ELSEWHERE = {"docs/python.md": "test_module_docs.py runs it, in one Python"}
+
+# Commands that are not run here, by their beginning, and why.
+NOT_RUN = {
+    "scripts/test": "it runs this test",
+    "scripts/bench": "it takes minutes and 20 GB",
+    "CKPT_FS_BIN=$CARGO_TARGET_DIR/debug/ckpt-fs .venv/bin/python": "it runs a test of this directory",
+    "CKPT_FS_REQUIRE_ALL=1 scripts/package": "it builds for two architectures, for minutes",
+}
+
+
+def text_of(page):
+    return (ROOT / page).read_text()
+
+
+def not_run(line):
+    return next((start for start in NOT_RUN if line.strip().startswith(start)), None)
+
+
+def imports(code):
+    """The packages that a program imports."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.partition(".")[0]
+
+
+class Page(Case):
+    """Every block of one page."""
+
+    page = None
+
+    def run_shell(self, stage, block):
+        text = "\n".join(line for line in block.text.splitlines() if not not_run(line))
+        code, output = stage.shell(text)
+        self.assertEqual(code, 0, f"{block}\n{text}\n{output}")
+
+    def run_session(self, stage, block):
+        wanted = commands(block)
+        done = stage.session(wanted)
+        self.assertEqual(len(done), len(wanted), f"{block}: {done}")
+        for command, after, (code, printed) in zip(wanted, [*wanted[1:], None], done):
+            asked = after is not None and after.text == "echo $?"
+            self.assertTrue(code == 0 or asked, f"{block}: exit code {code}: {command.text}\n" + "\n".join(printed))
+            problem = differs(command.output, printed)
+            self.assertIsNone(problem, f"{block}: {command.text}\n{problem}")
+
+    def run_python(self, stage, block):
+        for name in imports(block.text):
+            need(name == "ckpt_fs" or importlib.util.find_spec(name), f"the Python package {name}")
+        code, output = stage.python(block.text)
+        self.assertEqual(code, 0, f"{block}\n{output}")
+
+    def read_data(self, block):
+        if block.language == "toml":
+            tomllib.loads(block.text)
+        elif block.language == "json":
+            json.loads(block.text)
+
+    def run_page(self):
+        with Mount(LLAMA):  # skips where FUSE is missing
+            pass
+        with Stage() as stage:
+            for block in blocks(self.page, text_of(self.page)):
+                with self.subTest(block=str(block)):
+                    if block.language == SHELL:
+                        self.run_shell(stage, block)
+                    elif block.language == SESSION:
+                        self.run_session(stage, block)
+                    elif block.language == PYTHON:
+                        self.run_python(stage, block)
+                    else:
+                        self.assertIn(block.language, DATA, f"{block}: say what language it is in")
+                        self.read_data(block)
+
+
+def page_class(page):
+    """A class for each page, because tests are shared out among processors by class."""
+    name = "Page_" + re.sub(r"\W", "_", page)
+    return type(name, (Page,), {"page": page, "test_every_block_runs": Page.run_page, "__qualname__": name, "__module__": __name__})
+
+
+for _page in PAGES:
+    if _page not in ELSEWHERE:
+        _class = page_class(_page)
+        globals()[_class.__name__] = _class
+del _class
+
+
+class Rules(unittest.TestCase):
+    def test_what_is_not_run_is_on_a_page(self):
+        lines = [line for page in PAGES for block in blocks(page, text_of(page)) for line in block.text.splitlines()]
+        self.assertEqual({not_run(line) for line in lines} - {None}, set(NOT_RUN))
+        self.assertEqual([page for page in ELSEWHERE if page not in PAGES], [])
+
+    def test_scripts_that_pages_name_are_there(self):
+        for page in PAGES:
+            for name in re.findall(r"\bscripts/[\w./-]*\w", text_of(page)):
+                self.assertTrue((ROOT / name).exists() or "github.com" in name or name == "scripts/checkpoint_converters", f"{page}: {name}")
+
+    def test_prose_fits_100_columns(self):
+        done = subprocess.run([sys.executable, ROOT / "scripts" / "wrap", "--check"], capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""), "scripts/wrap wraps it")
+
+    def test_the_first_page_is_short(self):
+        self.assertLess(len(text_of("README.md").splitlines()), 160)
+
+    def test_the_matrix_is_what_the_tests_say(self):
+        done = subprocess.run([sys.executable, ROOT / "scripts" / "matrix", "--check"], env={**os.environ, "CKPT_FS_BIN": binary()}, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
+    def test_every_page_is_in_the_index(self):
+        index = text_of("docs/index.md")
+        links = {f"({Path(page).name})" if page.startswith("docs/") else f"(../{page})": page for page in PAGES if page != "docs/index.md"}
+        self.assertEqual([page for link, page in links.items() if link not in index], [])
+
+    def test_every_exit_code_is_explained(self):
+        said = " ".join(ckpt_fs("--help").stdout.partition("Exit codes:")[2].split()).rstrip(".")
+        codes = dict(re.match(r"(\d+) (.*)", part).groups() for part in re.split(r", (?=\d)", said))
+        self.assertGreater(len(codes), 9)
+        rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", text_of("docs/commands.md"), re.M))
+        self.assertEqual(set(rows), set(codes))
+
+    def test_messages_of_troubleshooting_are_the_programs_own(self):
+        source = "".join(path.read_text() for path in sorted((ROOT / "src").rglob("*.rs")))
+        # A string that goes on in the next line, with a backslash at the end of the first.
+        source = re.sub(r"\\\n\s*", "", source)
+        source = re.sub(r"\{[^{}]*\}", "\x00", source).replace('\\"', '"')
+        messages = [message for line in re.findall(r"^\*\*(`.*?`.*?)\*\*", text_of("docs/troubleshooting.md"), re.M | re.S) for message in re.findall(r"`([^`]*\.\.\.[^`]*|[^`]{40,})`", line)]
+        self.assertGreater(len(messages), 20)
+        for message in messages:
+            for part in " ".join(message.split()).split("..."):
+                part = part.strip(" :;()")
+                if len(part) > 8 and part not in source:
+                    self.fail(f"no message of the program has {part!r}")
+
+
+def anchors(text):
+    """Anchors of headings, as GitHub makes them."""
+    found = set()
+    for title in re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.M):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title)
+        found.add(re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-"))
+    return found
+
+
+class Links(unittest.TestCase):
+    def test_links_lead_somewhere(self):
+        listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md", cwd=ROOT)
+        for page in filter(None, listed.stdout.split("\0")):
+            text = re.sub(r"^ *```.*?^ *```$", "", text_of(page), flags=re.M | re.S)
+            for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]*`", "", text)):
+                if re.match(r"https?://", link):
+                    continue
+                path, _, anchor = link.partition("#")
+                target = (ROOT / page).parent / path if path else ROOT / page
+                self.assertTrue(target.exists(), f"{page}: {link}")
+                if anchor:
+                    self.assertIn(anchor, anchors(target.read_text()), f"{page}: {link}")
+
+
+if __name__ == "__main__":
+    unittest.main()
