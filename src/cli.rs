@@ -4,6 +4,7 @@ mod args;
 mod cat;
 mod digest;
 mod error;
+mod exporter;
 mod generate;
 mod globals;
 mod helper;

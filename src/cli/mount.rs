@@ -11,7 +11,7 @@ use super::args::MountArgs;
 use super::error::{CliError, Exit};
 use super::log::{Level, Log};
 use super::open::Opened;
-use super::{layout, notify, open, watch};
+use super::{exporter, layout, notify, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, Modes, MountOptions, Mounted, Warn, mount};
@@ -106,9 +106,13 @@ fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Servin
         messages: Arc::clone(log.kept()),
     };
     let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
+    let exporter = args.metrics_addr.as_deref().map(exporter::bind).transpose()?;
     let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
     log.say(Level::Info, &format!("{}: mounted", mounted.point().display()));
+    if let Some(exporter) = exporter {
+        exporter::answer(exporter, mounted.figures(), args.quiet, log)?;
+    }
     if let (Some(spec), Shape::One(_, layout)) = (&spec, &shape) {
         opened.say_how_experts_are_cut(spec, layout);
     }

@@ -99,6 +99,11 @@ pub(crate) struct MountArgs {
     /// How messages are written
     #[arg(long, value_enum, default_value_t = Form::Text, help_heading = "Mount")]
     pub(crate) log_format: Form,
+
+    /// Answer GET /metrics there, for Prometheus: no encryption, no password, so better on an address of this machine alone. Port 0 takes one
+    /// that is free and says which
+    #[arg(long, value_name = "HOST:PORT", value_parser = format::address, help_heading = "Mount")]
+    pub(crate) metrics_addr: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +121,10 @@ pub(crate) struct UnmountArgs {
 pub(crate) struct StatusArgs {
     /// A mount point, or anything in a mount; all mounts where left out
     pub(crate) mountpoint: Option<PathBuf>,
+
+    /// Print figures as Prometheus reads them, for a file of node_exporter's textfile collector
+    #[arg(long, conflicts_with_all = ["json", "verbose"])]
+    pub(crate) prometheus: bool,
 
     /// Say more of each: what it shows, since when, its process, whether the source is as it was, and what it said last
     #[arg(short, long)]
