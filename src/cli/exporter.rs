@@ -2,8 +2,10 @@
 //!
 //! Not here: the answers (`metrics`).
 
+use log::Level;
+
 use super::error::CliError;
-use super::log::{Level, Log};
+use super::log::Log;
 use crate::fuse::Figures;
 use crate::metrics::{self, Exporter, Mount};
 

@@ -231,6 +231,7 @@ impl Filesystem for Adapter {
             Ok(IoMode::Direct) => {
                 let handle = FileHandle(self.handles.fetch_add(1, Ordering::Relaxed) + 1);
                 self.dispatch.opened(Ino(ino.0));
+                log::debug!("node {ino} is opened for direct reads");
                 reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
             Ok(IoMode::Cached) => Dispatch::open_cached(&self.dispatch, Ino(ino.0), reply),

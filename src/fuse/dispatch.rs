@@ -76,6 +76,7 @@ impl Dispatch {
             Err(errno) => return self.requests.failed(Operation::Open, errno, reply),
         };
         self.opened(ino);
+        log::debug!("node {} is opened {}", ino.0, way(&opened));
         let cached = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
         match opened {
             Opened::Direct => reply.opened(COUNTED, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH),
@@ -114,6 +115,15 @@ impl Dispatch {
                 Ok(())
             });
         }
+    }
+}
+
+/// How a file is opened, in words.
+fn way(opened: &Opened) -> &'static str {
+    match opened {
+        Opened::Direct => "for direct reads",
+        Opened::Cached => "for the kernel to keep pages of",
+        Opened::Whole(_) => "for the kernel to read whole from memory",
     }
 }
 

@@ -100,6 +100,7 @@ impl Requests {
     #[expect(clippy::indexing_slicing, reason = "there is a counter for every operation")]
     pub(super) fn came(&self, operation: Operation) -> Counted<'_> {
         self.counts[operation as usize].fetch_add(1, Relaxed);
+        log::trace!("{}", operation.name());
         Counted { requests: self, operation }
     }
 
@@ -118,6 +119,7 @@ impl Requests {
     #[expect(clippy::indexing_slicing, reason = "the point is at most the number of bounds")]
     pub(super) fn read_took(&self, time: Duration) {
         let microseconds = time.as_micros();
+        log::trace!("read took {microseconds} microseconds");
         let place = BOUNDS.partition_point(|bound| u128::from(*bound) < microseconds);
         self.times[place].fetch_add(1, Relaxed);
         self.nanoseconds.fetch_add(time.as_nanos() as u64, Relaxed);
@@ -161,6 +163,7 @@ impl Counted<'_> {
     /// Answers with an error.
     pub(super) fn refuse(self, errno: Errno, reply: impl Refuse) {
         *self.requests.errors.lock().entry((self.operation, errno.code())).or_insert(0) += 1;
+        log::debug!("{} is answered with {}", self.operation.name(), errno::name(errno.code()));
         reply.refuse(errno);
     }
 }
