@@ -36,6 +36,7 @@ internal! {
     inspect
     layout
     materialize
+    metrics
     parallel
     plan
     reader

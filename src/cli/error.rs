@@ -106,6 +106,10 @@ pub(crate) enum CliError {
     File { path: String, source: io::Error },
     #[error("cannot write {path}: {source}")]
     Destination { path: String, source: io::Error },
+    #[error(
+        "cannot answer at {address}: {source}; --metrics-addr takes an address of this machine and a port that is free, or 0"
+    )]
+    MetricsAddress { address: String, source: io::Error },
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: io::Error },
 }
@@ -158,7 +162,7 @@ impl CliError {
             Self::Control(ControlError::Io { .. }) | Self::File { .. } => Exit::Source,
             Self::Control(_) => Exit::MountPoint,
             Self::Unmount(_) | Self::HidesSource { .. } | Self::HidesCheckpoint { .. } => Exit::MountPoint,
-            Self::Output(_) | Self::System { .. } => Exit::Runtime,
+            Self::Output(_) | Self::System { .. } | Self::MetricsAddress { .. } => Exit::Runtime,
         }
     }
 }

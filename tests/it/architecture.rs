@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "cli",
         &[
             "fuse",
+            "metrics",
             "inspect",
             "materialize",
             "serve",
@@ -34,6 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("fuse", &["vfs", "sys", "aligned"]),
+    ("metrics", &["vfs"]),
     ("vfs", &["cache", "reader", "view", "catalog", "plan", "store", "sys", "parallel"]),
     ("materialize", &["reader", "view", "plan", "store", "aligned", "parallel"]),
     ("serve", &["reader", "view", "plan"]),

@@ -66,6 +66,15 @@ impl FormatArgs {
     }
 }
 
+/// `HOST:PORT`, as it was typed: what the host is called is found out when it is listened at.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    parts.map(|_| text.to_owned()).ok_or_else(|| {
+        "expected HOST:PORT such as 127.0.0.1:9469, [::1]:9469 or localhost:0 (any port that is free)"
+            .to_owned()
+    })
+}
+
 /// `5GB` and `2GiB` as bytes.
 fn size(text: &str) -> Result<u64, String> {
     let wrong = || "expected a size such as 5GB, 512MB or 2GiB".to_owned();
