@@ -13,7 +13,7 @@ use crate::verify::CopyError;
 use crate::view::ViewError;
 use crate::weights::WeightsError;
 
-/// Exit codes. They are documented in the README and do not change their meaning.
+/// Exit codes. They are documented in docs/commands.md and do not change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {

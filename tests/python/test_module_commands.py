@@ -48,7 +48,7 @@ class Reports(Case):
 
     def test_every_exit_code_has_an_exception(self):
         codes = {kind.exit_code for kind in vars(ckpt_fs).values() if isinstance(kind, type) and issubclass(kind, ckpt_fs.CkptFsError)}
-        table = [line.split("|")[1].strip() for line in (ROOT / "README.md").read_text().split("### Exit codes")[1].splitlines() if line.startswith("| ")]
+        table = [line.split("|")[1].strip() for line in (ROOT / "docs" / "commands.md").read_text().split("## Exit codes")[1].splitlines() if line.startswith("| ")]
         self.assertLessEqual({int(code) for code in table if code.isdigit()} - {0}, codes)
 
     def test_errors_say_what_the_program_says(self):
