@@ -114,6 +114,63 @@ for _page in PAGES:
 del _class
 
 
+class Harness(Case):
+    """What this test is worth: pages with mistakes fail."""
+
+    def check(self, text, said=None):
+        """Runs a page; `said` is in the message of its failure."""
+        (self.scratch / "page.md").write_text(text)
+        kind = type("Check", (Page,), {"page": str(self.scratch / "page.md"), "runTest": Page.run_page})
+        result = unittest.TestResult()
+        kind().run(result)
+        problems = [message for _, message in [*result.failures, *result.errors]]
+        self.assertEqual(len(result.skipped), 0)
+        self.assertEqual(len(problems), 0 if said is None else 1, problems)
+        if said is not None:
+            self.assertIn(said, problems[0])
+
+    def setUp(self):
+        super().setUp()
+        with Mount(LLAMA):  # skips where FUSE is missing
+            pass
+
+    def test_commands_that_fail(self):
+        self.check("```sh\nckpt-fs inspect src/ >/dev/null\n```\n")
+        self.check("```sh\nckpt-fs inspect src/ --tp 3 | cat\n```\n", "TP 3 does not divide")
+        self.check("```console\n$ false\n```\n", "exit code 1: false")
+        self.check("```console\n$ false\n$ echo $?\n1\n```\n")
+        self.check("```python\nassert False\n```\n", "AssertionError")
+        self.check("<!-- sh\nmkdir /mnt/x\n-->\n```sh\nls /mnt/x\n```\n")
+
+    def test_output_that_is_not_printed(self):
+        session = "```console\n$ ckpt-fs digest src/ | cut -c1-3\n%s\n```\n"
+        for right in ("v1:", "...", "v..."):
+            self.check(session % right)
+        for wrong in ("v2:", "", "v1:\nmore", "more\n...\nv1:"):
+            self.check(session % wrong, "the page says")
+
+    def test_what_a_program_does_not_take(self):
+        for command, said in (
+            ("vllm serve src/", "config.json"),
+            ("vllm serve Llama-3.1-8B --no-such-option", "no test knows"),
+            ("vllm serve Llama-3.1-8B --tensor-parallel-size 2 --load-format sharded_state", "not ['model-rank-0"),
+            ("torchrun pretrain_gpt.py --load src/ --tensor-model-parallel-size 2", "a run with these flags loads"),
+            ("pip install something-else", "not understood"),
+            ("kubectl create -f x", "not understood"),
+        ):
+            self.check(f"```sh\n{command}\n```\n", said)
+
+    def test_blocks_in_no_language_or_without_an_end(self):
+        self.check("```\nls\n```\n", "say what language it is in")
+        self.check("```fish\nls\n```\n", "say what language it is in")
+        self.check("```toml\n= 1\n```\n", "TOMLDecodeError")
+        self.check("```sh\nls\n", "a block without an end")
+
+    def test_a_page_writes_into_no_clone(self):
+        self.check("```sh\ntest -f docs/index.md && echo x >docs/index.md\n```\n")
+        self.assertNotEqual(text_of("docs/index.md"), "x\n")
+
+
 class Rules(unittest.TestCase):
     def test_what_is_not_run_is_on_a_page(self):
         lines = [line for page in PAGES for block in blocks(page, text_of(page)) for line in block.text.splitlines()]

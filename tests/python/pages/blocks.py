@@ -8,6 +8,8 @@ SHELL, SESSION, PYTHON = "sh", "console", "python"
 # Nothing to run: files, output, pictures.
 DATA = ("text", "toml", "json", "yaml", "ini")
 OPENING = re.compile(r"^( *)```(\S*)$")
+# Commands that readers do not see: what must be there before those that they do.
+HIDDEN = re.compile(r"^<!-- sh$")
 
 # What differs from run to run is the same for the comparison.
 VARYING = [
@@ -46,7 +48,9 @@ def blocks(page, text):
         if opened is None:
             if start := OPENING.match(line):
                 opened = (number, start[1], start[2], [])
-        elif line.strip() == "```":
+            elif HIDDEN.match(line):
+                opened = (number, "", SHELL, [])
+        elif line.strip() in ("```", "-->"):
             at, indent, language, lines = opened
             body = [line.removeprefix(indent) for line in lines]
             found.append(Block(page, at, language, "\n".join(body) + "\n"))

@@ -12,12 +12,13 @@ import re
 import shlex
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 # Places of a machine that pages name; they are directories of the stage (`stage`).
-PLACES = "mnt|data|models|ckpt|scratch|view|sbin|etc/ckpt-fs|etc/slurm|run/ckpt-fs|var/lib/ckpt-fs"
+PLACES = "mnt|data|models|ckpt|scratch|view|sbin|etc/ckpt-fs|etc/slurm|run/ckpt-fs|var/lib/ckpt-fs|var/lib/prometheus"
 PLACE = re.compile(rf"(?<![\w.~)}}/-])/(?:{PLACES})(?=[/\s\"'):,;]|$)", re.M)
 
 
@@ -263,6 +264,15 @@ def kubectl(words):
             fail(f"{given['-f']} is no manifest")
 
 
+def curl(words):
+    """Of this machine alone."""
+    given, rest = options(words, "", "-s -f --silent --fail")
+    if len(rest) != 1 or not re.match(r"http://(localhost|127\.0\.0\.1):", rest[0]):
+        fail(f"not understood: {words}")
+    with urllib.request.urlopen(rest[0], timeout=20) as answer:
+        sys.stdout.buffer.write(answer.read())
+
+
 def pip(words):
     given, rest = options(words, "", "--upgrade")
     if rest not in (["install", "ckpt-fs"], ["install", "ckpt-fs[fsspec]"]):
@@ -287,6 +297,7 @@ PROGRAMS = {
     "sbatch": sbatch,
     "scontrol": scontrol,
     "kubectl": kubectl,
+    "curl": curl,
     "pip": pip,
     "cargo": cargo,
 }

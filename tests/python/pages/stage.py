@@ -1,7 +1,7 @@
 """The directory in which the commands of a page run: every checkpoint that pages name, small; places such as /mnt are in it too.
 
 Checkpoints are fixtures, or views of one: `run/` and `src/` are a Llama-like model of megatron-core with 8 layers and 8 heads, saved with
-TP 1 and PP 2, after iterations 5 and 10; `Llama-3.1-8B/` is the same model as published, with a tokenizer; `fsdp/checkpoint-500/` and
+TP 1 and PP 2, after iterations 5 and 10 (`/data/run` too; `/ckpt/run` after 1000, 2000 and 3000); `Llama-3.1-8B/` is the same model as published, with a tokenizer; `fsdp/checkpoint-500/` and
 `titan/` are it as the Trainer and torchtitan save it, `dist-run/` as torch_dist; `trained/` is another model with its optimizer; `51B/` and
 `102B/` are Yuan-2.0; `InternLM2/` is for docs/families.md.
 """
@@ -28,7 +28,7 @@ DIST = FIXTURES / "dist-tiny" / "megatron" / "optim" / "mcore0161_fullre_tp1dp2"
 YUAN = FIXTURES / "yuan-tiny" / "pp2b24_tp2_none"
 
 # What a clone has and commands name.
-CLONE = ("docs", "deploy", "scripts", "families", "python", "tests")
+CLONE = ("docs", "deploy", "scripts", "families", "python")
 # Sessions: each command by itself, its output and exit code between marks that no output has.
 SESSION = """
 run() {{ (exit "$last"); eval "$1"; last=$?; printf '\\n\\1%s\\n' "$last"; }}
@@ -97,6 +97,10 @@ def checkpoints():
     copy(root / "run" / "iter_0000005", root / "run" / "iter_0000010")
     (root / "run" / "latest_checkpointed_iteration.txt").write_text("10")
     copy(LLAMA, root / "src")
+    (root / "long-run").mkdir()
+    for iteration in (1000, 2000, 3000):
+        copy(root / "run" / "iter_0000005", root / "long-run" / f"iter_{iteration:07}")
+    (root / "long-run" / "latest_checkpointed_iteration.txt").write_text("3000")
     copy(TRAINED, root / "trained")
     copy(DIST, root / "dist-run")
     for name in ("51B", "102B"):
@@ -126,9 +130,12 @@ class Stage:
             for place in programs.PLACES.split("|"):
                 (self.directory / place).mkdir(parents=True)
             for name in CLONE:
-                (self.home / name).symlink_to(ROOT / name)
-            for place, name in (("data", "run"), ("models", "Llama-3.1-8B"), ("ckpt", "run")):
+                # A command may write into it.
+                shutil.copytree(ROOT / name, self.home / name, ignore=shutil.ignore_patterns("__pycache__"))
+            (self.home / "tests").symlink_to(ROOT / "tests")
+            for place, name in (("data", "run"), ("models", "Llama-3.1-8B")):
                 (self.directory / place / name).symlink_to(self.home / name)
+            (self.home / "long-run").rename(self.directory / "ckpt" / "run")
             (self.directory / "tmp").mkdir()
             (self.directory / "target").mkdir()
             self.bin.mkdir()
