@@ -11,6 +11,7 @@ mod inspect;
 mod layout;
 mod log;
 mod ls;
+mod map;
 mod materialize;
 mod messages;
 mod mount;
@@ -91,6 +92,7 @@ fn run(command: &Command) -> Result<Exit, CliError> {
         Command::Inspect(args) if args.globals => globals::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Ls(args) => ls::run(args),
+        Command::Map(args) => map::run(args),
         Command::Cat(args) => cat::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Verify(args) => verify::run(args),

@@ -37,6 +37,7 @@ internal! {
     layout
     materialize
     parallel
+    picture
     plan
     reader
     serve

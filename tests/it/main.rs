@@ -28,6 +28,7 @@ mod formats;
 mod fuse_mount;
 mod known_kinds;
 mod latent;
+mod map;
 mod optimizer;
 mod other_kinds;
 mod package;
