@@ -15,6 +15,7 @@ mod layout;
 mod log;
 mod log_filter;
 mod ls;
+mod map;
 mod materialize;
 mod messages;
 mod mount;
@@ -96,6 +97,7 @@ fn run(command: &Command) -> Result<Exit, CliError> {
         Command::Inspect(args) if args.globals => globals::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Ls(args) => ls::run(args),
+        Command::Map(args) => map::run(args),
         Command::Cat(args) => cat::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Verify(args) if args.partial => copies::run(args),

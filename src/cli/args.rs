@@ -3,6 +3,7 @@
 mod bytes;
 mod choices;
 mod format;
+mod map;
 mod mount;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use bytes::{CatArgs, ServeArgs};
 pub(crate) use format::FormatArgs;
+pub(crate) use map::{Kind, MapArgs};
 pub(crate) use mount::{LogArgs, MountArgs, StatusArgs, UnmountArgs, WarmupArgs};
 
 use crate::layout::PipelineLayout;
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List the files of a view without mounting it
     Ls(LsArgs),
+    /// Draw which source file makes which part of which rank of a view
+    Map(MapArgs),
     /// Write files of a view to standard output
     Cat(CatArgs),
     /// Answer programs that read files of a view, over standard input and output

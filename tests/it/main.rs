@@ -29,6 +29,7 @@ mod fuse_mount;
 mod idle_options;
 mod known_kinds;
 mod latent;
+mod map;
 mod optimizer;
 mod other_kinds;
 mod package;
