@@ -16,17 +16,20 @@ mod dispatch;
 mod device;
 mod errno;
 mod error;
+mod figures;
 mod limits;
 mod listing;
 mod mount;
 pub mod mounts;
 mod options;
 mod passthrough;
+mod requests;
 
 pub use attr::Modes;
 pub use control::{ControlError, messages, status, warm};
 pub use errno::Warn;
 pub use error::{MountError, UnmountError};
+pub use figures::Figures;
 pub use mount::{Mounted, Unmounter, mount};
 pub use options::{Access, MountOptions};
 

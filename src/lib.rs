@@ -36,7 +36,9 @@ internal! {
     inspect
     layout
     materialize
+    metrics
     parallel
+    picture
     plan
     reader
     serve

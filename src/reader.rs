@@ -1,20 +1,23 @@
 //! Answers reads of planned files: resolves the plan, gathers from the store.
 //!
-//! Not here: which files there are (`view`), who asks (`vfs`, `materialize`). Holds no lock while it reads.
+//! Not here: which files there are (`view`), who asks (`vfs`, `materialize`, `verify`). Holds no lock while it reads.
 
 #![deny(clippy::disallowed_methods)]
 
 mod checksum;
 mod plans;
+mod sums;
 mod tiles;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use checksum::{Checksums, CrcMode};
 pub use plans::Plans;
+pub use sums::Sums;
 
 use crate::cache::Cache;
 use crate::extent::ObjectId;
@@ -37,6 +40,8 @@ pub enum ReadError {
 pub struct Reader {
     store: Arc<dyn Store>,
     cache: Option<Arc<Cache>>,
+    /// Bytes read from the store so far, also by copies of this reader.
+    source_bytes: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -60,13 +65,13 @@ impl Reader {
     /// A reader of files planned over `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, cache: None }
+        Self { store, cache: None, source_bytes: Arc::default() }
     }
 
     /// A reader that keeps in `cache` what is worth it.
     #[must_use]
     pub fn with_cache(store: Arc<dyn Store>, cache: Arc<Cache>) -> Self {
-        Self { store, cache: Some(cache).filter(|cache| cache.is_on()) }
+        Self { store, cache: Some(cache).filter(|cache| cache.is_on()), source_bytes: Arc::default() }
     }
 
     /// What it reads from.
@@ -98,7 +103,13 @@ impl Reader {
     /// A reader of the same files that keeps nothing.
     #[must_use]
     pub fn without_cache(&self) -> Self {
-        Self::new(Arc::clone(&self.store))
+        Self { cache: None, ..self.clone() }
+    }
+
+    /// Bytes that were read from the store so far.
+    #[must_use]
+    pub fn source_bytes(&self) -> u64 {
+        self.source_bytes.load(Relaxed)
     }
 
     /// Fails where a source of bytes `range` of the file is no longer what was opened.
@@ -207,6 +218,8 @@ impl Reader {
     fn gather(&self, runs: &Runs, out: &mut [u8]) -> Result<(), ReadError> {
         for (object, runs) in runs.iter().filter(|(_, runs)| !runs.is_empty()) {
             self.store.gather(*object, runs, out)?;
+            let bytes: usize = runs.iter().map(|run| run.len).sum();
+            self.source_bytes.fetch_add(bytes as u64, Relaxed);
         }
         Ok(())
     }

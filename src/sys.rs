@@ -5,6 +5,7 @@
 pub mod daemon;
 mod fault;
 pub mod limits;
+pub mod local_time;
 pub mod mapping;
 pub mod memory;
 pub mod memory_file;

@@ -11,6 +11,7 @@ mod shape;
 mod spelling;
 mod status;
 mod table;
+mod usage;
 mod views;
 mod backing;
 mod work;
@@ -27,8 +28,11 @@ use crate::sys::memory_file::MemoryFile;
 use crate::view::ViewError;
 
 pub use messages::{Message, Messages, Severity};
-pub use status::{Assembling, CacheStatus, Status, Warmed};
+pub use status::{
+    Assembling, CacheStatus, Latency, LatencyBucket, MessageCounts, RequestErrors, Status, ViewStatus, Warmed,
+};
 pub use shape::Shape;
+pub use usage::Use;
 pub use views::{Settings, Views};
 
 /// Number of a node; stable for one source and layout, also across mounts.
@@ -246,6 +250,11 @@ pub trait Tree: Send + Sync + 'static {
     /// One who opened file `ino` is done with it.
     fn close(&self, ino: Ino) {
         let _ = ino;
+    }
+
+    /// File `ino` was used: opened, or an answer of [`Tree::read`] handed to a reader.
+    fn used(&self, ino: Ino, what: Use) {
+        let _ = (ino, what);
     }
 
     /// Makes later reads of file `ino` fast, which takes as long as reading it. `passes` as for [`Tree::open`].

@@ -63,6 +63,8 @@ class MountOptions(ViewOptions, total=False):
     threads: int
     log_file: Path
     log_level: str
+    log_format: str
+    metrics_addr: str
 
 
 class MaterializeOptions(ViewOptions, total=False):

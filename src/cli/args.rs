@@ -3,6 +3,7 @@
 mod bytes;
 mod choices;
 mod format;
+mod map;
 mod mount;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use bytes::{CatArgs, ServeArgs};
 pub(crate) use format::FormatArgs;
+pub(crate) use map::{Kind, MapArgs};
 pub(crate) use mount::{LogArgs, MountArgs, StatusArgs, UnmountArgs, WarmupArgs};
 
 use crate::layout::PipelineLayout;
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List the files of a view without mounting it
     Ls(LsArgs),
+    /// Draw which source file makes which part of which rank of a view
+    Map(MapArgs),
     /// Write files of a view to standard output
     Cat(CatArgs),
     /// Answer programs that read files of a view, over standard input and output
@@ -165,6 +169,19 @@ pub(crate) struct LayoutArgs {
     /// Random-number state, which belongs to one rank of one layout [default: keep]
     #[arg(long, value_enum)]
     pub(crate) rng: Option<RngChoice>,
+}
+
+impl LayoutArgs {
+    /// Whether any of them was typed.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { tp, pp, vpp, ep, etp, pp_layers, pp_layout, vocab_fill, rng } = self;
+        let sizes = [tp, pp, vpp, ep, etp];
+        sizes.into_iter().any(Option::is_some)
+            || !pp_layers.is_empty()
+            || pp_layout.is_some()
+            || vocab_fill.is_some()
+            || rng.is_some()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -282,6 +299,17 @@ pub(crate) struct VerifyArgs {
 
     /// Another, in any layout; without it the first is checked in itself: replicas, tied copies, checksums, missing files
     pub(crate) second: Option<PathBuf>,
+
+    /// The second holds copies of some files of a view of the first, such as the ranks of one node: each is compared byte for byte, but for
+    /// checksums that are zeros. A name such as tp8pp4 is the layout of the view; the same options as for its mount or materialize say the rest
+    #[arg(long, requires = "second")]
+    pub(crate) partial: bool,
+
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 
     #[command(flatten)]
     pub(crate) from: SourceArgs,

@@ -9,6 +9,7 @@ use crate::materialize::MaterializeError;
 use crate::plan::GatherError;
 use crate::serve::ServeError;
 use crate::source::SourceError;
+use crate::verify::CopyError;
 use crate::view::ViewError;
 use crate::weights::WeightsError;
 
@@ -88,6 +89,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error(transparent)]
+    Copies(#[from] CopyError),
+    #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
     Unmount(#[from] UnmountError),
@@ -103,6 +106,10 @@ pub(crate) enum CliError {
     File { path: String, source: io::Error },
     #[error("cannot write {path}: {source}")]
     Destination { path: String, source: io::Error },
+    #[error(
+        "cannot answer at {address}: {source}; --metrics-addr takes an address of this machine and a port that is free, or 0"
+    )]
+    MetricsAddress { address: String, source: io::Error },
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: io::Error },
 }
@@ -113,6 +120,13 @@ impl CliError {
             Self::Usage(_) | Self::Family { .. } => Exit::Usage,
             Self::Source(error) => source_exit(error),
             Self::View(error) => view_exit(error),
+            Self::Copies(error) => match error {
+                CopyError::NoneOfView { .. } => Exit::Usage,
+                CopyError::View(error) => view_exit(error),
+                CopyError::Read(_) | CopyError::Io { .. } => Exit::Source,
+                CopyError::Stopped => Exit::Interrupted,
+                CopyError::Bug => Exit::Runtime,
+            },
             Self::Materialize(error) => match error {
                 MaterializeError::NoRank { .. } => Exit::Usage,
                 MaterializeError::View(error) => view_exit(error),
@@ -148,7 +162,7 @@ impl CliError {
             Self::Control(ControlError::Io { .. }) | Self::File { .. } => Exit::Source,
             Self::Control(_) => Exit::MountPoint,
             Self::Unmount(_) | Self::HidesSource { .. } | Self::HidesCheckpoint { .. } => Exit::MountPoint,
-            Self::Output(_) | Self::System { .. } => Exit::Runtime,
+            Self::Output(_) | Self::System { .. } | Self::MetricsAddress { .. } => Exit::Runtime,
         }
     }
 }

@@ -7,12 +7,15 @@ use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use log::Level;
+
 use super::args::MountArgs;
 use super::error::{CliError, Exit};
 use super::idle::Unasked;
-use super::log::{Level, Log};
+use super::log::Log;
+use super::log_filter;
 use super::open::Opened;
-use super::{layout, notify, open, watch};
+use super::{exporter, layout, notify, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, Modes, MountOptions, Mounted, Warn, mount};
@@ -29,6 +32,7 @@ use crate::vfs::{Settings, Shape, Views};
 pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     // Before the process goes to the background: what is wrong with the command line is said at once.
     let spec = layout::from_name(&args.mountpoint, &args.layout)?;
+    let filter = log_filter::filter(args.log_level.as_deref())?;
     if args.dry_run {
         plan(args, spec.as_ref())?;
         return Ok(Exit::Success);
@@ -36,8 +40,9 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     let log_file = args.log_file.as_deref().map(std::path::absolute).transpose();
     let log_file = log_file.map_err(|source| CliError::System { what: "find the log file", source })?;
     // Opened now, so that a log that cannot be written is said while somebody listens.
-    let log = Log::to(args.log_level, args.log_format, log_file.as_deref())
+    let log = Log::to(filter, args.log_format, log_file.as_deref(), !args.foreground)
         .map_err(|source| CliError::System { what: "write to the log file", source })?;
+    log.listen().map_err(|source| CliError::System { what: "take messages", source })?;
     if args.foreground {
         let signals = block_signals()?;
         return serve(start(args, spec, &log)?, signals, log);
@@ -105,13 +110,17 @@ fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Servin
         crc: opened.crc(args.crc, CrcMode::Zero)?,
         io: args.io,
         modified: opened.modified(),
-        log: log.warner(),
+        log: log.warner("ckpt_fs::vfs"),
         messages: Arc::clone(log.kept()),
     };
     let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
+    let exporter = args.metrics_addr.as_deref().map(exporter::bind).transpose()?;
     let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
     let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
     log.say(Level::Info, &format!("{}: mounted", mounted.point().display()));
+    if let Some(exporter) = exporter {
+        exporter::answer(exporter, mounted.figures(), args.quiet, log)?;
+    }
     if let (Some(spec), Shape::One(_, layout)) = (&spec, &shape) {
         opened.say_how_experts_are_cut(spec, layout);
     }
@@ -235,7 +244,7 @@ fn options(args: &MountArgs, log: &Log) -> MountOptions {
         threads: args.threads,
         extra: options_of(args).filter(|option| *option != AUTO_UNMOUNT).cloned().collect(),
         warn: Warn::new({
-            let warn = log.warner();
+            let warn = log.warner("ckpt_fs::fuse");
             move |message| warn(message)
         }),
         ..MountOptions::default()

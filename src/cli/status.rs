@@ -10,6 +10,7 @@ use super::messages::line;
 use super::table::{bytes, table};
 use crate::fuse::mounts::{self, MountEntry};
 use crate::fuse::{ControlError, messages, status};
+use crate::metrics::{self, Mount};
 use crate::vfs::Status;
 
 /// A mount and what it says, or why it says nothing.
@@ -30,6 +31,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
             .collect(),
     };
     let text = match (args.json, args.verbose) {
+        _ if args.prometheus => prometheus(rows),
         (true, _) => json(&rows, args.mountpoint.is_some()),
         (false, true) => verbose(&rows),
         (false, false) => text(&rows),
@@ -65,6 +67,17 @@ fn no_answer(error: &ControlError) -> String {
             "does not answer in words of this version".to_owned()
         }
     }
+}
+
+/// Where mounts lie on each other, the one that is seen.
+fn prometheus(rows: Vec<Row>) -> String {
+    let mut mounts: Vec<Mount> = Vec::new();
+    for Row { point, source, answer } in rows {
+        let point = point.display().to_string();
+        mounts.retain(|mount| mount.point != point);
+        mounts.push(Mount { point, source, status: answer.ok() });
+    }
+    metrics::text(&mounts)
 }
 
 fn text(rows: &[Row]) -> String {

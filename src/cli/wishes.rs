@@ -102,7 +102,7 @@ const OPTIONS: &[(&[&str], &str)] = &[
     ),
     (
         &["--debug", "--verbose", "-v"],
-        "a mount says more with --log-level info; ckpt-fs log MNT shows what it said",
+        "a mount says more with --log-level info (or debug, trace); ckpt-fs log MNT shows what it said",
     ),
     (
         &["--step", "--steps", "--iter", "--checkpoint", "--ckpt-step", "--revision"],

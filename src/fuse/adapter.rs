@@ -3,12 +3,14 @@
 //! Calls that would change something answer EROFS, also where the read-only mount already stops them.
 //! Not here: errors in words (`errno`), mounting (`mount`).
 
+mod reading;
+
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
@@ -17,14 +19,14 @@ use fuser::{
     ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use super::ahead::{Ahead, Taken, Part, Task};
+use super::ahead::{Ahead, Part};
 use super::attr::{Owner, file_type};
-use super::buffer::{answer, with_buffer};
 use super::control::{self, Control};
 use super::dispatch::Dispatch;
 use super::errno::Warn;
 use super::limits::MAX_REQUEST;
 use super::listing::{Listing, OpenDirectories, dot};
+use super::requests::{Counted, Operation, Waiting};
 use crate::vfs::{Attr, DirEntry, Ino, IoMode, Tree, TreeError};
 
 /// How long the kernel may keep names and attributes: they never change while mounted, but for directories that grow.
@@ -61,7 +63,7 @@ pub(super) struct Adapter {
     dispatch: Arc<Dispatch>,
     owner: Owner,
     directories: OpenDirectories,
-    ahead: Ahead<ReplyData>,
+    ahead: Ahead<Waiting>,
     /// The last number given to a handle whose reads come here.
     handles: AtomicU64,
     /// Told to the outside when the kernel hangs up.
@@ -75,39 +77,16 @@ impl Adapter {
         Self { dispatch: Arc::new(Dispatch::new(tree, warn)), owner, directories, ahead, handles, over }
     }
 
+    pub(super) fn dispatch(&self) -> &Arc<Dispatch> {
+        &self.dispatch
+    }
+
+    fn came(&self, operation: Operation) -> Counted<'_> {
+        self.dispatch.requests().came(operation)
+    }
+
     fn ask<T>(&self, question: impl FnOnce(&dyn Tree) -> Result<T, TreeError>) -> Result<T, Errno> {
         self.dispatch.ask(question)
-    }
-
-    /// Fills `buffer` and returns how much of it counts.
-    fn fill(&self, ino: INodeNo, offset: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-        self.ask(|tree| {
-            let got = tree.read(Ino(ino.0), offset, buffer)?;
-            // The kernel takes what is missing for zeros: a short answer is only right at the end of the file.
-            if got < buffer.len() && offset.saturating_add(got as u64) < tree.attr(Ino(ino.0))?.size {
-                return Err(TreeError::Io(format!(
-                    "short read of node {} at {offset}; this is a bug",
-                    ino.0
-                )));
-            }
-            Ok(got.min(buffer.len()))
-        })
-    }
-
-    /// Gathers what will be asked for next, and answers it where it was asked for meanwhile.
-    fn read_ahead(&self, ino: INodeNo, task: Option<Task>) {
-        let Some(mut task) = task else { return };
-        let filled = match task.buffer.get_mut(..task.part.size as usize) {
-            Some(buffer) => self.fill(ino, task.part.offset, buffer),
-            None => Err(Errno::EIO),
-        };
-        if let Some((buffer, got, reply)) = self.ahead.finish(task, filled.as_ref().ok().copied()) {
-            match filled {
-                Ok(_) => answer(reply, &buffer, got),
-                Err(errno) => reply.error(errno),
-            }
-            self.ahead.give_back(buffer);
-        }
     }
 
     /// Whether a directory may get entries; where that cannot be had, nothing of it is kept.
@@ -137,9 +116,9 @@ impl Adapter {
 
 /// Calls that would change something: all the same answer, whatever they are called with.
 macro_rules! read_only {
-    ($(fn $name:ident($($argument:ty),*), $reply:ty;)*) => {
+    ($($operation:ident fn $name:ident($($argument:ty),*), $reply:ty;)*) => {
         $(fn $name(&self, _: &Request, $(_: $argument,)* reply: $reply) {
-            reply.error(Errno::EROFS);
+            self.came(Operation::$operation).refuse(Errno::EROFS, reply);
         })*
     };
 }
@@ -161,8 +140,9 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let request = self.came(Operation::Lookup);
         if name.len() > NAME_MAX {
-            return reply.error(Errno::ENAMETOOLONG);
+            return request.refuse(Errno::ENAMETOOLONG, reply);
         }
         let parent = Ino(parent.0);
         let found = self.ask(|tree| match dot(tree, parent, name) {
@@ -171,39 +151,43 @@ impl Filesystem for Adapter {
         });
         match found {
             Ok(attr) => reply.entry(&self.keep(&attr), &self.owner.attributes(&attr), GENERATION),
-            Err(errno) => reply.error(errno),
+            Err(errno) => request.refuse(errno, reply),
         }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let request = self.came(Operation::Getattr);
         match self.ask(|tree| tree.attr(Ino(ino.0))) {
             Ok(attr) => reply.attr(&self.keep(&attr), &self.owner.attributes(&attr)),
-            Err(errno) => reply.error(errno),
+            Err(errno) => request.refuse(errno, reply),
         }
     }
 
     /// Only asked where the kernel does not check modes itself.
     fn access(&self, _: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let request = self.came(Operation::Access);
         match self.ask(|tree| tree.attr(Ino(ino.0))) {
-            Ok(_) if mask.contains(AccessFlags::W_OK) => reply.error(Errno::EROFS),
+            Ok(_) if mask.contains(AccessFlags::W_OK) => request.refuse(Errno::EROFS, reply),
             Ok(_) => reply.ok(),
-            Err(errno) => reply.error(errno),
+            Err(errno) => request.refuse(errno, reply),
         }
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let request = self.came(Operation::Opendir);
         match self.ask(|tree| Listing::new(tree, Ino(ino.0))) {
             Ok(listing) => {
                 let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
                 let flags = if self.grows(Ino(ino.0)) { FopenFlags::empty() } else { kept };
                 reply.opened(self.directories.add(listing), flags);
             }
-            Err(errno) => reply.error(errno),
+            Err(errno) => request.refuse(errno, reply),
         }
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let Some(listing) = self.directories.get(handle) else { return reply.error(Errno::EBADF) };
+        let request = self.came(Operation::Readdir);
+        let Some(listing) = self.directories.get(handle) else { return request.refuse(Errno::EBADF, reply) };
         for (next, entry) in listing.entries_from(offset) {
             if reply.add(INodeNo(entry.ino.0), next, file_type(entry.kind), &entry.name) {
                 break;
@@ -220,7 +204,8 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let Some(listing) = self.directories.get(handle) else { return reply.error(Errno::EBADF) };
+        let request = self.came(Operation::Readdirplus);
+        let Some(listing) = self.directories.get(handle) else { return request.refuse(Errno::EBADF, reply) };
         for (next, entry) in listing.entries_from(offset) {
             let (attr, keep) = self.listed(entry);
             let attributes = self.owner.attributes(&attr);
@@ -232,21 +217,25 @@ impl Filesystem for Adapter {
     }
 
     fn releasedir(&self, _: &Request, _: INodeNo, handle: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        self.came(Operation::Releasedir);
         self.directories.remove(handle);
         reply.ok();
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let request = self.came(Operation::Open);
         if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & (libc::O_TRUNC | libc::O_CREAT) != 0 {
-            return reply.error(Errno::EROFS);
+            return request.refuse(Errno::EROFS, reply);
         }
         match self.ask(|tree| tree.io_mode(Ino(ino.0))) {
             Ok(IoMode::Direct) => {
                 let handle = FileHandle(self.handles.fetch_add(1, Ordering::Relaxed) + 1);
+                self.dispatch.opened(Ino(ino.0));
+                log::debug!("node {ino} is opened for direct reads");
                 reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
             Ok(IoMode::Cached) => Dispatch::open_cached(&self.dispatch, Ino(ino.0), reply),
-            Err(errno) => reply.error(errno),
+            Err(errno) => request.refuse(errno, reply),
         }
     }
 
@@ -260,6 +249,7 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        self.came(Operation::Release);
         self.ahead.closed(handle.0);
         self.dispatch.closed(Ino(ino.0), handle);
         reply.ok();
@@ -276,87 +266,58 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let part = Part { handle: handle.0, offset, size };
-        let next = |got: usize| {
-            // The kernel reads ahead by itself for files that it keeps pages of.
-            let is_whole = handle.0 >= FIRST_DIRECT && got == size as usize;
-            let end = |tree: &dyn Tree| Ok(tree.tensor_end(Ino(ino.0), offset + u64::from(size)));
-            is_whole.then(|| self.ahead.next(part, self.ask(end).ok()?))?
-        };
-        match self.ahead.take(part, reply) {
-            Taken::HandedOver => {}
-            Taken::Ready(buffer, got, reply) => {
-                let range = offset..offset + got as u64;
-                match self.ask(|tree| tree.unchanged(Ino(ino.0), range)) {
-                    Ok(()) => {
-                        let next = next(got);
-                        answer(reply, &buffer, got);
-                        self.ahead.give_back(buffer);
-                        self.read_ahead(ino, next);
-                    }
-                    Err(errno) => reply.error(errno),
-                }
-            }
-            Taken::Nothing(reply) => {
-                let next = with_buffer(size as usize, |buffer| match self.fill(ino, offset, buffer) {
-                    Ok(got) => {
-                        let next = next(got);
-                        answer(reply, buffer, got);
-                        next
-                    }
-                    Err(errno) => {
-                        reply.error(errno);
-                        None
-                    }
-                });
-                self.read_ahead(ino, next);
-            }
-        }
+        let waiting = Waiting { reply, since: Instant::now() };
+        self.answer_read(Ino(ino.0), Part { handle: handle.0, offset, size }, waiting);
     }
 
     /// Files have no holes.
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let request = self.came(Operation::Lseek);
         let size = match self.ask(|tree| tree.attr(Ino(ino.0))) {
             Ok(attr) => attr.size,
-            Err(errno) => return reply.error(errno),
+            Err(errno) => return request.refuse(errno, reply),
         };
-        let Ok(size) = i64::try_from(size) else { return reply.error(Errno::EOVERFLOW) };
+        let Ok(size) = i64::try_from(size) else { return request.refuse(Errno::EOVERFLOW, reply) };
         match whence {
-            libc::SEEK_DATA | libc::SEEK_HOLE if !(0..size).contains(&offset) => reply.error(Errno::ENXIO),
+            libc::SEEK_DATA | libc::SEEK_HOLE if !(0..size).contains(&offset) => request.refuse(Errno::ENXIO, reply),
             libc::SEEK_DATA => reply.offset(offset),
             libc::SEEK_HOLE => reply.offset(size),
-            _ => reply.error(Errno::EINVAL),
+            _ => request.refuse(Errno::EINVAL, reply),
         }
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let request = self.came(Operation::Statfs);
         match self.ask(|tree| Ok(tree.total_bytes())) {
             Ok(bytes) => {
                 let blocks = bytes.div_ceil(u64::from(BLOCK_SIZE));
                 reply.statfs(blocks, 0, 0, 0, 0, BLOCK_SIZE, NAME_MAX as u32, BLOCK_SIZE);
             }
-            Err(errno) => reply.error(errno),
+            Err(errno) => request.refuse(errno, reply),
         }
     }
 
     /// No file has attributes; two names are how programs talk to the mount.
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let request = self.came(Operation::Getxattr);
         match Control::named(name) {
             Some(question) => control::answer(&self.dispatch, question, Ino(ino.0), size, reply),
-            None => reply.error(Errno::ENODATA),
+            None => request.refuse(Errno::ENODATA, reply),
         }
     }
 
     fn listxattr(&self, _: &Request, _: INodeNo, size: u32, reply: ReplyXattr) {
+        self.came(Operation::Listxattr);
         if size == 0 { reply.size(0) } else { reply.data(&[]) }
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        let request = self.came(Operation::Readlink);
         match self.ask(|tree| tree.read_link(Ino(ino.0))) {
             Ok(Some(target)) => reply.data(target.as_bytes()),
             // What is no link.
-            Ok(None) => reply.error(Errno::EINVAL),
-            Err(errno) => reply.error(errno),
+            Ok(None) => request.refuse(Errno::EINVAL, reply),
+            Err(errno) => request.refuse(errno, reply),
         }
     }
 
@@ -371,43 +332,46 @@ impl Filesystem for Adapter {
         _: u32,
         reply: ReplyIoctl,
     ) {
-        reply.error(Errno::ENOTTY);
+        self.came(Operation::Ioctl).refuse(Errno::ENOTTY, reply);
     }
 
     // Nothing is ever waiting to be written.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.came(Operation::Flush);
         reply.ok();
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.came(Operation::Fsync);
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        self.came(Operation::Fsyncdir);
         reply.ok();
     }
 
     read_only! {
-        fn mknod(INodeNo, &OsStr, u32, u32, u32), ReplyEntry;
-        fn mkdir(INodeNo, &OsStr, u32, u32), ReplyEntry;
-        fn unlink(INodeNo, &OsStr), ReplyEmpty;
-        fn rmdir(INodeNo, &OsStr), ReplyEmpty;
-        fn symlink(INodeNo, &OsStr, &Path), ReplyEntry;
-        fn rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags), ReplyEmpty;
-        fn link(INodeNo, INodeNo, &OsStr), ReplyEntry;
-        fn create(INodeNo, &OsStr, u32, u32, i32), ReplyCreate;
-        fn setattr(
+        Mknod fn mknod(INodeNo, &OsStr, u32, u32, u32), ReplyEntry;
+        Mkdir fn mkdir(INodeNo, &OsStr, u32, u32), ReplyEntry;
+        Unlink fn unlink(INodeNo, &OsStr), ReplyEmpty;
+        Rmdir fn rmdir(INodeNo, &OsStr), ReplyEmpty;
+        Symlink fn symlink(INodeNo, &OsStr, &Path), ReplyEntry;
+        Rename fn rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags), ReplyEmpty;
+        Link fn link(INodeNo, INodeNo, &OsStr), ReplyEntry;
+        Create fn create(INodeNo, &OsStr, u32, u32, i32), ReplyCreate;
+        Setattr fn setattr(
             INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>, Option<TimeOrNow>,
             Option<SystemTime>, Option<FileHandle>, Option<SystemTime>, Option<SystemTime>, Option<SystemTime>,
             Option<BsdFileFlags>
         ), ReplyAttr;
-        fn write(INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>), ReplyWrite;
-        fn fallocate(INodeNo, FileHandle, u64, u64, i32), ReplyEmpty;
-        fn copy_file_range(
+        Write fn write(INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>), ReplyWrite;
+        Fallocate fn fallocate(INodeNo, FileHandle, u64, u64, i32), ReplyEmpty;
+        CopyFileRange fn copy_file_range(
             INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags
         ), ReplyWrite;
-        fn setxattr(INodeNo, &OsStr, &[u8], i32, u32), ReplyEmpty;
-        fn removexattr(INodeNo, &OsStr), ReplyEmpty;
+        Setxattr fn setxattr(INodeNo, &OsStr, &[u8], i32, u32), ReplyEmpty;
+        Removexattr fn removexattr(INodeNo, &OsStr), ReplyEmpty;
     }
 }
 

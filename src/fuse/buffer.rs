@@ -1,10 +1,8 @@
-//! One read buffer per thread, kept from request to request: nothing is allocated or cleared while reading; and the answer from one.
+//! One read buffer per thread, kept from request to request: nothing is allocated or cleared while reading.
 //!
 //! Not here: what fills it (`vfs`).
 
 use std::cell::RefCell;
-
-use fuser::{Errno, ReplyData};
 
 use crate::aligned::Aligned;
 
@@ -23,14 +21,6 @@ pub(super) fn with_buffer<T>(size: usize, use_it: impl FnOnce(&mut [u8]) -> T) -
         }
         use_it(&mut buffer[..size])
     })
-}
-
-/// Answers a read with the first `got` bytes of what was gathered for it: fewer would be zeros to the reader.
-pub(super) fn answer(reply: ReplyData, buffer: &[u8], got: usize) {
-    match buffer.get(..got) {
-        Some(bytes) => reply.data(bytes),
-        None => reply.error(Errno::EIO),
-    }
 }
 
 #[cfg(test)]

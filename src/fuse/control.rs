@@ -12,6 +12,7 @@ use rustix::fs::getxattr;
 use serde::de::DeserializeOwned;
 
 use super::dispatch::{Dispatch, on_thread};
+use super::requests::Operation;
 use crate::vfs::{Ino, Message, Status, Warmed};
 
 const STATUS: &str = "user.ckpt-fs.status";
@@ -103,21 +104,21 @@ pub(super) fn answer(dispatch: &Arc<Dispatch>, question: Control, ino: Ino, size
         // Looking at the files of a source may take a while.
         Control::Status => {
             let mine = Arc::clone(dispatch);
-            on_thread("status", reply, move |reply| match mine.ask(|tree| Ok(tree.status())) {
-                Ok(status) => send(serde_json::to_vec(&status), size, reply),
-                Err(errno) => reply.error(errno),
+            on_thread("status", reply, move |reply| match mine.status() {
+                Ok(status) => send(&mine, serde_json::to_vec(&status), size, reply),
+                Err(errno) => refuse(&mine, errno, reply),
             });
         }
         Control::Messages => match dispatch.ask(|tree| Ok(tree.messages())) {
-            Ok(messages) => send(last(&messages, size as usize), size, reply),
-            Err(errno) => reply.error(errno),
+            Ok(messages) => send(dispatch, last(&messages, size as usize), size, reply),
+            Err(errno) => refuse(dispatch, errno, reply),
         },
         Control::Warm => {
             let mine = Arc::clone(dispatch);
             on_thread("warm", reply, move |reply| {
                 match mine.ask(|tree| tree.warm(ino, mine.passthrough().is_possible())) {
-                    Ok(warmed) => send(serde_json::to_vec(&warmed), size, reply),
-                    Err(errno) => reply.error(errno),
+                    Ok(warmed) => send(&mine, serde_json::to_vec(&warmed), size, reply),
+                    Err(errno) => refuse(&mine, errno, reply),
                 }
             });
         }
@@ -135,10 +136,14 @@ fn last(mut messages: &[Message], room: usize) -> serde_json::Result<Vec<u8>> {
     }
 }
 
-fn send(answer: serde_json::Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+fn send(dispatch: &Dispatch, answer: serde_json::Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
     match answer {
         Ok(answer) if answer.len() <= size as usize => reply.data(&answer),
-        Ok(_) => reply.error(Errno::ERANGE),
-        Err(_) => reply.error(Errno::EIO),
+        Ok(_) => refuse(dispatch, Errno::ERANGE, reply),
+        Err(_) => refuse(dispatch, Errno::EIO, reply),
     }
+}
+
+fn refuse(dispatch: &Dispatch, errno: Errno, reply: ReplyXattr) {
+    dispatch.requests().failed(Operation::Getxattr, errno, reply);
 }

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 
 use super::errno::{Report, Warn};
 use super::passthrough::Passthrough;
-use crate::vfs::{Ino, Opened, Tree, TreeError};
+use super::requests::{Operation, Requests};
+use crate::vfs::{Ino, Opened, Status, Tree, TreeError, Use};
 
 /// Handle of files whose closing the tree wants to know of.
 const COUNTED: FileHandle = FileHandle(1);
@@ -22,11 +23,23 @@ pub(super) struct Dispatch {
     tree: Arc<dyn Tree>,
     report: Report,
     passthrough: Passthrough,
+    requests: Requests,
 }
 
 impl Dispatch {
     pub(super) fn new(tree: Arc<dyn Tree>, warn: Warn) -> Self {
-        Self { tree, report: Report::new(warn), passthrough: Passthrough::default() }
+        Self { tree, report: Report::new(warn), passthrough: Passthrough::default(), requests: Requests::default() }
+    }
+
+    pub(super) fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// The figures of this moment.
+    pub(super) fn status(&self) -> Result<Status, Errno> {
+        let mut status = self.ask(|tree| Ok(tree.status()))?;
+        self.requests.tell(&mut status);
+        Ok(status)
     }
 
     pub(super) fn passthrough(&self) -> &Passthrough {
@@ -60,8 +73,10 @@ impl Dispatch {
     fn reply_open(&self, ino: Ino, reply: ReplyOpen) {
         let opened = match self.ask(|tree| tree.open(ino, self.passthrough.is_possible())) {
             Ok(opened) => opened,
-            Err(errno) => return reply.error(errno),
+            Err(errno) => return self.requests.failed(Operation::Open, errno, reply),
         };
+        self.opened(ino);
+        log::debug!("node {} is opened {}", ino.0, way(&opened));
         let cached = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
         match opened {
             Opened::Direct => reply.opened(COUNTED, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH),
@@ -81,8 +96,18 @@ impl Dispatch {
         }
     }
 
+    /// A file is open, which its reader is told next.
+    pub(super) fn opened(&self, ino: Ino) {
+        self.requests.opened();
+        let _ = self.ask(|tree| {
+            tree.used(ino, Use::Open);
+            Ok(())
+        });
+    }
+
     /// A file was closed.
     pub(super) fn closed(&self, ino: Ino, handle: FileHandle) {
+        self.requests.closed();
         if handle == COUNTED {
             self.passthrough.release(ino);
             let _ = self.ask(|tree| {
@@ -90,6 +115,15 @@ impl Dispatch {
                 Ok(())
             });
         }
+    }
+}
+
+/// How a file is opened, in words.
+fn way(opened: &Opened) -> &'static str {
+    match opened {
+        Opened::Direct => "for direct reads",
+        Opened::Cached => "for the kernel to keep pages of",
+        Opened::Whole(_) => "for the kernel to read whole from memory",
     }
 }
 

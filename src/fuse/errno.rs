@@ -52,6 +52,44 @@ fn of_source(error: &io::Error) -> Errno {
     }
 }
 
+/// The names of the errors that requests are answered with.
+const NAMES: [(i32, &str); 26] = [
+    (libc::EACCES, "EACCES"),
+    (libc::EBADF, "EBADF"),
+    (libc::EDQUOT, "EDQUOT"),
+    (libc::EHOSTDOWN, "EHOSTDOWN"),
+    (libc::EHOSTUNREACH, "EHOSTUNREACH"),
+    (libc::EINVAL, "EINVAL"),
+    (libc::EIO, "EIO"),
+    (libc::EISDIR, "EISDIR"),
+    (libc::EMFILE, "EMFILE"),
+    (libc::ENAMETOOLONG, "ENAMETOOLONG"),
+    (libc::ENFILE, "ENFILE"),
+    (libc::ENODATA, "ENODATA"),
+    (libc::ENODEV, "ENODEV"),
+    (libc::ENOENT, "ENOENT"),
+    (libc::ENOMEM, "ENOMEM"),
+    (libc::ENOSPC, "ENOSPC"),
+    (libc::ENOTCONN, "ENOTCONN"),
+    (libc::ENOTDIR, "ENOTDIR"),
+    (libc::ENOTTY, "ENOTTY"),
+    (libc::ENXIO, "ENXIO"),
+    (libc::EOVERFLOW, "EOVERFLOW"),
+    (libc::EPERM, "EPERM"),
+    (libc::ERANGE, "ERANGE"),
+    (libc::EROFS, "EROFS"),
+    (libc::ESTALE, "ESTALE"),
+    (libc::ETIMEDOUT, "ETIMEDOUT"),
+];
+
+/// The name of an error, or its number.
+pub(super) fn name(number: i32) -> String {
+    match NAMES.iter().find(|(known, _)| *known == number) {
+        Some((_, name)) => (*name).to_owned(),
+        None => number.to_string(),
+    }
+}
+
 /// Where warnings go; the caller decides.
 #[derive(Clone)]
 pub struct Warn(Arc<dyn Fn(&str) + Send + Sync>);

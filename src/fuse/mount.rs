@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{BackgroundSession, Config, Session, SessionACL};
@@ -20,7 +20,9 @@ use rustix::process::{getgid, getuid};
 use super::adapter::Adapter;
 use super::attr::Owner;
 use super::device;
+use super::dispatch::Dispatch;
 use super::error::{MountError, UnmountError};
+use super::figures::Figures;
 use super::mounts::{self, Detach, MountEntry};
 use super::options::{Access, MountOptions, Resolved};
 use crate::vfs::Tree;
@@ -38,12 +40,13 @@ pub fn mount(tree: Arc<dyn Tree>, point: &Path, options: &MountOptions) -> Resul
         // Without a session it could only be dead.
         let _ = mounts::take_away(&point, Detach::Lazily);
     });
-    let session = session.map_err(|source| failed(&point, "serve", source))?;
+    let (session, dispatch) = session.map_err(|source| failed(&point, "serve", source))?;
     let device = mounts::at(&point).ok().flatten().filter(MountEntry::is_ours).map(|entry| entry.device);
     if let Some(device) = device {
         raise_read_ahead(device, options.base.read_ahead_kib);
     }
-    Ok(Mounted { session: Some(session), unmounter: Unmounter { point, device, over } })
+    let figures = Figures { point: point.clone(), source: options.base.fsname, dispatch };
+    Ok(Mounted { session: Some(session), figures, unmounter: Unmounter { point, device, over } })
 }
 
 /// The absolute path of a directory that can be mounted on.
@@ -79,13 +82,14 @@ fn serve(
     connection: OwnedFd,
     options: &Resolved,
     over: &Arc<AtomicBool>,
-) -> io::Result<BackgroundSession> {
+) -> io::Result<(BackgroundSession, Weak<Dispatch>)> {
     let owner = Owner {
         uid: options.base.uid.unwrap_or_else(|| getuid().as_raw()),
         gid: options.base.gid.unwrap_or_else(|| getgid().as_raw()),
         modes: options.base.modes,
     };
     let adapter = Adapter::new(tree, owner, options.base.warn.clone(), Arc::clone(over));
+    let dispatch = Arc::downgrade(adapter.dispatch());
     let access = match options.base.access {
         Access::Owner => SessionACL::Owner,
         Access::Root => SessionACL::RootAndOwner,
@@ -94,7 +98,7 @@ fn serve(
     let mut config = Config::default();
     // All threads share one connection: a clone for each measured no faster, and needs the right to open /dev/fuse.
     config.n_threads = Some(options.base.threads);
-    Session::from_fd(adapter, connection, access, config)?.spawn()
+    Ok((Session::from_fd(adapter, connection, access, config)?.spawn()?, dispatch))
 }
 
 /// Mapped files are read 2.3 times as fast with 1 MiB of read-ahead as with the default 128 KiB (measured). Only root may
@@ -107,6 +111,7 @@ fn raise_read_ahead((major, minor): (u32, u32), kib: u32) {
 #[derive(Debug)]
 pub struct Mounted {
     session: Option<BackgroundSession>,
+    figures: Figures,
     unmounter: Unmounter,
 }
 
@@ -115,6 +120,12 @@ impl Mounted {
     #[must_use]
     pub fn point(&self) -> &Path {
         &self.unmounter.point
+    }
+
+    /// Where its figures are had.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.figures.clone()
     }
 
     /// A handle that takes it away from another thread, while this one waits.

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::usage::ViewUse;
 use crate::reader::Checksums;
 use crate::view::View;
 
@@ -13,4 +14,6 @@ pub(super) struct ViewFile {
     pub(super) number: usize,
     pub(super) size: OnceLock<u64>,
     pub(super) checksums: Checksums,
+    /// Counters of the view.
+    pub(super) used: Arc<ViewUse>,
 }

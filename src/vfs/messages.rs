@@ -9,6 +9,8 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::MessageCounts;
+
 /// Messages that are kept. Those before them are counted alone.
 const MOST: usize = 300;
 
@@ -44,16 +46,21 @@ pub struct Message {
 #[derive(Debug, Default)]
 pub struct Messages {
     kept: Mutex<VecDeque<Message>>,
-    /// Messages ever that are not of something that was asked for.
-    bad: AtomicU64,
+    /// All that were ever said.
+    errors: AtomicU64,
+    warnings: AtomicU64,
+    infos: AtomicU64,
 }
 
 impl Messages {
     /// Keeps a message; one that was said just before is counted.
     pub fn keep(&self, severity: Severity, text: &str) {
-        if severity < Severity::Info {
-            self.bad.fetch_add(1, Relaxed);
-        }
+        let count = match severity {
+            Severity::Error => &self.errors,
+            Severity::Warning => &self.warnings,
+            Severity::Info => &self.infos,
+        };
+        count.fetch_add(1, Relaxed);
         let text: String = text.chars().scan(0, |bytes, c| {
             *bytes += c.len_utf8();
             (*bytes <= LONGEST).then_some(c)
@@ -69,10 +76,11 @@ impl Messages {
         kept.push_back(Message { time: SystemTime::now(), severity, text, times: 1 });
     }
 
-    /// Errors and warnings so far.
+    /// How many there were so far.
     #[must_use]
-    pub fn errors(&self) -> u64 {
-        self.bad.load(Relaxed)
+    pub fn counts(&self) -> MessageCounts {
+        let [error, warning, info] = [&self.errors, &self.warnings, &self.infos].map(|count| count.load(Relaxed));
+        MessageCounts { error, warning, info }
     }
 
     /// What is kept, the oldest first.
@@ -94,7 +102,8 @@ mod tests {
             messages.keep(Severity::Warning, &format!("reason {number}"));
         }
         let kept = messages.list();
-        assert_eq!((kept.len(), messages.errors()), (MOST, MOST as u64 + 5));
+        let counts = MessageCounts { error: 0, warning: MOST as u64 + 5, info: 1 };
+        assert_eq!((kept.len(), messages.counts()), (MOST, counts));
         assert_eq!((&*kept[0].text, &*kept[MOST - 1].text), ("reason 5", "reason 304"));
     }
 
@@ -106,7 +115,7 @@ mod tests {
         }
         let kept: Vec<_> = messages.list().into_iter().map(|message| (message.text, message.times)).collect();
         assert_eq!(kept, [("a".to_owned(), 2), ("b".to_owned(), 1), ("a".to_owned(), 1)]);
-        assert_eq!(messages.errors(), 4);
+        assert_eq!(messages.counts().warning, 4);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Not here: how that reaches anybody (`fuse`), how it is printed (`cli`).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Stats;
@@ -36,6 +38,88 @@ pub struct Status {
     pub cache: CacheStatus,
     /// Files that are being assembled.
     pub assembling: Vec<Assembling>,
+    /// What the program that serves was built of and for.
+    #[serde(default)]
+    pub build: String,
+    /// When the mount was made, in seconds since 1970.
+    #[serde(default)]
+    pub started: Option<u64>,
+    /// Bytes of the source that were read to make answers.
+    #[serde(default)]
+    pub source_read_bytes: u64,
+    /// What was said so far.
+    #[serde(default)]
+    pub messages: MessageCounts,
+    /// The views that somebody opened, in that order, and how much each is used.
+    #[serde(default)]
+    pub views: Vec<ViewStatus>,
+    /// Requests of the kernel so far, by operation; those that never came are left out.
+    #[serde(default)]
+    pub requests: BTreeMap<String, u64>,
+    /// Errors that they were answered with.
+    #[serde(default)]
+    pub request_errors: Vec<RequestErrors>,
+    /// Files that are open now, once for every time.
+    #[serde(default)]
+    pub open_files: u64,
+    /// How long reads took.
+    #[serde(default)]
+    pub read_latency: Option<Latency>,
+}
+
+/// How often something was said, by how bad it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageCounts {
+    /// What ends the mount.
+    pub error: u64,
+    /// What a reader got an error for.
+    pub warning: u64,
+    /// The rest.
+    pub info: u64,
+}
+
+/// How much one view is used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewStatus {
+    /// Its format and layout in words, or `other` for all views together that were opened after a number of others.
+    pub view: String,
+    /// How often a file of it was opened.
+    pub opens: u64,
+    /// Reads that were answered.
+    pub reads: u64,
+    /// Bytes of these answers.
+    pub read_bytes: u64,
+}
+
+/// Requests that were answered with an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestErrors {
+    /// What was asked for.
+    pub operation: String,
+    /// Which error.
+    pub errno: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// How long reads took, from when the kernel asked to when the answer was ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Reads by time, each counted once, in the first bucket that it fits in. Longer ones are in none.
+    pub buckets: Vec<LatencyBucket>,
+    /// All reads.
+    pub reads: u64,
+    /// What they took together.
+    pub nanoseconds: u64,
+}
+
+/// Reads that took about the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyBucket {
+    /// Most that any of them took.
+    pub microseconds: u64,
+    /// How many.
+    pub reads: u64,
 }
 
 /// What is kept of assembled tensors.

@@ -7,7 +7,6 @@ mod opening;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
@@ -18,6 +17,7 @@ use super::open_files::OpenFiles;
 use super::shape::Shape;
 use super::spelling;
 use super::table::{Node, NodeKind, Table};
+use super::usage::{Usage, Use};
 use super::backing::Promised;
 use super::work::Work;
 use super::{Attr, DirEntry, Ino, IoMode, Kind, Message, Messages, Opened, Status, Tree, TreeError, Warmed};
@@ -56,11 +56,11 @@ pub struct Views {
     open_files: OpenFiles,
     work: Work,
     promised: Promised,
-    reads: AtomicU64,
-    read_bytes: AtomicU64,
+    usage: Usage,
     /// What is shown, in words.
     words: String,
     since: Instant,
+    started: SystemTime,
 }
 
 impl Views {
@@ -84,10 +84,10 @@ impl Views {
             open_files: OpenFiles::default(),
             work: Work::default(),
             promised: Promised::default(),
-            reads: AtomicU64::new(0),
-            read_bytes: AtomicU64::new(0),
+            usage: Usage::default(),
             words: shape.to_string(),
             since: Instant::now(),
+            started: SystemTime::now(),
         };
         match shape {
             Shape::One(format, layout) => {
@@ -161,6 +161,7 @@ impl Views {
             identity = if identity.is_empty() { (*name).to_owned() } else { format!("{identity}/{name}") };
             root = table.directory(root, name, &identity);
         }
+        let used = self.usage.of(Shape::One(format, layout.clone()).to_string());
         let within = if names.is_empty() { identity_of(format, layout) } else { identity };
         for (number, file) in view.files().iter().enumerate() {
             let node = ViewFile {
@@ -168,6 +169,7 @@ impl Views {
                 number,
                 size: OnceLock::new(),
                 checksums: Checksums::new(self.settings.crc),
+                used: Arc::clone(&used),
             };
             table.file(root, &within, &file.path, node);
         }
@@ -334,19 +336,36 @@ impl Tree for Views {
         self.settings.messages.list()
     }
 
+    fn used(&self, ino: Ino, what: Use) {
+        if let Ok(node) = self.node(ino)
+            && let NodeKind::File(file) = &node.kind
+        {
+            self.usage.add(&file.used, what);
+        }
+    }
+
     fn status(&self) -> Status {
+        let messages = self.settings.messages.counts();
+        let views = self.usage.list();
         Status {
             view: self.words.clone(),
             seconds: self.since.elapsed().as_secs(),
-            errors: self.settings.messages.errors(),
+            errors: messages.error + messages.warning,
             source_problem: self.source_problem(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             pid_namespace: crate::sys::process::namespace(),
-            reads: self.reads.load(Relaxed),
-            read_bytes: self.read_bytes.load(Relaxed),
+            reads: views.iter().map(|view| view.reads).sum(),
+            read_bytes: views.iter().map(|view| view.read_bytes).sum(),
             cache: self.settings.cache.stats().into(),
             assembling: self.work.list(),
+            build: env!("CKPT_FS_BUILD").to_owned(),
+            started: self.started.duration_since(SystemTime::UNIX_EPOCH).ok().map(|time| time.as_secs()),
+            source_read_bytes: self.reader.source_bytes(),
+            messages,
+            views,
+            // Known to those who put the questions.
+            ..Status::default()
         }
     }
 
@@ -370,10 +389,7 @@ impl Tree for Views {
         let node = self.node(ino)?;
         let NodeKind::File(file) = &node.kind else { return Err(TreeError::IsDirectory) };
         let plan = self.plan(ino, file)?;
-        let read = self.reader.read(&plan, &file.checksums, offset, buffer)?;
-        self.reads.fetch_add(1, Relaxed);
-        self.read_bytes.fetch_add(read as u64, Relaxed);
-        Ok(read)
+        Ok(self.reader.read(&plan, &file.checksums, offset, buffer)?)
     }
 }
 

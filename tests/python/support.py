@@ -4,6 +4,7 @@ import contextlib
 import importlib.machinery
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -133,7 +134,8 @@ def until(condition, what, seconds=20):
 def is_mounted(path):
     """True also for a dead mount, which os.path.ismount cannot stat."""
     with open("/proc/self/mounts") as mounts:
-        return any(line.split()[1] == str(path).replace(" ", "\\040") for line in mounts)
+        points = (re.sub(r"\\([0-3][0-7]{2})", lambda octal: chr(int(octal[1], 8)), line.split()[1]) for line in mounts)
+        return any(point == str(path) for point in points)
 
 
 def detach(path):

@@ -34,6 +34,7 @@ class Reports(Case):
         self.assertEqual(ckpt_fs.ls(str(SOURCE), as_="vllm", tp=2, tensors=True), said("ls", SOURCE, "--as", "vllm", "--tp", 2, "--tensors"))
         self.assertEqual(ckpt_fs.digest(SOURCE, tensors=True), said("digest", SOURCE, "--tensors"))
         self.assertEqual(ckpt_fs.verify(SOURCE), said("verify", SOURCE))
+        self.assertEqual(ckpt_fs.map(SOURCE, tp=2, format="svg"), program("map", SOURCE, "--tp", 2, "--format", "svg").stdout)
         self.assertEqual(ckpt_fs.ls(SOURCE, pp_layers=[3, 3, 2], options=["--tp", "2"])["layout"], "tp2pp3@3,3,2")
         self.assertEqual(ckpt_fs.cat(SOURCE, "config.json", 2, 20, as_="hf"), program("cat", SOURCE, "config.json", "--as", "hf").stdout.encode()[2:20])
 

@@ -44,6 +44,37 @@ pub(crate) struct FormatArgs {
     pub(crate) engine_version: Option<String>,
 }
 
+impl FormatArgs {
+    /// Whether any of them was typed.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self {
+            format,
+            hf_model_type,
+            shard_size,
+            megatron_spec,
+            make_vocab_size_divisible_by,
+            dcp_layout,
+            dcp_names,
+            engine_version,
+        } = self;
+        let texts = [hf_model_type, megatron_spec, engine_version];
+        texts.into_iter().any(Option::is_some)
+            || [shard_size, make_vocab_size_divisible_by].into_iter().any(Option::is_some)
+            || format.is_some()
+            || dcp_layout.is_some()
+            || dcp_names.is_some()
+    }
+}
+
+/// `HOST:PORT`, as it was typed: what the host is called is found out when it is listened at.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    parts.map(|_| text.to_owned()).ok_or_else(|| {
+        "expected HOST:PORT such as 127.0.0.1:9469, [::1]:9469 or localhost:0 (any port that is free)"
+            .to_owned()
+    })
+}
+
 /// `5GB` and `2GiB` as bytes.
 fn size(text: &str) -> Result<u64, String> {
     let wrong = || "expected a size such as 5GB, 512MB or 2GiB".to_owned();

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{FormatArgs, LayoutArgs, SourceArgs, format};
-use crate::cli::log::{Form, Level};
+use crate::cli::log::Form;
+use crate::cli::log_filter;
 use crate::cli::options::OptionList;
 use crate::reader::CrcMode;
 use crate::vfs::IoMode;
@@ -88,17 +89,23 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Mount")]
     pub(crate) threads: usize,
 
-    /// Where messages go too once the mount is live; `ckpt-fs log` shows the last of them in any case
+    /// Where messages go instead of the system's log, or of standard error in the foreground; `ckpt-fs log` shows the last of them in any case
     #[arg(long, value_name = "FILE", help_heading = "Mount")]
     pub(crate) log_file: Option<PathBuf>,
 
-    /// Which messages
-    #[arg(long, value_enum, default_value_t = Level::Warn, help_heading = "Mount")]
-    pub(crate) log_level: Level,
+    /// Which messages: off, error, warn (what a reader got an error for), info (also mounts and unmounts), debug, trace, or a filter as in
+    /// RUST_LOG, which counts where this is not given: 'warn,ckpt_fs::fuse=trace'. By default ckpt_fs=warn
+    #[arg(long, value_name = "LEVEL", value_parser = log_filter::checked, help_heading = "Mount")]
+    pub(crate) log_level: Option<String>,
 
     /// How messages are written
     #[arg(long, value_enum, default_value_t = Form::Text, help_heading = "Mount")]
     pub(crate) log_format: Form,
+
+    /// Answer GET /metrics there, for Prometheus: no encryption, no password, so better on an address of this machine alone. Port 0 takes one
+    /// that is free and says which
+    #[arg(long, value_name = "HOST:PORT", value_parser = format::address, help_heading = "Mount")]
+    pub(crate) metrics_addr: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +123,10 @@ pub(crate) struct UnmountArgs {
 pub(crate) struct StatusArgs {
     /// A mount point, or anything in a mount; all mounts where left out
     pub(crate) mountpoint: Option<PathBuf>,
+
+    /// Print figures as Prometheus reads them, for a file of node_exporter's textfile collector
+    #[arg(long, conflicts_with_all = ["json", "verbose"])]
+    pub(crate) prometheus: bool,
 
     /// Say more of each: what it shows, since when, its process, whether the source is as it was, and what it said last
     #[arg(short, long)]

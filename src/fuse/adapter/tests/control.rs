@@ -27,14 +27,41 @@ fn figures_are_told() {
     let tree = Fake::new();
     let mut kernel = Kernel::new(&tree);
     let Answer(json) = ask(&mut kernel, STATUS, ROOM).unwrap();
-    let expected = Status { version: "a version".to_owned(), reads: 7, ..Status::default() };
-    assert_eq!(serde_json::from_slice::<Status>(&json).unwrap(), expected);
-    // Exactly enough room, and one byte too little.
-    assert_eq!(ask(&mut kernel, STATUS, json.len() as u32), Ok(Answer(json.clone())));
+    let told: Status = serde_json::from_slice(&json).unwrap();
+    assert_eq!((&*told.version, told.reads), ("a version", 7));
+    assert_eq!(told.requests.into_iter().collect::<Vec<_>>(), [("getxattr".to_owned(), 1)]);
+    // Exactly enough room, and one byte too little. The figures differ in nothing but how often they were asked for.
+    assert_eq!(ask(&mut kernel, STATUS, json.len() as u32).unwrap().0.len(), json.len());
     assert_eq!(ask(&mut kernel, STATUS, json.len() as u32 - 1), Err(libc::ERANGE));
     tree.make("status", Outcome::Panic);
     assert_eq!(ask(&mut kernel, STATUS, ROOM), Err(libc::EIO));
     assert!(kernel.said().last().unwrap().contains("bug in ckpt-fs"), "{:?}", kernel.said());
+}
+
+/// What the kernel asked for and got, an error or not, by the operation's name.
+#[test]
+fn requests_are_counted_with_their_errors() {
+    let tree = Fake::new();
+    let mut kernel = Kernel::new(&tree);
+    let handle = kernel.open(DIRECT);
+    assert!(kernel.open(DIRECT) > handle);
+    kernel.read(DIRECT, handle, 0, 4096).unwrap();
+    tree.make(&format!("read {DIRECT} 0"), Outcome::Stale);
+    assert_eq!(kernel.read(DIRECT, handle, 0, 4096), Err(libc::ESTALE));
+    kernel.release(DIRECT, handle);
+    for _ in 0..2 {
+        assert_eq!(kernel.ask(call::LOOKUP, 1, Body::default().name("nothing")), Err(libc::ENOENT));
+    }
+    assert_eq!(ask(&mut kernel, "user.other", 0), Err(libc::ENODATA));
+    assert_eq!(ask(&mut kernel, STATUS, 1), Err(libc::ERANGE));
+    let status = kernel.dispatch.status().unwrap();
+    let requests: Vec<_> = status.requests.iter().map(|(name, count)| (&**name, *count)).collect();
+    assert_eq!(requests, [("getxattr", 2), ("lookup", 2), ("open", 2), ("read", 2), ("release", 1)]);
+    let errors = status.request_errors.iter().map(|error| (&*error.operation, &*error.errno, error.count));
+    let expected =
+        [("getxattr", "ERANGE", 1), ("getxattr", "ENODATA", 1), ("lookup", "ENOENT", 2), ("read", "ESTALE", 1)];
+    assert_eq!(errors.collect::<Vec<_>>(), expected);
+    assert_eq!((status.open_files, status.read_latency.unwrap().reads), (1, 2));
 }
 
 #[test]
