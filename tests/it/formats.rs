@@ -175,6 +175,7 @@ proptest! {
 
     // matrix: naive: ARCHS: hf -> megatron hf vllm sglang
     // matrix: naive: ARCHS: safetensors megatron -> hf
+    // matrix: digest: ARCHS: hf -> safetensors
     /// A model directory as rank files of Megatron, and those as a model directory again.
     #[test]
     fn a_model_becomes_rank_files_and_comes_back(case in any_case()) {
@@ -205,6 +206,7 @@ proptest! {
 
     // matrix: naive: ARCHS: megatron -> hf vllm sglang
     // matrix: naive: ARCHS: safetensors -> megatron
+    // matrix: digest: ARCHS: megatron -> safetensors
     /// A training checkpoint as a model directory, as files of this tool and as those of vLLM.
     #[test]
     fn a_checkpoint_becomes_everything(case in any_case()) {

@@ -189,6 +189,7 @@ fn a_model_with_latent_attention_as_rank_files_and_back() {
 }
 
 // matrix: naive: megatron-core/latent: safetensors -> megatron
+// matrix: digest: megatron-core/latent: megatron -> safetensors
 /// What training wrote, in files of this tool, is what training wrote.
 #[test]
 fn ranks_of_a_run_in_files_of_this_tool_are_a_source() {
