@@ -7,6 +7,7 @@ mod error;
 mod exporter;
 mod generate;
 mod globals;
+mod handed;
 mod helper;
 mod inspect;
 mod layout;
