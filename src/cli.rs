@@ -2,6 +2,7 @@
 
 mod args;
 mod cat;
+mod copies;
 mod digest;
 mod error;
 mod exporter;
@@ -9,11 +10,13 @@ mod generate;
 mod globals;
 mod handed;
 mod helper;
+mod idle;
 mod inspect;
 mod layout;
 mod log;
 mod log_filter;
 mod ls;
+mod map;
 mod materialize;
 mod messages;
 mod mount;
@@ -95,8 +98,10 @@ fn run(command: &Command) -> Result<Exit, CliError> {
         Command::Inspect(args) if args.globals => globals::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Ls(args) => ls::run(args),
+        Command::Map(args) => map::run(args),
         Command::Cat(args) => cat::run(args),
         Command::Serve(args) => serve::run(args),
+        Command::Verify(args) if args.partial => copies::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Digest(args) => digest::run(args),
         Command::Watch(args) => watch::run(args),

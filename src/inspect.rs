@@ -5,13 +5,15 @@
 mod globals;
 mod known;
 mod listing;
+mod map;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 pub use globals::{Globals, NamedGlobal, Unread, globals};
-pub use listing::{FileListing, Listing, Piece, TensorListing};
+pub use listing::{FileListing, Listing, Loop, Piece, TensorListing};
+pub use map::{Cell, Map, Portion, Section, Side, Tensor, Unit};
 
 use crate::catalog::{AuxKind, Encoding, EntryKind, Optimizer, SavedEntry};
 use crate::layout::{Format, Layout};

@@ -48,7 +48,7 @@ pub struct Place {
 }
 
 /// One model-parallel rank of a layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Rank {
     /// Pipeline stage. First, so that ranks sort stage by stage.
     pub pp: u32,

@@ -38,6 +38,7 @@ internal! {
     materialize
     metrics
     parallel
+    picture
     plan
     reader
     serve

@@ -8,7 +8,6 @@
 mod output;
 mod resume;
 mod staging;
-mod sums;
 mod write;
 
 use std::collections::BTreeSet;

@@ -1,11 +1,12 @@
 //! Answers reads of planned files: resolves the plan, gathers from the store.
 //!
-//! Not here: which files there are (`view`), who asks (`vfs`, `materialize`). Holds no lock while it reads.
+//! Not here: which files there are (`view`), who asks (`vfs`, `materialize`, `verify`). Holds no lock while it reads.
 
 #![deny(clippy::disallowed_methods)]
 
 mod checksum;
 mod plans;
+mod sums;
 mod tiles;
 
 use std::cell::RefCell;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use checksum::{Checksums, CrcMode};
 pub use plans::Plans;
+pub use sums::Sums;
 
 use crate::cache::Cache;
 use crate::extent::ObjectId;

@@ -1,6 +1,9 @@
-//! Compares two checkpoints in any two layouts, parameter by parameter, bit for bit; or one with itself, replica by replica.
+//! Compares two checkpoints in any two layouts, parameter by parameter, bit for bit; one with itself, replica by replica; or files with a view
+//! that they are copies of.
 
 #![deny(clippy::disallowed_methods)]
+
+mod copies;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,6 +15,8 @@ use crate::plan::{Builder, FilePlan, Stripe};
 use crate::reader::{BLOCK, Checksums};
 use crate::tensor::Shape;
 use crate::weights::{Numbers, Set, Weights, WeightsError, each};
+
+pub use copies::{Copies, CopyDifference, CopyError, CopyProblem, compare_copies};
 
 /// What a comparison found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

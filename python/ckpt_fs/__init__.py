@@ -39,6 +39,7 @@ from ._errors import (
 from ._materialize import Progress, materialize
 from ._mount import Mount, mount
 from ._reports import cat, digest, inspect, ls, verify
+from ._reports import map as map  # As open: not in __all__.
 from ._slices import Slice
 from ._tensors import Tensors
 from ._tensors import open as open  # Not in __all__: a star import must not take the place of the builtin.

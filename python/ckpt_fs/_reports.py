@@ -25,6 +25,11 @@ def ls(source: Path, *, tensors: bool = False, options: Sequence[str] = (), **ke
     return report(["ls", path(source), *more, *arguments(keywords, options)])
 
 
+def map(source: Path, *, format: str = "text", options: Sequence[str] = (), **keywords: Unpack[ViewOptions]) -> str:
+    """Which source file makes which part of which rank of a view, drawn as ``"text"``, ``"svg"`` or ``"html"``."""
+    return run(["map", path(source), f"--format={format}", *arguments(keywords, options)]).decode()
+
+
 def cat(source: Path, file: str, start: int = 0, stop: Optional[int] = None, *, options: Sequence[str] = (), **keywords: Unpack[ViewOptions]) -> bytes:
     """The bytes ``[start, stop)`` of a file of a view, such as ``config.json``. For many reads use :func:`ckpt_fs.open`, which opens the source once."""
     part = f"--range={start}:{'' if stop is None else stop}"

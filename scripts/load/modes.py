@@ -24,10 +24,11 @@ MODES = {
 
 
 def flags(mode, view_bytes, *more):
-    """Options of `mount` for a view of so many bytes; checksums as in a copy. `more` are put in place of those of the same name."""
+    """Options of `mount` for a view of so many bytes; checksums, where files have any, as in a copy. `more` are put in place of those of the same name."""
     layout, options = MODES[mode]
     # Room for one of the four files but not for two: they push each other out.
     little = view_bytes * 2 // 5
     chosen = dict(zip(options[::2], options[1::2])) | dict(zip(more[::2], more[1::2]))
     chosen = {name: little if value is SMALL else value for name, value in chosen.items()}
-    return (*layout, *(word for pair in chosen.items() for word in pair), "--crc", "exact")
+    sums = ("--crc", "exact") if layout is PT else ()
+    return (*layout, *(word for pair in chosen.items() for word in pair), *sums)

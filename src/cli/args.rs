@@ -3,6 +3,7 @@
 mod bytes;
 mod choices;
 mod format;
+mod map;
 mod mount;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use bytes::{CatArgs, ServeArgs};
 pub(crate) use format::FormatArgs;
+pub(crate) use map::{Kind, MapArgs};
 pub(crate) use mount::{LogArgs, MountArgs, StatusArgs, UnmountArgs, WarmupArgs};
 
 use crate::layout::PipelineLayout;
@@ -58,6 +60,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List the files of a view without mounting it
     Ls(LsArgs),
+    /// Draw which source file makes which part of which rank of a view
+    Map(MapArgs),
     /// Write files of a view to standard output
     Cat(CatArgs),
     /// Answer programs that read files of a view, over standard input and output
@@ -158,13 +162,26 @@ pub(crate) struct LayoutArgs {
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["pp_layers"], aliases = ["pipeline-model-parallel-layout"])]
     pub(crate) pp_layout: Option<PipelineLayout>,
 
-    /// What new rows of a vocabulary that needs more padding hold
-    #[arg(long, value_enum, default_value_t = VocabularyFill::Zero)]
-    pub(crate) vocab_fill: VocabularyFill,
+    /// What new rows of a vocabulary that needs more padding hold [default: zero]
+    #[arg(long, value_enum)]
+    pub(crate) vocab_fill: Option<VocabularyFill>,
 
-    /// Random-number state, which belongs to one rank of one layout
-    #[arg(long, value_enum, default_value_t = RngChoice::Keep)]
-    pub(crate) rng: RngChoice,
+    /// Random-number state, which belongs to one rank of one layout [default: keep]
+    #[arg(long, value_enum)]
+    pub(crate) rng: Option<RngChoice>,
+}
+
+impl LayoutArgs {
+    /// Whether any of them was typed.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { tp, pp, vpp, ep, etp, pp_layers, pp_layout, vocab_fill, rng } = self;
+        let sizes = [tp, pp, vpp, ep, etp];
+        sizes.into_iter().any(Option::is_some)
+            || !pp_layers.is_empty()
+            || pp_layout.is_some()
+            || vocab_fill.is_some()
+            || rng.is_some()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -202,9 +219,10 @@ pub(crate) struct MaterializeArgs {
     #[arg(long, value_name = "STAGES", alias = "pipeline-generate-layer", help_heading = "Output")]
     pub(crate) pp_ranks: Option<String>,
 
-    /// What checksum fields in .pt files hold: true sums, or zeros as in a mount, so that the two are the same byte for byte
-    #[arg(long, value_enum, default_value_t = CrcMode::Exact, help_heading = "Output")]
-    pub(crate) crc: CrcMode,
+    /// What checksum fields in .pt and .distcp files hold: true sums, or zeros as in a mount, so that the two are the same byte for byte
+    /// [default: exact]
+    #[arg(long, value_enum, help_heading = "Output")]
+    pub(crate) crc: Option<CrcMode>,
 
     /// Files written at the same time
     #[arg(short, long, value_name = "N", help_heading = "Output")]
@@ -239,7 +257,7 @@ pub(crate) struct InspectArgs {
 
     /// List every class and function that its pickles name instead, and mark those not known to be plain data. Nothing is run; also for
     /// checkpoints that are otherwise refused, and for single files
-    #[arg(long, conflicts_with = "tensors")]
+    #[arg(long, conflicts_with_all = ["tensors", "format", "tp", "pp", "vpp", "ep", "etp", "pp_layers", "pp_layout", "optimizer", "template", "family", "vocab_size", "tied_head", "root", "vocab_fill", "rng"])]
     pub(crate) globals: bool,
 
     /// Print JSON
@@ -281,6 +299,17 @@ pub(crate) struct VerifyArgs {
 
     /// Another, in any layout; without it the first is checked in itself: replicas, tied copies, checksums, missing files
     pub(crate) second: Option<PathBuf>,
+
+    /// The second holds copies of some files of a view of the first, such as the ranks of one node: each is compared byte for byte, but for
+    /// checksums that are zeros. A name such as tp8pp4 is the layout of the view; the same options as for its mount or materialize say the rest
+    #[arg(long, requires = "second")]
+    pub(crate) partial: bool,
+
+    #[command(flatten)]
+    pub(crate) layout: LayoutArgs,
+
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 
     #[command(flatten)]
     pub(crate) from: SourceArgs,

@@ -5,12 +5,13 @@ use std::io::{Write, stdout};
 use super::args::DigestArgs;
 use super::error::{CliError, Exit};
 use super::open::jobs;
-use super::{open, progress};
+use super::{idle, open, progress};
 use crate::digest::{Digest, ParameterDigest, VERSION, VocabularyRows, digest};
 
 pub(super) fn run(args: &DigestArgs) -> Result<Exit, CliError> {
     let stop = progress::stop_on_signal()?;
     let opened = open::source(&args.source, &args.from)?;
+    idle::refuse_for_sources(&args.from, &[&opened.source])?;
     opened.say_what_is_not_looked_at();
     let weights = opened.weights();
     let bar = progress::bar(args.json);

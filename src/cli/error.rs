@@ -9,10 +9,11 @@ use crate::materialize::MaterializeError;
 use crate::plan::GatherError;
 use crate::serve::ServeError;
 use crate::source::SourceError;
+use crate::verify::CopyError;
 use crate::view::ViewError;
 use crate::weights::WeightsError;
 
-/// Exit codes. They are documented in the README and do not change their meaning.
+/// Exit codes. They are documented in docs/commands.md and do not change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -88,6 +89,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error(transparent)]
+    Copies(#[from] CopyError),
+    #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
     Unmount(#[from] UnmountError),
@@ -117,6 +120,13 @@ impl CliError {
             Self::Usage(_) | Self::Family { .. } => Exit::Usage,
             Self::Source(error) => source_exit(error),
             Self::View(error) => view_exit(error),
+            Self::Copies(error) => match error {
+                CopyError::NoneOfView { .. } => Exit::Usage,
+                CopyError::View(error) => view_exit(error),
+                CopyError::Read(_) | CopyError::Io { .. } => Exit::Source,
+                CopyError::Stopped => Exit::Interrupted,
+                CopyError::Bug => Exit::Runtime,
+            },
             Self::Materialize(error) => match error {
                 MaterializeError::NoRank { .. } => Exit::Usage,
                 MaterializeError::View(error) => view_exit(error),

@@ -4,6 +4,7 @@ use std::io::{Write, stdout};
 
 use super::args::InspectArgs;
 use super::error::{CliError, Exit, harmless};
+use super::idle::Unasked;
 use super::table::{bytes, table};
 use super::{layout, open};
 use crate::inspect::{OptimizerSummary, ParameterSummary, Summary, parameters, summary};
@@ -11,7 +12,7 @@ use crate::layout::Format;
 
 pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     let spec = layout::from_flags(&args.layout)?;
-    let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format, Unasked::Every)?;
     let layout = opened.layout(&spec)?;
     let summary = summary(&opened.source, &opened.conversions, opened.format, &layout)?;
     let parameters = args.tensors.then(|| parameters(&opened.source));

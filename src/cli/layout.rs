@@ -69,7 +69,6 @@ pub(super) fn ranks(text: &str) -> Result<BTreeSet<u32>, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::{RngChoice, VocabularyFill};
 
     fn flags(tp: Option<u32>, pp: Option<u32>, pp_layers: &[u32]) -> LayoutArgs {
         LayoutArgs {
@@ -80,8 +79,8 @@ mod tests {
             etp: None,
             pp_layers: pp_layers.to_vec(),
             pp_layout: None,
-            vocab_fill: VocabularyFill::Zero,
-            rng: RngChoice::Keep,
+            vocab_fill: None,
+            rng: None,
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::{Write, stdout};
 
 use super::args::LsArgs;
 use super::error::{CliError, Exit};
+use super::idle::Unasked;
 use super::open::Opened;
 use super::table::{bytes, table};
 use super::{layout, open};
@@ -12,7 +13,8 @@ use crate::layout::Format;
 
 pub(super) fn run(args: &LsArgs) -> Result<Exit, CliError> {
     let spec = layout::from_flags(&args.layout)?;
-    let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
+    let unasked = if args.layouts { Unasked::Every } else { Unasked::Own };
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format, unasked)?;
     if args.layouts {
         stdout().lock().write_all(layouts(&opened, args).as_bytes())?;
         return Ok(Exit::Success);

@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use super::args::MaterializeArgs;
 use super::error::{CliError, Exit};
+use super::idle::{self, Unasked};
 use super::open::jobs;
 use super::progress::{Progress, Shown, stop_on_signal};
 use super::table::bytes;
 use super::{layout, open};
 use crate::materialize::{Hooks, Job, MaterializeError, Written};
+use crate::reader::CrcMode;
 use crate::vfs::Shape;
 
 pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
@@ -17,7 +19,10 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     let pp_ranks = args.pp_ranks.as_deref().map(layout::ranks).transpose()?;
     let stop = stop_on_signal()?;
     let began = Instant::now();
-    let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format, Unasked::Own)?;
+    let crc = opened.crc(args.crc, CrcMode::Exact)?;
+    idle::refuse_ranks("--tp-ranks", tp_ranks.is_some(), opened.format)?;
+    idle::refuse_ranks("--pp-ranks", pp_ranks.is_some(), opened.format)?;
     let layout = opened.layout(&spec)?;
     let view = opened.conversions.view(opened.format, &layout)?;
     let shown = if args.quiet { Shown::None } else { args.progress };
@@ -31,7 +36,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
         tp_ranks,
         pp_ranks,
         jobs: jobs(args.jobs),
-        crc: args.crc,
+        crc,
     };
     let hooks = Hooks { total: &|n| progress.set_length(n), written: &|n| progress.inc(n), stop: &stop };
     let mut sources = opened.source.places();

@@ -11,6 +11,7 @@ use log::Level;
 
 use super::args::MountArgs;
 use super::error::{CliError, Exit};
+use super::idle::Unasked;
 use super::log::Log;
 use super::log_filter;
 use super::open::Opened;
@@ -19,7 +20,7 @@ use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, Connection, Modes, MountOptions, Mounted, Warn, mount, serve_handed};
 use crate::layout::LayoutSpec;
-use crate::reader::Reader;
+use crate::reader::{CrcMode, Reader};
 use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
 use crate::sys::memory_file::MemoryFiles;
@@ -88,7 +89,9 @@ fn plan(
     spec: Option<&LayoutSpec>,
     handed: Option<&Connection>,
 ) -> Result<(Opened, Shape), CliError> {
-    let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
+    let unasked = if spec.is_some() { Unasked::Own } else { Unasked::Every };
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format, unasked)?;
+    opened.crc(args.crc, CrcMode::Zero)?;
     if handed.is_none() {
         // What another program mounted hides what it hides, and cannot be looked at before it is served.
         refuse_to_hide_the_source(args, &opened)?;
@@ -117,7 +120,7 @@ fn start(
     let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
     let settings = Settings {
         cache,
-        crc: args.crc,
+        crc: opened.crc(args.crc, CrcMode::Zero)?,
         io: args.io,
         modified: opened.modified(),
         log: log.warner("ckpt_fs::vfs"),

@@ -7,11 +7,12 @@ use std::time::SystemTime;
 
 use super::args::{FormatArgs, LayoutArgs, SourceArgs};
 use super::error::{CliError, harmless};
+use super::idle::{self, Unasked};
 use crate::catalog::AuxFile;
 use crate::family::{Families, Family};
 use crate::inspect::{UNFETCHED, added_to_weights, has_rng_state, left_out};
 use crate::layout::{Format, Layout, LayoutSpec};
-use crate::reader::Reader;
+use crate::reader::{CrcMode, Reader};
 use crate::source::{Options, Source, Template, TemplateConfig, open, some_of, template};
 use crate::store::{FileStore, Store};
 use crate::sys::{limits, memory};
@@ -26,6 +27,8 @@ pub(super) struct Opened {
     /// The format asked for, or the source's own.
     pub(super) format: Format,
     pub(super) reader: Reader,
+    /// The formats of the views that are shown: that one, or every one.
+    shown: Vec<Format>,
     /// Whether a tokenizer is beside the weights, in the source or in a template.
     has_tokenizer: bool,
 }
@@ -46,6 +49,12 @@ impl Opened {
         });
         let times = objects.filter_map(|object| self.reader.store().modified(object).ok());
         times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// What checksum fields hold. Asking for it is refused where there are none.
+    pub(super) fn crc(&self, asked: Option<CrcMode>, default: CrcMode) -> Result<CrcMode, CliError> {
+        idle::refuse_sums(asked.is_some(), &self.shown)?;
+        Ok(asked.unwrap_or(default))
     }
 
     /// The layout that `spec` means in the format asked for.
@@ -166,19 +175,23 @@ impl Opened {
     }
 }
 
-/// Opens `path`, to be looked at in itself.
+/// Opens `path`, to be looked at in itself. Whether every option does something is for `idle::refuse_for_sources`.
 pub(super) fn source(path: &Path, args: &SourceArgs) -> Result<Opened, CliError> {
-    opened(path, args, None, None)
+    opened(path, args, None, None, Unasked::Own)
 }
 
-/// Opens `path`, to make views of it.
+/// Opens `path`, to make views of it; an option that does nothing for those is refused.
 pub(super) fn views(
     path: &Path,
     args: &SourceArgs,
     layout: &LayoutArgs,
     format: &FormatArgs,
+    unasked: Unasked,
 ) -> Result<Opened, CliError> {
-    opened(path, args, Some(layout), Some(format))
+    let opened = opened(path, args, Some(layout), Some(format), unasked)?;
+    idle::refuse(format, layout, args, &opened.source, &opened.shown)?;
+    idle::refuse_root(args, &[&opened.source])?;
+    Ok(opened)
 }
 
 fn opened(
@@ -186,6 +199,7 @@ fn opened(
     args: &SourceArgs,
     layout: Option<&LayoutArgs>,
     format: Option<&FormatArgs>,
+    unasked: Unasked,
 ) -> Result<Opened, CliError> {
     // Thousands of rank files stay open at a time.
     limits::raise_open_files();
@@ -199,7 +213,7 @@ fn opened(
         model_type: format.and_then(|format| format.hf_model_type.clone()),
         divisible_by: format.and_then(|format| format.make_vocab_size_divisible_by),
         tied_head: args.tied_head,
-        megatron_spec: format.map(|format| format.megatron_spec.clone()),
+        megatron_spec: format.and_then(|format| format.megatron_spec.clone()),
         template: template.as_ref().and_then(template_config),
         root: args.root.clone(),
     };
@@ -227,9 +241,13 @@ fn opened(
     };
     let conversions = Conversions::new(origin, families, view_options(args, layout), conversion(format))?;
     let store: Arc<dyn Store> = store;
-    let format = format.and_then(|format| format.format).unwrap_or(conversions.usual_format());
+    let (asked, usual) = (format.and_then(|format| format.format), conversions.usual_format());
+    let format = asked.unwrap_or(usual);
+    let shown = idle::shown(asked, usual, unasked);
+    say_which_families_fit_nothing(args, &conversions, &shown)?;
     Ok(Opened {
         source,
+        shown,
         conversions: Arc::new(conversions),
         format,
         reader: Reader::new(store),
@@ -285,9 +303,9 @@ fn template_config(template: &ModelFiles) -> Option<TemplateConfig> {
 fn view_options(args: &SourceArgs, layout: Option<&LayoutArgs>) -> ViewOptions {
     ViewOptions {
         vocab_size: args.vocab_size,
-        fill: layout.map(|layout| layout.vocab_fill).unwrap_or_default(),
+        fill: layout.and_then(|layout| layout.vocab_fill).unwrap_or_default(),
         optimizer: args.optimizer,
-        rng: layout.map(|layout| layout.rng).unwrap_or_default(),
+        rng: layout.and_then(|layout| layout.rng).unwrap_or_default(),
     }
 }
 
@@ -295,26 +313,51 @@ fn conversion(format: Option<&FormatArgs>) -> ConversionOptions {
     let default = ConversionOptions::default();
     let Some(format) = format else { return default };
     ConversionOptions {
-        dialect: format.megatron_spec.clone(),
+        dialect: format.megatron_spec.clone().unwrap_or(default.dialect),
         divisible_by: format.make_vocab_size_divisible_by.unwrap_or(default.divisible_by),
         model_type: format.hf_model_type.clone(),
         engine_version: format.engine_version.clone(),
-        shard_size: format.shard_size,
-        dcp_layout: format.dcp_layout,
-        dcp_names: format.dcp_names,
+        shard_size: format.shard_size.unwrap_or(default.shard_size),
+        dcp_layout: format.dcp_layout.unwrap_or(default.dcp_layout),
+        dcp_names: format.dcp_names.unwrap_or(default.dcp_names),
         ..default
     }
 }
 
 /// The user's families, in front of the built-in ones.
 fn families(args: &SourceArgs) -> Result<Families, CliError> {
-    let read = |path: &PathBuf| {
-        let text = fs::read_to_string(path).map_err(|error| {
-            CliError::Usage(format!("cannot read the family file {}: {error}", path.display()))
-        })?;
-        Family::parse(&text).map_err(|source| CliError::Family { file: path.display().to_string(), source })
-    };
-    Ok(Families::with(args.family.iter().map(read).collect::<Result<_, _>>()?))
+    Ok(Families::with(args.family.iter().map(|path| family(path)).collect::<Result<_, _>>()?))
+}
+
+fn family(path: &Path) -> Result<Family, CliError> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        CliError::Usage(format!("cannot read the family file {}: {error}", path.display()))
+    })?;
+    Family::parse(&text).map_err(|source| CliError::Family { file: path.display().to_string(), source })
+}
+
+/// A family that the user describes is tried before the built-in ones. Where it fits nothing, the names that were meant are other ones.
+fn say_which_families_fit_nothing(
+    args: &SourceArgs,
+    conversions: &Conversions,
+    shown: &[Format],
+) -> Result<(), CliError> {
+    if args.family.is_empty() {
+        return Ok(());
+    }
+    let shown = shown.iter().filter_map(|format| conversions.basis(*format).ok());
+    let used: Vec<_> = shown.chain(std::iter::once(Arc::clone(conversions.own()))).collect();
+    for path in &args.family {
+        let Family { name, title, .. } = family(path)?;
+        if !used.iter().any(|basis| basis.model.family().name == name) {
+            let own = &conversions.own().model.family().title;
+            note(&format!(
+                "--family {} was not needed: the checkpoint is a {own}, and nothing that is shown is a {title}",
+                path.display()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// As many threads as there are processors, but not so many that slow storage is asked for everything at once.

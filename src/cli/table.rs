@@ -2,6 +2,8 @@
 
 use super::error::harmless;
 
+pub(super) use crate::picture::bytes;
+
 /// Rows with their columns aligned, two spaces apart. Columns named in `right` are aligned right.
 ///
 /// A cell longer than a screen is wide moves what stands right of it; nothing else is moved for its sake.
@@ -24,18 +26,6 @@ pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     harmless(&text)
 }
 
-/// `1.5 GB`: powers of 1000, as disks are sold and checkpoints are talked about.
-pub(super) fn bytes(count: u64) -> String {
-    let mut rest = count as f64;
-    for unit in ["B", "kB", "MB", "GB", "TB"] {
-        if rest < 1000.0 {
-            return if unit == "B" { format!("{count} B") } else { format!("{rest:.1} {unit}") };
-        }
-        rest /= 1000.0;
-    }
-    format!("{rest:.1} PB")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,11 +42,5 @@ mod tests {
         let text = table(&rows, &[]);
         let lines: Vec<_> = text.lines().map(str::len).collect();
         assert_eq!(lines, [70_003, 203]);
-    }
-
-    #[test]
-    fn sizes_are_short() {
-        let sizes = [0, 999, 1000, 102_400_000_000].map(bytes);
-        assert_eq!(sizes, ["0 B", "999 B", "1.0 kB", "102.4 GB"]);
     }
 }

@@ -7,21 +7,31 @@ use super::args::VerifyArgs;
 use super::error::{CliError, Exit, harmless};
 use super::open::{Opened, jobs};
 use super::table::bytes;
-use super::{open, progress};
+use super::{idle, open, progress};
 use crate::layout::Format;
+use crate::source::SourceError;
 use crate::verify::{Hooks, Report, What, check_records, check_replicas, compare};
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     let stop = progress::stop_on_signal()?;
+    if args.layout.is_given() || args.format.is_given() {
+        return Err(CliError::Usage(
+            "layouts and formats are compared whatever they are: options of a view are for --partial".into(),
+        ));
+    }
     let first = open::source(&args.first, &args.from)?;
     first.say_what_is_not_looked_at();
     let (report, missing) = match &args.second {
         Some(second) => {
-            let second = open::source(second, &args.from)?;
+            let second = open::source(second, &args.from).inspect_err(say_how_parts_are_compared)?;
+            idle::refuse_for_sources(&args.from, &[&first.source, &second.source])?;
             second.say_what_is_not_looked_at();
             (two(&first, &second, args, &stop)?, Vec::new())
         }
-        None => (one(&first, args, &stop)?, first.source.missing.clone()),
+        None => {
+            idle::refuse_for_sources(&args.from, &[&first.source])?;
+            (one(&first, args, &stop)?, first.source.missing.clone())
+        }
     };
     let is_distributed = matches!(first.source.format, Format::TorchDist | Format::Dcp);
     let text =
@@ -29,6 +39,18 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     stdout().lock().write_all(text.as_bytes())?;
     let same = report.differences.is_empty() && missing.is_empty();
     Ok(if same { Exit::Success } else { Exit::Difference })
+}
+
+/// A copy of some ranks is no checkpoint, and can be compared all the same.
+fn say_how_parts_are_compared(error: &CliError) {
+    use SourceError::{MissingParameter, MissingTensor, Uncovered};
+    if let CliError::Source(
+        Uncovered { missing, .. } | MissingTensor { missing, .. } | MissingParameter { missing, .. },
+    ) = error
+        && !missing.is_empty()
+    {
+        eprintln!("ckpt-fs: note: copies of some ranks of a view are compared with --partial");
+    }
 }
 
 /// The two against each other, and the replicas of each: a rank that loads another copy than the one compared would load other bytes.
@@ -58,7 +80,7 @@ fn one(first: &Opened, args: &VerifyArgs, stop: &AtomicBool) -> Result<Report, C
 }
 
 /// Differences that are listed before the rest are counted.
-const LISTED: usize = 10;
+pub(super) const LISTED: usize = 10;
 
 fn text(report: &Report, missing: &[String], args: &VerifyArgs, is_distributed: bool) -> String {
     let mut lines: Vec<String> = missing.iter().map(|file| format!("missing: {file}")).collect();

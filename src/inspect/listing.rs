@@ -78,6 +78,14 @@ pub struct Loop {
     pub to: u64,
 }
 
+impl Piece {
+    /// Bytes of all its runs.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.loops.iter().map(|of| of.count).product::<u64>() * self.run
+    }
+}
+
 impl Listing {
     /// Lists a view.
     ///

@@ -1,17 +1,16 @@
 //! Writes one planned file, front to back: while one block is on its way to the disk, the next is gathered and summed.
 //!
-//! Not here: how a block is written (`output`), which bytes are summed (`sums`).
+//! Not here: how a block is written (`output`), which bytes are summed (`reader`).
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
 use super::output::Output;
-use super::sums::Sums;
 use super::{MaterializeError, failed};
 use crate::aligned::Aligned;
 use crate::plan::FilePlan;
-use crate::reader::{Checksums, CrcMode, ReadError, Reader};
+use crate::reader::{Checksums, CrcMode, ReadError, Reader, Sums};
 
 /// Bytes written at a time. Larger ones cost the kernel less, for each of their bytes too; from here on that is hardly to be measured.
 const BLOCK: usize = 8 << 20;
@@ -100,38 +99,13 @@ impl Writing<'_> {
                 return Err(MaterializeError::Stopped);
             }
             let Ok(mut buffer) = empty.recv() else { return Ok(()) };
-            let filled = self.fill_block(plan, at, &mut sums, &checksums, &mut buffer)?;
+            let filled = sums.fill((self.reader, plan), &checksums, at, &mut buffer)?;
             at += filled as u64;
             if full.send((buffer, filled)).is_err() {
                 return Ok(());
             }
         }
         Ok(())
-    }
-
-    /// Fills a block with the bytes from `from` on; returns how many there were before the file's end.
-    fn fill_block(
-        &self,
-        plan: &FilePlan,
-        from: u64,
-        sums: &mut Sums,
-        checksums: &Checksums,
-        block: &mut [u8],
-    ) -> Result<usize, ReadError> {
-        let mut filled = 0;
-        while filled < block.len() && from + (filled as u64) < plan.len() {
-            let at = from + filled as u64;
-            // Never past the start of a checksum whose range has not been summed.
-            let wanted = (sums.next_stop(at, plan.len()) - at).min((block.len() - filled) as u64);
-            let missing = || ReadError::Plan(at..at + wanted);
-            let slot = block.get_mut(filled..filled + wanted as usize).ok_or_else(missing)?;
-            if self.reader.read(plan, checksums, at, slot)? != slot.len() || slot.is_empty() {
-                return Err(missing());
-            }
-            sums.add(at, slot, checksums);
-            filled += slot.len();
-        }
-        Ok(filled)
     }
 
     /// Writes blocks until there are no more, and hands back the buffers.

@@ -55,6 +55,9 @@ impl Model {
     }
 
     fn digest(&self, path: &Path) -> Said {
+        if path == self.path("hf") {
+            return ckpt!("digest", path, "--json");
+        }
         ckpt!("digest", path, "--json", "--template", self.path("template"))
     }
 

@@ -38,6 +38,7 @@ fn keys(metadata: &Metadata) -> BTreeSet<String> {
     tensors.chain(metadata.objects.iter().map(|object| object.key.to_string())).collect()
 }
 
+// matrix: digest: llama: hf dcp -> dcp
 #[test]
 fn every_source_is_the_same_model_in_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -159,6 +159,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(cases(120))]
 
+    // matrix: naive: megatron-core megatron-core/experts megatron-legacy: megatron -> megatron
     #[test]
     fn any_model_in_any_layout_is_the_naive_answer((checkpoint, target, fill) in any_case()) {
         let dir = tempfile::tempdir().unwrap();
@@ -243,6 +244,7 @@ fn experts_in_every_layout() {
     }
 }
 
+// matrix: naive: megatron-core/latent: megatron -> megatron
 #[test]
 fn latent_attention() {
     let cuts = [Cut::new(1, &[4]), Cut::new(2, &[1, 1, 1, 1]).virtually(2), Cut::new(4, &[2, 2])];
@@ -269,6 +271,7 @@ fn latent_attention() {
     }
 }
 
+// matrix: naive: megatron-core/predictions: megatron -> megatron
 #[test]
 fn predictions_stand_on_the_last_stage() {
     for (tied, moe) in [(false, None), (true, Some(Moe { every: 3, ..MOE }))] {

@@ -271,16 +271,19 @@ fn check_kind(kind: &str) {
     assert!(checked > 0 || is_elsewhere, "no source of {kind}");
 }
 
+// matrix: training: yuan-2.0: megatron -> megatron+optimizer
 #[test]
 fn yuan() {
     check_kind("yuan-tiny");
 }
 
+// matrix: training: yuan-2.0/gpt: megatron -> megatron+optimizer
 #[test]
 fn legacy_gpt() {
     check_kind("gpt-tiny");
 }
 
+// matrix: training: megatron-core: megatron -> megatron
 #[test]
 fn megatron_core_untied() {
     check_kind("megatron-tiny/untied");
@@ -291,11 +294,13 @@ fn megatron_core_tied_with_padded_vocabulary() {
     check_kind("megatron-tiny/tied_padvocab");
 }
 
+// matrix: training: megatron-core: megatron -> megatron+optimizer
 #[test]
 fn megatron_core_with_an_optimizer() {
     check_kind("mcore-tiny/tied");
 }
 
+// matrix: training: megatron-core/experts: megatron -> megatron+optimizer
 #[test]
 fn megatron_core_with_experts() {
     check_kind("megatron-tiny/moe");

@@ -173,6 +173,8 @@ prop_compose! {
 proptest! {
     #![proptest_config(cases(60))]
 
+    // matrix: naive: ARCHS: hf -> megatron hf vllm
+    // matrix: naive: ARCHS: safetensors megatron -> hf
     /// A model directory as rank files of Megatron, and those as a model directory again.
     #[test]
     fn a_model_becomes_rank_files_and_comes_back(case in any_case()) {
@@ -201,6 +203,8 @@ proptest! {
         same(&model(&there.files(Format::Hf, &LayoutSpec::default()).unwrap()), &hf::sorted(tensors), "back again");
     }
 
+    // matrix: naive: ARCHS: megatron -> hf vllm
+    // matrix: naive: ARCHS: safetensors -> megatron
     /// A training checkpoint as a model directory, as files of this tool and as those of vLLM.
     #[test]
     fn a_checkpoint_becomes_everything(case in any_case()) {

@@ -145,6 +145,8 @@ fn materialize(from: &Path, to: &Path, family: &Path, cut: &Cut, more: &[&str]) 
     crate::common::run::program(&words)
 }
 
+// matrix: naive: megatron-core/latent: hf -> megatron
+// matrix: naive: megatron-core/latent: megatron -> megatron hf
 #[test]
 fn a_model_with_latent_attention_as_rank_files_and_back() {
     let cuts = [Cut::new(1, &[4]), Cut::new(2, &[2, 2]), Cut::new(4, &[4])];
@@ -186,6 +188,7 @@ fn a_model_with_latent_attention_as_rank_files_and_back() {
     }
 }
 
+// matrix: naive: megatron-core/latent: safetensors -> megatron
 /// What training wrote, in files of this tool, is what training wrote.
 #[test]
 fn ranks_of_a_run_in_files_of_this_tool_are_a_source() {

@@ -181,6 +181,7 @@ proptest! {
     // Few suffice where each stands for a whole model.
     #![proptest_config(cases(12))]
 
+    // matrix: naive: megatron-core megatron-core/experts megatron-legacy: megatron -> megatron+optimizer
     #[test]
     fn any_state_in_any_layout_and_encoding_is_the_naive_answer((run, target, fill) in any_case()) {
         check_all(&run, &[target], fill);
@@ -335,6 +336,7 @@ fn with_experts(era: Era) -> Trained {
     Trained { config, era, attributes: true, ..Trained::default() }
 }
 
+// matrix: naive: megatron-core/experts: megatron -> megatron+optimizer
 #[test]
 fn experts_and_virtual_stages() {
     let cuts = [

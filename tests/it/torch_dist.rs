@@ -29,6 +29,7 @@ fn digest(name: &str, more: &[&str]) -> Vec<String> {
     said.out.lines().map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
 }
 
+// matrix: training: megatron-core megatron-core/experts megatron-core/latent megatron-core/predictions: torch_dist -> read
 /// Weights alone: the digest knows nothing of layouts, formats and optimizers.
 #[test]
 fn every_model_is_that_of_its_rank_files() {
@@ -46,6 +47,7 @@ fn every_model_is_that_of_its_rank_files() {
     }
 }
 
+// matrix: training: megatron-core: torch_dist -> read+optimizer
 #[test]
 fn every_form_of_the_optimizer_is_that_of_its_rank_files() {
     let wanted = digest("optim/legacy_plain_tp2pp2", &[]);
@@ -107,6 +109,8 @@ pub(crate) fn rank_files(root: &Path) -> Vec<PathBuf> {
     found
 }
 
+// matrix: training: megatron-core megatron-core/experts: torch_dist -> megatron+optimizer
+// matrix: training: megatron-core/latent megatron-core/predictions: torch_dist -> megatron
 /// Tensor by tensor, read by nobody but the codecs: the model and, where there is one, the optimizer.
 #[test]
 fn rank_files_of_a_view_hold_what_the_run_saved_in_that_layout() {

@@ -142,6 +142,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(cases(80))]
 
+    // matrix: naive: megatron-core megatron-core/experts megatron-core/latent megatron-core/predictions: megatron -> torch_dist
     /// Whatever the layout of the source and the sizes of pieces and files.
     #[test]
     fn a_checkpoint_is_one_of_tensors(case in any_case()) {
@@ -184,6 +185,7 @@ fn check_common(bytes: &[u8], config: &Config) {
     assert!(common.get("model").is_none() && common.get("rng_state").is_none());
 }
 
+// matrix: naive: qwen3: hf -> torch_dist
 /// The model of a directory of Hugging Face's, in both spellings.
 #[test]
 fn a_model_directory_becomes_one() {

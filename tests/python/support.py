@@ -102,6 +102,12 @@ def ckpt_fs(*arguments, check=True, **options):
     return done
 
 
+def exact(*flags):
+    """The flags, with sums that are those of copies, where the files have any."""
+    has_sums = not {"safetensors", "hf", "vllm", "sglang"} & set(flags)
+    return (*flags, "--crc", "exact") if has_sums else flags
+
+
 def digest(source, *flags):
     """The fingerprint alone; the line also says of what."""
     return ckpt_fs("digest", source, *flags).stdout.split()[0]

@@ -8,7 +8,7 @@ import os
 import shutil
 import unittest
 
-from support import FIXTURES, Case, Mount, ckpt_fs, need, run
+from support import FIXTURES, Case, Mount, ckpt_fs, exact, need, run
 
 SOURCE = FIXTURES / "yuan-tiny" / "pp1_tp1_none"
 MAPPED = ("--tp", 2, "--pp", 1, "--as", "safetensors")
@@ -120,7 +120,7 @@ class Commands(Case):
         layout = ("--tp", 2, "--pp", 1)
         for flags, more in ((MAPPED, ()), (layout, ()), (layout, ("--io", "cached")), ((), ())):
             real = self.materialize(SOURCE, *flags) if flags else None
-            with self.subTest(flags=flags, more=more), Mount(SOURCE, *flags, *more, "--crc", "exact") as path:
+            with self.subTest(flags=flags, more=more), Mount(SOURCE, *exact(*flags), *more) as path:
                 done = ckpt_fs("warmup", path)
                 self.assertEqual((done.stdout, done.stderr), ("", ""))
                 if real:

@@ -72,6 +72,7 @@ class Torch(Case):
         self.assertEqual(found["optim"]["state"].keys(), wanted["optim"]["state"].keys())
         self.same(wanted, found)
 
+    # matrix: loads: llama: hf -> dcp
     def test_a_model_loads_its_keys(self):
         import torch.distributed.checkpoint as dcp
         from safetensors.torch import load_file
@@ -82,6 +83,7 @@ class Torch(Case):
             dcp.load(found, checkpoint_id=path, no_dist=True)
         self.same(weights, found["model"])
 
+    # matrix: loads: llama: dcp -> dcp+optimizer
     def test_an_optimizer_goes_on_where_it_was(self):
         """State and settings by the names of the model, as `set_state_dict` takes them: the next step is the run's own."""
         from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict

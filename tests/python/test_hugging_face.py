@@ -62,6 +62,7 @@ class HuggingFace(Case):
             with self.subTest(model=name, what=what):
                 self.assertLessEqual(difference, most)
 
+    # matrix: loads: MODELS: hf -> hf
     def test_a_view_of_a_model_is_the_model(self):
         """A model in several files, mounted as one of its own kind: both versions of transformers load it as well as the original."""
         for version in (5, 4):
@@ -89,6 +90,7 @@ class HuggingFace(Case):
                 for file in files[0]:
                     self.assertEqual((out[0] / file).read_bytes(), (out[1] / file).read_bytes(), file)
 
+    # matrix: loads: MODELS: megatron -> hf
     def test_from_training_back_to_transformers(self):
         """Rank files of a TP2 PP3 run, mounted as a model directory: config.json is made of args alone."""
         for name in NAMES:
@@ -101,6 +103,7 @@ class HuggingFace(Case):
                 found = self.logits("logits", at, version)
             self.same(found, 0 if version == 5 else CLOSE, f"transformers {version}")
 
+    # matrix: loads: MODELS: hf -> megatron
     def test_megatron_core_computes_the_same(self):
         names = {name: Mount(self.work / name / "single", "--as", "megatron", "--megatron-spec", "local", "--tp", 1) for name in NAMES}
         with Mounts(names) as at:

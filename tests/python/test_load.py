@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cgroups import memory_group
-from support import ROOT, Case, Mount, ckpt_fs, daemon_pid, need, run
+from support import ROOT, Case, Mount, ckpt_fs, daemon_pid, exact, need, run
 
 sys.path.insert(0, str(ROOT / "scripts"))
 from load import crowd, model, modes  # noqa: E402
@@ -109,7 +109,7 @@ class LittleMemory(Case):
         for layout, options in ((TP4_PT, ("--io", "cached")), (TP4, ())):
             with self.subTest(layout=layout, options=options), memory_group(80 * MIB) as group:
                 need(group, "a memory control group")
-                with Mount(source, *layout, *options, "--crc", "exact", preexec_fn=group.join) as view:
+                with Mount(source, *exact(*layout), *options, preexec_fn=group.join) as view:
                     self.compare(view, copies[layout], group)
 
 

@@ -123,6 +123,7 @@ class MegatronCore(Case):
                 self.assertEqual(differences(ROOT / "next" / name, ROOT / "loaded" / name / "next"), [])
                 self.assertTrue(differences(ROOT / name, ROOT / "loaded" / name / "next"))
 
+    # matrix: training: megatron-core megatron-core/experts: megatron -> megatron+optimizer
     def test_views_are_what_training_wrote(self):
         """After two steps, and after one more."""
         for source, target in CASES:
@@ -131,6 +132,7 @@ class MegatronCore(Case):
                     view = self.materialize(root / source, *flags(target))
                     self.assertEqual(differences(root / target, view, own(source, target), view), [])
 
+    # matrix: loads: megatron-core megatron-core/experts: megatron -> megatron+optimizer
     def test_megatron_loads_views_and_goes_on(self):
         """It saves again what it loaded, and the next step is that of a run which was always in this layout."""
         source, target = MOUNTED

@@ -34,6 +34,7 @@ class Reports(Case):
         self.assertEqual(ckpt_fs.ls(str(SOURCE), as_="vllm", tp=2, tensors=True), said("ls", SOURCE, "--as", "vllm", "--tp", 2, "--tensors"))
         self.assertEqual(ckpt_fs.digest(SOURCE, tensors=True), said("digest", SOURCE, "--tensors"))
         self.assertEqual(ckpt_fs.verify(SOURCE), said("verify", SOURCE))
+        self.assertEqual(ckpt_fs.map(SOURCE, tp=2, format="svg"), program("map", SOURCE, "--tp", 2, "--format", "svg").stdout)
         self.assertEqual(ckpt_fs.ls(SOURCE, pp_layers=[3, 3, 2], options=["--tp", "2"])["layout"], "tp2pp3@3,3,2")
         self.assertEqual(ckpt_fs.cat(SOURCE, "config.json", 2, 20, as_="hf"), program("cat", SOURCE, "config.json", "--as", "hf").stdout.encode()[2:20])
 
@@ -48,7 +49,7 @@ class Reports(Case):
 
     def test_every_exit_code_has_an_exception(self):
         codes = {kind.exit_code for kind in vars(ckpt_fs).values() if isinstance(kind, type) and issubclass(kind, ckpt_fs.CkptFsError)}
-        table = [line.split("|")[1].strip() for line in (ROOT / "README.md").read_text().split("### Exit codes")[1].splitlines() if line.startswith("| ")]
+        table = [line.split("|")[1].strip() for line in (ROOT / "docs" / "commands.md").read_text().split("## Exit codes")[1].splitlines() if line.startswith("| ")]
         self.assertLessEqual({int(code) for code in table if code.isdigit()} - {0}, codes)
 
     def test_errors_say_what_the_program_says(self):

@@ -7,7 +7,7 @@ import unittest
 import zipfile
 
 from support import (
-    FIXTURES, KINDS, Case, Mount, ckpt_fs, expected, expected_names, is_mounted, layout_flags, layout_name, manifest,
+    FIXTURES, KINDS, Case, Mount, ckpt_fs, exact, expected, expected_names, is_mounted, layout_flags, layout_name, manifest,
     run, same_files, sources,
 )
 
@@ -53,7 +53,7 @@ class ExactCrc(Case):
     def test_mounted_and_materialized_files_are_equal(self):
         for source, cut in ((YUAN, "2,4"), (GPT, "3,1"), (CORE, "4,4")):
             flags = ["--tp", 2, "--pp", 2, "--pp-layers", cut]
-            with self.subTest(source=source.name), Mount(source, *flags, "--crc", "exact") as path:
+            with self.subTest(source=source.name), Mount(source, *exact(*flags)) as path:
                 real = self.materialize(source, *flags)
                 self.assertEqual(same_files(real, path), [])
 

@@ -9,7 +9,7 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from support import FIXTURES, Case, Mount, binary, ckpt_fs, daemon_pid, is_mounted, need, need_program, run, same_files, unmount, until
+from support import FIXTURES, Case, Mount, binary, ckpt_fs, daemon_pid, exact, is_mounted, need, need_program, run, same_files, unmount, until
 
 SOURCE = FIXTURES / "megatron-tiny" / "untied" / "dist_tp1pp2_first3"
 PT = ("--tp", 2, "--pp", 2)
@@ -44,7 +44,7 @@ class Namespaces(Case):
 
     def test_a_bind_mount_outlives_the_mount(self):
         for flags in (PT, MAPPED):
-            with self.subTest(flags=flags), Mount(SOURCE, *flags, "--crc", "exact") as view:
+            with self.subTest(flags=flags), Mount(SOURCE, *exact(*flags)) as view:
                 pid = daemon_pid(view)
                 with mounted("--bind", view, at=self.scratch / "bound") as bound:
                     self.assert_view(bound, flags)
@@ -83,7 +83,7 @@ class Namespaces(Case):
         need("overlay" in Path("/proc/filesystems").read_text(), "overlayfs")
         before = ckpt_fs("digest", SOURCE).stdout
         for flags, more in ((PT, ()), (PT, ("--io", "cached")), (MAPPED, ()), (MAPPED, ("--cache-size", 0))):
-            view, layers = Mount(SOURCE, *flags, *more, "--crc", "exact"), mounted("-t", "tmpfs", "tmpfs", at=self.scratch / "layers")
+            view, layers = Mount(SOURCE, *exact(*flags), *more), mounted("-t", "tmpfs", "tmpfs", at=self.scratch / "layers")
             with self.subTest(flags=flags, more=more), view as view, layers as layers:
                 for name in ("upper", "work"):
                     (layers / name).mkdir()

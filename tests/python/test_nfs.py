@@ -10,7 +10,7 @@ import socket
 import subprocess
 import unittest
 
-from support import FIXTURES, Case, Mount, ckpt_fs, need, need_program, run, until
+from support import FIXTURES, Case, Mount, ckpt_fs, exact, need, need_program, run, until
 
 SOURCE = FIXTURES / "megatron-tiny" / "untied" / "dist_tp1pp2_first3"
 SERVER, CLIENT = "ganesha.nfsd", "nfs-cat"
@@ -76,7 +76,7 @@ class Nfs(Case):
             real = self.materialize(SOURCE, *flags)
             names = sorted(str(path.relative_to(real)) for path in real.rglob("*") if path.is_file())
             shutil.rmtree(self.scratch / "server", ignore_errors=True)
-            with self.subTest(flags=flags), Mount(SOURCE, *flags, "--crc", "exact") as view:
+            with self.subTest(flags=flags), Mount(SOURCE, *exact(*flags)) as view:
                 with Server(view, self.scratch / "server") as server:
                     for name in names:
                         self.assertEqual(server.read(name), (real / name).read_bytes())

@@ -4,7 +4,7 @@ import os
 import shutil
 import unittest
 
-from support import FIXTURES, Case, Mount, ckpt_fs, expected, layout_flags, manifest, need_torch, same_files
+from support import FIXTURES, Case, Mount, ckpt_fs, exact, expected, layout_flags, manifest, need_torch, same_files
 
 GPT = FIXTURES / "gpt-tiny" / "pp1_tp1_f16"
 CORE = FIXTURES / "mcore-tiny" / "tied" / "tp1pp2_distb1000"
@@ -35,7 +35,7 @@ class Listings(Case):
             flags = ["--tp", 2, "--pp", 2, "--pp-layers", "3,1", "--optimizer", encoding]
             with self.subTest(source=source.name, encoding=encoding):
                 real = self.materialize(source, *flags)
-                with Mount(source, *flags, "--crc", "exact") as path:
+                with Mount(source, *exact(*flags)) as path:
                     self.assertEqual(same_files(real, path), [])
                     for file in path.rglob("*.pt"):
                         shutil.copy(file, self.scratch / "copy")

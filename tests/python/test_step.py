@@ -194,9 +194,11 @@ class Step(Case):
                 kept[key] = kept[key][: size[0]]
         return seen
 
+    # matrix: loads: yuan-2.0/gpt: megatron -> megatron+optimizer
     def test_legacy_gpt(self):
         self.check(FIXTURES / "gpt-tiny" / "pp1_tp1_f16", (1, 3))
 
+    # matrix: loads: megatron-core: megatron -> megatron+optimizer
     def test_megatron_core(self):
         self.check(FIXTURES / "mcore-tiny" / "tied" / "tp1pp1_plain", (1, 3))
 

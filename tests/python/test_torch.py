@@ -58,6 +58,7 @@ class TorchLoad(Case):
             self.assertGreater(offsets[-1], 1 << 36)
             self.assertEqual(reader.get_record("version"), b"3\n")
 
+    # matrix: loads: yuan-2.0 yuan-2.0/gpt megatron-core: megatron -> megatron
     def test_every_rank_of_several_views_in_every_way(self):
         for kind, source, target in VIEWS:
             wanted = expected(kind, target)

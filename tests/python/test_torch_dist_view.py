@@ -45,6 +45,7 @@ class Mounted(Case):
 class Torch(Case):
     """What needs no Megatron: every tensor is as a rank file of the whole model has it."""
 
+    # matrix: loads: megatron-core: megatron -> torch_dist+optimizer
     def test_torch_reads_what_a_rank_of_everything_has(self):
         torch = need_torch()
         import torch.distributed.checkpoint as dcp

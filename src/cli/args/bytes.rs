@@ -30,9 +30,9 @@ pub(crate) struct CatArgs {
     #[arg(long, value_name = "A:B", value_parser = range)]
     pub(crate) range: Option<Range<u64>>,
 
-    /// Checksum fields of the files
-    #[arg(long, value_enum, default_value_t = CrcMode::Exact)]
-    pub(crate) crc: CrcMode,
+    /// Checksum fields of the files [default: exact]
+    #[arg(long, value_enum)]
+    pub(crate) crc: Option<CrcMode>,
 }
 
 #[derive(Debug, Args)]
@@ -50,9 +50,9 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) from: SourceArgs,
 
-    /// Checksum fields of the files
-    #[arg(long, value_enum, default_value_t = CrcMode::Zero)]
-    pub(crate) crc: CrcMode,
+    /// Checksum fields of the files [default: zero]
+    #[arg(long, value_enum)]
+    pub(crate) crc: Option<CrcMode>,
 }
 
 const PROTOCOL: &str = "\

@@ -5,7 +5,7 @@ use clap::Args;
 use crate::layout::Format;
 use crate::view::{DcpLayout, DcpNames};
 
-/// Which format.
+/// Which format. Options without a default here have it where it is used: only what was typed can be refused for doing nothing (`idle`).
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Format")]
 pub(crate) struct FormatArgs {
@@ -17,31 +17,53 @@ pub(crate) struct FormatArgs {
     #[arg(long, value_name = "TYPE")]
     pub(crate) hf_model_type: Option<String>,
 
-    /// hf, torch_dist: bytes of data in each file, e.g. 5GB or 2GiB
-    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = size)]
-    pub(crate) shard_size: u64,
+    /// hf, torch_dist, dcp: bytes of data in each file, e.g. 5GB or 2GiB [default: 5GB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) shard_size: Option<u64>,
 
     /// megatron and torch_dist, of a Hugging Face model: names as Transformer Engine's layers have them (te), which runs on GPUs use, or as Megatron's own do
-    /// (local; --transformer-impl)
-    #[arg(long, value_name = "SPEC", default_value = "te", value_parser = ["te", "local"])]
-    pub(crate) megatron_spec: String,
+    /// (local; --transformer-impl) [default: te]
+    #[arg(long, value_name = "SPEC", value_parser = ["te", "local"])]
+    pub(crate) megatron_spec: Option<String>,
 
     /// megatron, torch_dist and safetensors, of a Hugging Face model: rows of the vocabulary are padded to a multiple of this and the
     /// tensor-parallel size; 128 unless said
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub(crate) make_vocab_size_divisible_by: Option<u64>,
 
-    /// dcp: directories as torch's own examples have them, or as accelerate and the Trainer do
-    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t = DcpLayout::Plain)]
-    pub(crate) dcp_layout: DcpLayout,
+    /// dcp: directories as torch's own examples have them, or as accelerate and the Trainer do [default: plain]
+    #[arg(long, value_name = "LAYOUT", value_enum)]
+    pub(crate) dcp_layout: Option<DcpLayout>,
 
-    /// dcp: names of tensors
-    #[arg(long, value_name = "NAMES", value_enum, default_value_t = DcpNames::Hf)]
-    pub(crate) dcp_names: DcpNames,
+    /// dcp: names of tensors [default: hf]
+    #[arg(long, value_name = "NAMES", value_enum)]
+    pub(crate) dcp_names: Option<DcpNames>,
 
     /// vllm, sglang: version of the engine, whose names of tensors change; by default the newest that is known
     #[arg(long, value_name = "VERSION")]
     pub(crate) engine_version: Option<String>,
+}
+
+impl FormatArgs {
+    /// Whether any of them was typed.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self {
+            format,
+            hf_model_type,
+            shard_size,
+            megatron_spec,
+            make_vocab_size_divisible_by,
+            dcp_layout,
+            dcp_names,
+            engine_version,
+        } = self;
+        let texts = [hf_model_type, megatron_spec, engine_version];
+        texts.into_iter().any(Option::is_some)
+            || [shard_size, make_vocab_size_divisible_by].into_iter().any(Option::is_some)
+            || format.is_some()
+            || dcp_layout.is_some()
+            || dcp_names.is_some()
+    }
 }
 
 /// `HOST:PORT`, as it was typed: what the host is called is found out when it is listened at.

@@ -78,9 +78,9 @@ pub(crate) struct MountArgs {
     #[arg(long, help_heading = "Mount")]
     pub(crate) dry_run: bool,
 
-    /// Checksum fields of the files
-    #[arg(long, value_enum, default_value_t = CrcMode::Zero, help_heading = "Mount")]
-    pub(crate) crc: CrcMode,
+    /// Checksum fields of the files [default: zero]
+    #[arg(long, value_enum, help_heading = "Mount")]
+    pub(crate) crc: Option<CrcMode>,
 
     /// How files are opened; by default as suits their format
     #[arg(long, value_enum, help_heading = "Mount")]

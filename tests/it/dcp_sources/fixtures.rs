@@ -37,12 +37,14 @@ fn is_its_model(source: &str, template: &str) {
     assert_eq!(config["model_type"], "llama");
 }
 
+// matrix: training: llama: dcp -> hf
 #[test]
 fn models_of_fsdp_are_the_models_that_were_trained() {
     is_its_model("llama_tied_bf16/fsdp2_n3", "llama_tied_bf16/hf");
     is_its_model("llama_untied/nocoll_n2", "llama_untied/hf");
 }
 
+// matrix: training: llama: dcp -> hf
 #[test]
 fn rows_of_torchtitan_are_those_of_the_model_in_another_order() {
     is_its_model("titan_mini/titan_head_n2", "titan_mini/hf");
@@ -69,6 +71,7 @@ fn what_else_is_there_is_said() {
     assert_eq!(optimizer["states"], serde_json::json!(["master", "exp_avg", "exp_avg_sq"]));
 }
 
+// matrix: training: llama: dcp -> read+optimizer
 /// Every state has, element by element, the numbers that the state dict had.
 #[test]
 fn the_state_of_the_optimizer_is_that_of_the_run() {

@@ -84,6 +84,7 @@ fn models() -> Vec<Model> {
     ]
 }
 
+// matrix: naive: llama qwen3 qwen3_moe: dcp -> read+optimizer
 #[test]
 fn both_generations_of_names_are_the_model() {
     for model in models() {

@@ -40,6 +40,8 @@ const SAME: [(&str, &str, &[&str]); 6] = [
     ("mtp/legacy_tp1pp1", "mtp/mcore0161_tp1pp1", &["--tp", "1", "--pp", "1"]),
 ];
 
+// matrix: digest: megatron-core megatron-core/experts: megatron torch_dist -> torch_dist+optimizer
+// matrix: digest: megatron-core/latent megatron-core/predictions: megatron torch_dist -> torch_dist
 /// Of rank files and of distributed ones; the optimizer is part of the fingerprint and of what `verify` compares.
 #[test]
 fn a_view_is_a_source_of_the_same() {
@@ -99,6 +101,7 @@ fn every_form_of_the_optimizer_becomes_one() {
     }
 }
 
+// matrix: digest: llama: dcp -> torch_dist
 /// From one kind of directory of DCP to the other: what FSDP saved, for Megatron.
 #[test]
 fn what_fsdp_saved_becomes_one() {

@@ -114,6 +114,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(cases(40))]
 
+    // matrix: naive: megatron-core megatron-core/experts: megatron -> torch_dist+optimizer
     /// In both encodings, whatever the source's.
     #[test]
     fn states_are_tensors(run in any_run()) {
