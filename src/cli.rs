@@ -8,6 +8,7 @@ mod error;
 mod exporter;
 mod generate;
 mod globals;
+mod handed;
 mod helper;
 mod idle;
 mod inspect;

@@ -17,6 +17,7 @@ mod device;
 mod errno;
 mod error;
 mod figures;
+mod handed;
 mod limits;
 mod listing;
 mod mount;
@@ -30,7 +31,8 @@ pub use control::{ControlError, messages, status, warm};
 pub use errno::Warn;
 pub use error::{MountError, UnmountError};
 pub use figures::Figures;
-pub use mount::{Mounted, Unmounter, mount};
+pub use handed::{Connection, number as descriptor_number};
+pub use mount::{Mounted, Unmounter, mount, serve_handed};
 pub use options::{Access, MountOptions};
 
 /// File system type of our mounts, as `mount` and `/proc/self/mountinfo` show it.

@@ -4,6 +4,7 @@
 
 pub mod daemon;
 mod fault;
+pub mod inherited;
 pub mod limits;
 pub mod local_time;
 pub mod mapping;

@@ -50,7 +50,7 @@ lay_out() {
     cp -r "$work/share/." "$root/share/"
     cp README.md CHANGELOG.md LICENSE docs/*.md "$root/share/doc/ckpt-fs/"
     cp deploy/README.md "$root/share/doc/ckpt-fs/deploy.md"
-    cp -r deploy/slurm deploy/kubernetes "$root/share/doc/ckpt-fs/"
+    cp -r deploy/slurm deploy/kubernetes deploy/grafana-dashboard.json "$root/share/doc/ckpt-fs/"
     ln -s ../bin/ckpt-fs "$root/sbin/mount.ckpt-fs"
     ln -s ../bin/ckpt-fs "$root/sbin/mount.fuse.ckpt-fs"
 }

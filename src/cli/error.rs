@@ -156,6 +156,7 @@ impl CliError {
                 MountError::NoMountPoint { .. }
                 | MountError::NotADirectory { .. }
                 | MountError::AlreadyMounted { .. }
+                | MountError::Descriptor { .. }
                 | MountError::Io { .. } => Exit::MountPoint,
             },
             Self::Destination { .. } => Exit::Destination,

@@ -15,10 +15,10 @@ use super::idle::Unasked;
 use super::log::Log;
 use super::log_filter;
 use super::open::Opened;
-use super::{exporter, layout, notify, open, watch};
+use super::{exporter, handed, layout, notify, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
-use crate::fuse::{Access, Modes, MountOptions, Mounted, Warn, mount};
+use crate::fuse::{Access, Connection, Modes, MountOptions, Mounted, Warn, mount, serve_handed};
 use crate::layout::LayoutSpec;
 use crate::reader::{CrcMode, Reader};
 use crate::sys::daemon::{self, Role};
@@ -30,11 +30,12 @@ use crate::sys::signals::Signals;
 use crate::vfs::{Settings, Shape, Views};
 
 pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
+    let handed = handed::connection(args, watches(args))?;
     // Before the process goes to the background: what is wrong with the command line is said at once.
     let spec = layout::from_name(&args.mountpoint, &args.layout)?;
     let filter = log_filter::filter(args.log_level.as_deref())?;
     if args.dry_run {
-        plan(args, spec.as_ref())?;
+        plan(args, spec.as_ref(), None)?;
         return Ok(Exit::Success);
     }
     let log_file = args.log_file.as_deref().map(std::path::absolute).transpose();
@@ -45,7 +46,7 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     log.listen().map_err(|source| CliError::System { what: "take messages", source })?;
     if args.foreground {
         let signals = block_signals()?;
-        return serve(start(args, spec, &log)?, signals, log);
+        return serve(start(args, spec, handed, &log)?, signals, log);
     }
     match daemon::start().map_err(|source| CliError::System { what: "go to the background", source })? {
         Role::Parent(waiter) => {
@@ -60,7 +61,7 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
         Role::Child(notifier) => {
             // Only here: an interrupt still ends the parent while it waits, and then nobody hears that the mount is ready.
             let signals = block_signals()?;
-            let serving = match start(args, spec, &log) {
+            let serving = match start(args, spec, handed, &log) {
                 Ok(serving) => serving,
                 Err(error) => {
                     eprintln!("ckpt-fs: {}", super::error::message(&error));
@@ -83,11 +84,18 @@ fn block_signals() -> Result<Signals, CliError> {
 }
 
 /// Opens the source and lays out the root.
-fn plan(args: &MountArgs, spec: Option<&LayoutSpec>) -> Result<(Opened, Shape), CliError> {
+fn plan(
+    args: &MountArgs,
+    spec: Option<&LayoutSpec>,
+    handed: Option<&Connection>,
+) -> Result<(Opened, Shape), CliError> {
     let unasked = if spec.is_some() { Unasked::Own } else { Unasked::Every };
     let opened = open::views(&args.source, &args.from, &args.layout, &args.format, unasked)?;
     opened.crc(args.crc, CrcMode::Zero)?;
-    refuse_to_hide_the_source(args, &opened)?;
+    if handed.is_none() {
+        // What another program mounted hides what it hides, and cannot be looked at before it is served.
+        refuse_to_hide_the_source(args, &opened)?;
+    }
     let shape = match spec {
         Some(spec) => Shape::One(opened.format, opened.layout(spec)?),
         // A format that is asked for and has one layout is all that is asked for.
@@ -100,9 +108,14 @@ fn plan(args: &MountArgs, spec: Option<&LayoutSpec>) -> Result<(Opened, Shape), 
 }
 
 /// Mounts what was asked for.
-fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Serving, CliError> {
+fn start(
+    args: &MountArgs,
+    spec: Option<LayoutSpec>,
+    handed: Option<Connection>,
+    log: &Log,
+) -> Result<Serving, CliError> {
     let began = Instant::now();
-    let (opened, shape) = plan(args, spec.as_ref())?;
+    let (opened, shape) = plan(args, spec.as_ref(), handed.as_ref())?;
     let cache = cache(args.cache_size);
     let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
     let settings = Settings {
@@ -115,8 +128,14 @@ fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Servin
     };
     let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
     let exporter = args.metrics_addr.as_deref().map(exporter::bind).transpose()?;
-    let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
-    let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
+    let (tree, options) = (Arc::new(views), options(args, log));
+    let (mounted, watcher) = match handed {
+        Some(connection) => (serve_handed(tree, connection, &options)?, None),
+        None => {
+            let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
+            (mount(tree, &args.mountpoint, &options)?, watcher)
+        }
+    };
     log.say(Level::Info, &format!("{}: mounted", mounted.point().display()));
     if let Some(exporter) = exporter {
         exporter::answer(exporter, mounted.figures(), args.quiet, log)?;
@@ -127,9 +146,11 @@ fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Servin
     let layout = if let Shape::One(_, layout) = &shape { Some(layout) } else { None };
     opened.say_what_is_left_out(layout);
     opened.say_what_is_missed();
-    say_who_may_use_it(args);
+    if !mounted.unmounter().is_handed() {
+        say_who_may_use_it(args);
+    }
     layout.map_or(Ok(()), |layout| opened.say_what_to_run_with(layout))?;
-    say_what_is_mounted(args, &shape, &opened, began);
+    say_what_is_mounted(args, &mounted, &shape, &opened, began);
     memory::give_back();
     // A mount in the background is no service: one that it is told of would be that of whoever started it.
     Ok(Serving { mounted, watcher, service: args.foreground.then(|| what_is_served(args, &shape)) })
@@ -209,15 +230,20 @@ fn say_who_may_use_it(args: &MountArgs) {
 }
 
 /// What was mounted, as what and where, and how to go on.
-fn say_what_is_mounted(args: &MountArgs, shape: &Shape, opened: &Opened, began: Instant) {
+fn say_what_is_mounted(args: &MountArgs, mounted: &Mounted, shape: &Shape, opened: &Opened, began: Instant) {
     if args.quiet {
         return;
     }
-    let (point, source) = (args.mountpoint.display(), args.source.display());
+    let is_handed = mounted.unmounter().is_handed();
+    let point = if is_handed { mounted.point() } else { &args.mountpoint };
+    let (point, source) = (point.display(), args.source.display());
     let took = began.elapsed().as_secs_f64();
-    eprintln!(
-        "ckpt-fs: {source} is at {point} as {shape} ({took:.2} s); ckpt-fs unmount {point} takes it away"
-    );
+    let way_out = if is_handed {
+        "the program that mounted it takes it away".to_owned()
+    } else {
+        format!("ckpt-fs unmount {point} takes it away")
+    };
+    eprintln!("ckpt-fs: {source} is at {point} as {shape} ({took:.2} s); {way_out}");
     let Shape::Many(_) = shape else { return };
     let Ok(basis) = opened.conversions.basis(opened.format) else { return };
     let possible: Vec<_> = basis.possible_tp().iter().map(u64::to_string).collect();
@@ -269,8 +295,13 @@ fn serve(serving: Serving, signals: Signals, log: Log) -> Result<Exit, CliError>
                 // It was told that the mount is live, or not, and that was said.
                 let _ = service.as_ref().map(|_| notify::stopping());
                 // Files that are open keep working until they are closed.
-                if unmounter.unmount(Detach::WhenIdle).is_err() {
-                    let _ = unmounter.unmount(Detach::Lazily);
+                if unmounter.unmount(Detach::WhenIdle).is_err()
+                    && let Err(error) = unmounter.unmount(Detach::Lazily)
+                    && unmounter.is_handed()
+                {
+                    // Nothing would end it otherwise: the mount point answers ENOTCONN until it is taken away.
+                    log.say(Level::Warn, &format!("the process ends, and the mount is left: {error}"));
+                    std::process::exit(Exit::Success as i32);
                 }
             }
         })

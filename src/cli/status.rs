@@ -22,11 +22,12 @@ struct Row {
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     let all = mounts::all().map_err(|source| CliError::System { what: "list the mounts", source })?;
-    let ours: Vec<MountEntry> = all.into_iter().filter(MountEntry::is_ours).collect();
     let rows = match &args.mountpoint {
-        Some(path) => vec![one(path, &ours)?],
-        None => ours
+        // One that another program mounted may have any type.
+        Some(path) => vec![one(path, &all)?],
+        None => all
             .iter()
+            .filter(|entry| entry.is_ours())
             .map(|entry| row(entry, status(&entry.point).map_err(|error| no_answer(&error))))
             .collect(),
     };
@@ -40,13 +41,13 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     Ok(Exit::Success)
 }
 
-fn one(path: &Path, ours: &[MountEntry]) -> Result<Row, CliError> {
+fn one(path: &Path, mounts: &[MountEntry]) -> Result<Row, CliError> {
     let found = status(path)?;
     // It answered, so it is there; which one it is, is the innermost that the path lies in.
     let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let entry = ours
+    let entry = mounts
         .iter()
-        .filter(|entry| absolute.starts_with(&entry.point))
+        .filter(|entry| entry.is_fuse() && absolute.starts_with(&entry.point))
         .max_by_key(|e| e.point.as_os_str().len());
     let entry = entry.ok_or_else(|| ControlError::NotOurs(path.to_owned()))?;
     Ok(row(entry, Ok(found)))

@@ -2,11 +2,6 @@
 //!
 //! Not here: errors of files in a mount (`errno`).
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "nothing here is on the way of a read; what is not said has a default"
-)]
-
 use std::io;
 use std::path::PathBuf;
 
@@ -63,6 +58,14 @@ pub enum MountError {
         /// What is mounted there.
         fsname: String,
     },
+    /// A descriptor that cannot be served.
+    #[error("descriptor {number}: {why}; it must be an open /dev/fuse that is mounted, that nobody serves, and that this program inherits")]
+    Descriptor {
+        /// Its number.
+        number: u32,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A `-o` option that means nothing here.
     #[error("unknown mount option {option:?}; {reason}")]
     Option {
@@ -101,6 +104,12 @@ pub enum UnmountError {
         path: PathBuf,
         /// Type of what is mounted there instead.
         found: Option<String>,
+    },
+    /// Another program made the mount, and this one cannot take it away.
+    #[error("{}: another program made this mount and has to take it away", path.display())]
+    Handed {
+        /// The mount point.
+        path: PathBuf,
     },
     /// A process has files of the mount open, or its working directory there.
     #[error(
@@ -148,5 +157,8 @@ pub enum UnmountError {
 }
 
 fn of_type(found: &Option<String>) -> String {
-    found.as_ref().map_or_else(String::new, |found| format!(" (but one of type {found})"))
+    let Some(found) = found else { return String::new() };
+    let is_fuse = found == "fuse" || found.starts_with("fuse.");
+    let advice = "; if ckpt-fs serves it for another program (--fuse-fd), that one takes it away";
+    format!(" (but one of type {found}{})", if is_fuse { advice } else { "" })
 }

@@ -23,6 +23,7 @@ use super::device;
 use super::dispatch::Dispatch;
 use super::error::{MountError, UnmountError};
 use super::figures::Figures;
+use super::handed::{self, Connection};
 use super::mounts::{self, Detach, MountEntry};
 use super::options::{Access, MountOptions, Resolved};
 use crate::vfs::Tree;
@@ -42,11 +43,43 @@ pub fn mount(tree: Arc<dyn Tree>, point: &Path, options: &MountOptions) -> Resul
     });
     let (session, dispatch) = session.map_err(|source| failed(&point, "serve", source))?;
     let device = mounts::at(&point).ok().flatten().filter(MountEntry::is_ours).map(|entry| entry.device);
-    if let Some(device) = device {
+    Ok(live(session, dispatch, options, Unmounter { point, device, over, is_handed: false }))
+}
+
+/// Serves `tree` over a connection that another program has mounted. Who may use the mount, and how it is called, that program has decided.
+///
+/// # Errors
+/// [`MountError`]
+pub fn serve_handed(
+    tree: Arc<dyn Tree>,
+    connection: Connection,
+    options: &MountOptions,
+) -> Result<Mounted, MountError> {
+    let mut options = options.resolve()?;
+    if options.base.access == Access::Owner {
+        // The kernel holds everybody else off where whoever mounted did not let them in.
+        options.base.access = Access::All;
+    }
+    let Connection { descriptor, point } = connection;
+    let told = handed::device(&descriptor);
+    let over = Arc::new(AtomicBool::new(false));
+    let (session, dispatch) =
+        serve(tree, descriptor, &options, &over).map_err(|source| failed(&point, "serve", source))?;
+    let there = mounts::at(&point).ok().flatten().filter(MountEntry::is_fuse).map(|entry| entry.device);
+    Ok(live(session, dispatch, options, Unmounter { point, device: told.or(there), over, is_handed: true }))
+}
+
+fn live(
+    session: BackgroundSession,
+    dispatch: Weak<Dispatch>,
+    options: Resolved,
+    unmounter: Unmounter,
+) -> Mounted {
+    if let Some(device) = unmounter.device {
         raise_read_ahead(device, options.base.read_ahead_kib);
     }
-    let figures = Figures { point: point.clone(), source: options.base.fsname, dispatch };
-    Ok(Mounted { session: Some(session), figures, unmounter: Unmounter { point, device, over } })
+    let figures = Figures { point: unmounter.point.clone(), source: options.base.fsname, dispatch };
+    Mounted { session: Some(session), figures, unmounter }
 }
 
 /// The absolute path of a directory that can be mounted on.
@@ -177,9 +210,17 @@ pub struct Unmounter {
     device: Option<(u32, u32)>,
     /// Set when the session ends: device numbers are given out again at once.
     over: Arc<AtomicBool>,
+    /// Whether another program made the mount.
+    is_handed: bool,
 }
 
 impl Unmounter {
+    /// Whether another program made the mount, and has to take it away where this one cannot.
+    #[must_use]
+    pub fn is_handed(&self) -> bool {
+        self.is_handed
+    }
+
     /// Unmounts; does nothing where the mount is already gone.
     ///
     /// # Errors
@@ -195,13 +236,15 @@ impl Unmounter {
             source,
         })?;
         let here: Vec<_> = table.iter().filter(|entry| entry.point == self.point).collect();
-        let is_this = |entry: &&&MountEntry| entry.is_ours() && Some(entry.device) == self.device;
+        let is_this = |entry: &&&MountEntry| entry.is_fuse() && Some(entry.device) == self.device;
         match (here.last().filter(is_this), here.iter().find(is_this)) {
             (Some(_), _) => mounts::take_away(&self.point, detach),
             (None, Some(_)) => {
                 let message = "another mount lies over it; unmount that first".to_owned();
                 Err(UnmountError::Helper { path: path(), message })
             }
+            // It may be somewhere else, or where this process does not see it.
+            (None, None) if self.is_handed => Err(UnmountError::Handed { path: path() }),
             (None, None) => Ok(()),
         }
     }

@@ -35,6 +35,12 @@ impl MountEntry {
     pub fn is_ours(&self) -> bool {
         self.kind == FILE_SYSTEM_TYPE
     }
+
+    /// Whether it is a FUSE mount, ours or one that another program made.
+    #[must_use]
+    pub fn is_fuse(&self) -> bool {
+        self.kind == "fuse" || self.kind.starts_with("fuse.")
+    }
 }
 
 /// When an unmount takes effect.

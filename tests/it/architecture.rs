@@ -119,7 +119,7 @@ const LOUD: &[&str] = &[
 /// from: how a mount is made, and the values of Python objects beside the tensors.
 const WITH_DEFAULTS: &[&str] = &[
     "fuse/device.rs",
-    "fuse/error.rs",
+    "fuse/handed.rs",
     "fuse/mount.rs",
     "fuse/options.rs",
     "fuse/passthrough.rs",

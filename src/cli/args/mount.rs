@@ -16,7 +16,8 @@ pub(crate) struct MountArgs {
     /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
     pub(crate) source: PathBuf,
 
-    /// Where to mount. A name such as tp8pp4 or tp1pp2@10,32 is the layout; under any other name each layout is a directory
+    /// Where to mount. A name such as tp8pp4 or tp1pp2@10,32 is the layout; under any other name each layout is a directory. /dev/fd/N is an
+    /// open /dev/fuse that another program has mounted
     pub(crate) mountpoint: PathBuf,
 
     #[command(flatten)]
@@ -27,6 +28,11 @@ pub(crate) struct MountArgs {
 
     #[command(flatten)]
     pub(crate) from: SourceArgs,
+
+    /// Serve what another program has mounted at the mount point: N is the number of an open /dev/fuse that this one inherits. Who may use the
+    /// mount, and taking it away, is the business of that program
+    #[arg(long, value_name = "N", help_heading = "Mount")]
+    pub(crate) fuse_fd: Option<u32>,
 
     /// Stay in the foreground
     #[arg(short, long, help_heading = "Mount")]
