@@ -3,6 +3,7 @@
 mod args;
 mod cat;
 mod digest;
+mod doctor;
 mod error;
 mod generate;
 mod globals;
@@ -93,6 +94,7 @@ fn run(command: &Command) -> Result<Exit, CliError> {
         Command::Inspect(args) => inspect::run(args),
         Command::Ls(args) => ls::run(args),
         Command::Map(args) => map::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Cat(args) => cat::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Verify(args) => verify::run(args),

@@ -24,6 +24,7 @@ mod options;
 mod passthrough;
 
 pub use attr::Modes;
+pub use device::{DEVICE, helper_program};
 pub use control::{ControlError, messages, status, warm};
 pub use errno::Warn;
 pub use error::{MountError, UnmountError};

@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "doctor",
             "fuse",
             "picture",
             "inspect",
@@ -34,6 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
+    ("doctor", &["fuse", "vfs", "sys"]),
     ("fuse", &["vfs", "sys", "aligned"]),
     ("vfs", &["cache", "reader", "view", "catalog", "plan", "store", "sys", "parallel"]),
     ("materialize", &["reader", "view", "plan", "store", "aligned", "parallel"]),
