@@ -4,6 +4,7 @@ mod args;
 mod cat;
 mod copies;
 mod digest;
+mod doctor;
 mod error;
 mod exporter;
 mod generate;
@@ -99,6 +100,7 @@ fn run(command: &Command) -> Result<Exit, CliError> {
         Command::Inspect(args) => inspect::run(args),
         Command::Ls(args) => ls::run(args),
         Command::Map(args) => map::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Cat(args) => cat::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Verify(args) if args.partial => copies::run(args),

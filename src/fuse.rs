@@ -27,6 +27,7 @@ mod passthrough;
 mod requests;
 
 pub use attr::Modes;
+pub use device::{DEVICE, helper_program};
 pub use control::{ControlError, messages, status, warm};
 pub use errno::Warn;
 pub use error::{MountError, UnmountError};

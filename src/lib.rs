@@ -29,6 +29,7 @@ internal! {
     cache
     catalog
     digest
+    doctor
     extent
     family
     format

@@ -38,7 +38,7 @@ from ._errors import (
 )
 from ._materialize import Progress, materialize
 from ._mount import Mount, mount
-from ._reports import cat, digest, inspect, ls, verify
+from ._reports import cat, digest, doctor, inspect, ls, verify
 from ._reports import map as map  # As open: not in __all__.
 from ._slices import Slice
 from ._tensors import Tensors
@@ -69,6 +69,7 @@ __all__ = [
     "binary",
     "cat",
     "digest",
+    "doctor",
     "inspect",
     "ls",
     "materialize",

@@ -36,6 +36,11 @@ def cat(source: Path, file: str, start: int = 0, stop: Optional[int] = None, *, 
     return run(["cat", path(source), part, *arguments(keywords, options), "--", file])
 
 
+def doctor(source: Optional[Path] = None, *, options: Sequence[str] = ()) -> Dict[str, Any]:
+    """Whether this machine can mount (``["mount_possible"]``), and what was found (``["findings"]``); that it cannot is no exception."""
+    return report(["doctor", *([] if source is None else [path(source)]), *options], accepted=(0, 8))
+
+
 def verify(first: Path, second: Optional[Path] = None, *, options: Sequence[str] = (), **keywords: Unpack[SourceOptions]) -> Dict[str, Any]:
     """Compares two checkpoints in any two layouts and formats bit for bit, or checks one in itself.
 

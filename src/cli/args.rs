@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Print fingerprints of the weights and of the optimizer that do not depend on the layout
     Digest(DigestArgs),
+    /// Check whether this machine can mount, and say what to do where it cannot
+    Doctor(DoctorArgs),
     /// Take a mount away when standard input ends and its process is gone: what `mount --auto-unmount` starts
     #[command(name = WATCH, hide = true)]
     Watch(WatchArgs),
@@ -81,6 +83,9 @@ pub(crate) enum Command {
 /// Name of the command that mounts.
 pub(crate) const MOUNT: &str = "mount";
 
+/// What a mount takes for its cache unless it is told.
+const CACHE_SIZE: &str = "1GiB";
+
 /// Name of the command that watches a mount.
 pub(crate) const WATCH: &str = "watch-mount";
 
@@ -88,6 +93,22 @@ pub(crate) const WATCH: &str = "watch-mount";
 pub(crate) struct WatchArgs {
     /// Where it is mounted
     pub(crate) mountpoint: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A mount of one file is made, read and taken away; nothing else is changed. Exit codes: 0 a mount is possible, 8 it is not.")]
+pub(crate) struct DoctorArgs {
+    /// A checkpoint, of whose file system something is said too
+    pub(crate) source: Option<PathBuf>,
+
+    /// What a mount is to take for its cache
+    #[arg(long, value_name = "SIZE", default_value = CACHE_SIZE, value_parser = format::size_or_none)]
+    pub(crate) cache_size: u64,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -24,7 +24,8 @@ use super::FILE_SYSTEM_TYPE;
 use super::error::MountError;
 use super::options::{Access, Resolved};
 
-const DEVICE: &str = "/dev/fuse";
+/// The kernel's door.
+pub const DEVICE: &str = "/dev/fuse";
 /// Where the helper is told which of its descriptors is the socket.
 const SOCKET_VARIABLE: &str = "_FUSE_COMMFD";
 
@@ -145,6 +146,7 @@ fn escape(value: &str) -> String {
 }
 
 /// The program that mounts and unmounts for users other than root.
-pub(super) fn helper_program() -> PathBuf {
+#[must_use]
+pub fn helper_program() -> PathBuf {
     std::env::var_os("FUSERMOUNT_PATH").map_or_else(|| PathBuf::from("fusermount3"), PathBuf::from)
 }

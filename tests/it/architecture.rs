@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "doctor",
             "fuse",
             "metrics",
             "picture",
@@ -35,6 +36,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "sys",
         ],
     ),
+    ("doctor", &["fuse", "vfs", "sys"]),
     ("fuse", &["vfs", "sys", "aligned"]),
     ("metrics", &["vfs"]),
     ("vfs", &["cache", "reader", "view", "catalog", "plan", "store", "sys", "parallel"]),

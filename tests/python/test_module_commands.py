@@ -38,6 +38,13 @@ class Reports(Case):
         self.assertEqual(ckpt_fs.ls(SOURCE, pp_layers=[3, 3, 2], options=["--tp", "2"])["layout"], "tp2pp3@3,3,2")
         self.assertEqual(ckpt_fs.cat(SOURCE, "config.json", 2, 20, as_="hf"), program("cat", SOURCE, "config.json", "--as", "hf").stdout.encode()[2:20])
 
+    def test_that_no_mount_is_possible_is_returned(self):
+        with mock.patch.dict(os.environ, {"TMPDIR": str(self.scratch)}):
+            found = ckpt_fs.doctor(SOURCE)
+        done = program("doctor", check=False)
+        self.assertEqual(found["mount_possible"], done.returncode == 0)
+        self.assertIn("source", [finding["check"] for finding in found["findings"]])
+
     def test_a_difference_is_returned(self):
         other = self.materialize(SOURCE, "--as", "hf")
         self.assertTrue(ckpt_fs.verify(SOURCE, other)["identical"])

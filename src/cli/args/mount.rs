@@ -88,7 +88,7 @@ pub(crate) struct MountArgs {
 
     /// Most memory for what was assembled: tensors that many readers read, and files that loaders map, which as root the kernel then reads by
     /// itself. 0 keeps nothing
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = format::size_or_none, help_heading = "Mount")]
+    #[arg(long, value_name = "SIZE", default_value = super::CACHE_SIZE, value_parser = format::size_or_none, help_heading = "Mount")]
     pub(crate) cache_size: u64,
 
     /// Threads that answer the kernel

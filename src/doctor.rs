@@ -1,0 +1,25 @@
+//! Whether this process can mount, what a mount would be able to do, and what to do about the rest.
+//!
+//! Facts are gathered (`facts`, `place`, `trial`), and what they mean is worked out from them alone (`findings`). The trial decides: all else
+//! explains. Not here: printing (`cli`).
+
+mod facts;
+mod findings;
+mod place;
+mod trial;
+
+use serde::Serialize;
+
+pub use facts::Facts;
+pub use findings::{Finding, Mark, examine};
+pub use place::Place;
+pub use trial::{Trial, trial};
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Whether a mount was made, read and taken away.
+    pub mount_possible: bool,
+    /// What was looked at, one by one.
+    pub findings: Vec<Finding>,
+}

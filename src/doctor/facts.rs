@@ -1,0 +1,174 @@
+//! Facts of this process and its system that decide about mounts.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::process::geteuid;
+
+use super::{Place, Trial};
+use crate::fuse::{DEVICE, helper_program};
+use crate::sys::limits::open_files;
+use crate::sys::memory_left::{Memory, memory};
+use crate::sys::process::is_root_of_all;
+
+/// What is so.
+#[derive(Debug)]
+pub struct Facts {
+    /// Who asks.
+    pub user: User,
+    /// What kind of container this is in, if it says so.
+    pub container: Option<&'static str>,
+    /// What came of opening `/dev/fuse`.
+    pub device: io::Result<()>,
+    /// The program that mounts for users other than root.
+    pub helper: Helper,
+    /// Whether `/etc/fuse.conf` lets users other than root choose who may use their mounts.
+    pub allows_others: bool,
+    /// The kernel's release, e.g. `6.18.1`.
+    pub kernel: String,
+    /// Memory of this process.
+    pub memory: Option<Memory>,
+    /// What `--cache-size` is unless it is said.
+    pub cache_size: u64,
+    /// Files that may be open; `None` without a limit.
+    pub open_files: Option<u64>,
+    /// The file system of the source, where one was named.
+    pub source: Option<Place>,
+    /// What came of a mount.
+    pub trial: Trial,
+}
+
+/// Who asks, and what the system lets them do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct User {
+    /// Root, in whatever namespace of users.
+    pub is_root: bool,
+    /// Root of the machine.
+    pub is_root_of_all: bool,
+    /// Whether the right to mount (`CAP_SYS_ADMIN`) is there.
+    pub may_mount: bool,
+    /// Whether programs that are started get no rights of their own: set-user-ID has no effect then.
+    pub no_new_privileges: bool,
+}
+
+/// The program that mounts for users other than root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Helper {
+    /// What it is called.
+    pub program: String,
+    /// Where it is; `None` where it is not found.
+    pub path: Option<PathBuf>,
+    /// Whether it runs as root whoever starts it.
+    pub is_setuid_root: bool,
+}
+
+impl Facts {
+    /// All of them. What the system does not say counts as not so.
+    #[must_use]
+    pub fn gather(cache_size: u64, source: Option<Place>, trial: Trial) -> Self {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
+        let program = helper_program();
+        let path = find(&program);
+        let is_root_file = |path: &PathBuf| {
+            fs::metadata(path).is_ok_and(|file| file.uid() == 0 && file.permissions().mode() & 0o4000 != 0)
+        };
+        Self {
+            user: user(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
+            container: container(),
+            device: fs::OpenOptions::new().read(true).write(true).open(DEVICE).map(|_| ()),
+            helper: Helper {
+                program: program.display().to_string(),
+                is_setuid_root: path.as_ref().is_some_and(is_root_file),
+                path,
+            },
+            allows_others: allows_others(&conf),
+            kernel: kernel.trim().to_owned(),
+            memory: memory(),
+            cache_size,
+            open_files: open_files(),
+            source,
+            trial,
+        }
+    }
+}
+
+/// Number of `CAP_SYS_ADMIN` among the rights of a process.
+const SYS_ADMIN: u32 = 21;
+
+/// From `/proc/self/status`.
+fn user(status: &str) -> User {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let rights = field("CapEff").and_then(|rights| u64::from_str_radix(rights, 16).ok()).unwrap_or(0);
+    User {
+        is_root: geteuid().is_root(),
+        is_root_of_all: is_root_of_all(),
+        may_mount: rights >> SYS_ADMIN & 1 == 1,
+        no_new_privileges: field("NoNewPrivs") == Some("1"),
+    }
+}
+
+/// Whether a line of `/etc/fuse.conf` says so; what stands behind a `#` does not count.
+fn allows_others(conf: &str) -> bool {
+    conf.lines().any(|line| line.split('#').next().is_some_and(|line| line.trim() == "user_allow_other"))
+}
+
+/// By what container engines leave for those who look.
+fn container() -> Option<&'static str> {
+    let is_there = |path: &str| Path::new(path).exists();
+    let says = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if says("KUBERNETES_SERVICE_HOST") {
+        Some("Kubernetes")
+    } else if is_there("/run/.containerenv") {
+        Some("Podman")
+    } else if is_there("/.dockerenv") {
+        Some("Docker")
+    } else if says("APPTAINER_NAME") || says("SINGULARITY_NAME") {
+        Some("Apptainer")
+    } else if says("container") {
+        Some("a container")
+    } else {
+        None
+    }
+}
+
+/// Where a program is that is started by this name.
+fn find(program: &Path) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    };
+    if program.components().count() > 1 {
+        return Some(program.to_owned()).filter(is_program);
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join(program)).find(is_program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rights_are_read_from_the_status_of_the_process() {
+        let rights = |text: &str| (user(text).may_mount, user(text).no_new_privileges);
+        assert_eq!(rights("CapPrm:\t0\nCapEff:\t000001ffffffffff\nNoNewPrivs:\t0\n"), (true, false));
+        assert_eq!(rights("CapEff:\t00000000a80425fb\nNoNewPrivs:\t1\n"), (false, true));
+        assert_eq!(rights("CapEff:\tmany\n"), (false, false));
+    }
+
+    #[test]
+    fn a_comment_allows_nothing() {
+        assert!(allows_others("mount_max = 10\n user_allow_other # yes\n"));
+        assert!(!allows_others("#user_allow_other\nuser_allow_other = 0\n# user_allow_other"));
+    }
+
+    #[test]
+    fn programs_are_found_where_a_shell_finds_them() {
+        let shell = find(Path::new("sh")).unwrap();
+        assert_eq!(find(&shell), Some(shell));
+        assert_eq!(find(Path::new("no-such-program-anywhere")), None);
+        assert_eq!(find(Path::new("/etc/passwd")), None);
+    }
+}
