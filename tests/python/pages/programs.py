@@ -5,6 +5,7 @@ usage: programs.py NAME ARGUMENT...
 What is not known here fails: a page cannot name an option that nobody has looked at.
 """
 
+import itertools
 import json
 import os
 import pwd
@@ -176,11 +177,22 @@ def python(words):
 
 
 def mount(words):
-    """mount(8), of the type that the helper is for."""
-    given, rest = options(words, "-t -o", "")
+    """mount(8), of the type that the helper is for; the true one where it is told not to call helpers (-i)."""
+    given, rest = options(words, "-t -o", "-i")
+    if "-i" in given and given["-t"] == "fuse.ckpt-fs":
+        os.execv("/bin/mount", ["mount", *words])
     if given["-t"] != "ckpt-fs" or len(rest) != 2:
         fail(f"not understood: {words}")
     subprocess.run([f"{stage()}/sbin/mount.ckpt-fs", *rest, *(["-o", given["-o"]] if "-o" in given else [])], check=True)
+
+
+def setpriv(words):
+    """The command that it runs, with the rights of the test: what happens without them is tested in test_fuse_fd.py."""
+    rights = {"--reuid", "--regid", "--clear-groups"}
+    command = list(itertools.dropwhile(lambda word: word.partition("=")[0] in rights, words))
+    if not command or command[0].startswith("-"):
+        fail(f"not understood: {words}")
+    os.execvp(command[0], command)
 
 
 def systemctl(words):
@@ -292,6 +304,7 @@ PROGRAMS = {
     "python": python,
     "python3": python,
     "mount": mount,
+    "setpriv": setpriv,
     "systemctl": systemctl,
     "srun": srun,
     "sbatch": sbatch,

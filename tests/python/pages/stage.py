@@ -138,7 +138,8 @@ class Stage:
             (self.directory / "tmp").mkdir()
             (self.directory / "target").mkdir()
             self.bin.mkdir()
-            (self.bin / "ckpt-fs").symlink_to(binary())
+            for name in ("ckpt-fs", "mount.ckpt-fs"):
+                (self.bin / name).symlink_to(binary())
             for name in programs.NAMES:
                 (self.bin / name).write_text(f"#!/bin/sh\nexec '{sys.executable}' '{programs.__file__}' {name} \"$@\"\n")
                 (self.bin / name).chmod(0o755)
