@@ -173,7 +173,7 @@ class Stage:
     def environment(self):
         return {
             **os.environ,
-            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "PATH": f"{self.bin}:{self.directory}/sbin:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT / "python"),
             "CKPT_FS_BIN": binary(),
             "CKPT_FS_STAGE": str(self.directory),
