@@ -5,12 +5,12 @@ usage: programs.py NAME ARGUMENT...
 What is not known here fails: a page cannot name an option that nobody has looked at.
 """
 
-import itertools
 import json
 import os
 import pwd
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -176,23 +176,37 @@ def python(words):
         os.execv(sys.executable, [sys.executable, *words])
 
 
+def as_root(name, words):
+    """The program itself, for what only root can do; others do nothing."""
+    if os.geteuid() == 0:
+        others = [place for place in os.environ["PATH"].split(":") if place != f"{stage()}/bin"]
+        program = shutil.which(name, path=":".join([*others, "/usr/sbin", "/sbin"])) or fail("it is not here")
+        os.execv(program, [name, *words])
+
+
 def mount(words):
-    """mount(8), of the type that the helper is for; the true one where it is told not to call helpers (-i)."""
-    given, rest = options(words, "-t -o", "-i")
-    if "-i" in given and given["-t"] == "fuse.ckpt-fs":
-        os.execv("/bin/mount", ["mount", *words])
+    """mount(8), of the type that the helper is for; without a helper the real one, for a descriptor."""
+    if words[:1] == ["-i"]:
+        as_root("mount", words)
+        return
+    given, rest = options(words, "-t -o", "")
     if given["-t"] != "ckpt-fs" or len(rest) != 2:
         fail(f"not understood: {words}")
     subprocess.run([f"{stage()}/sbin/mount.ckpt-fs", *rest, *(["-o", given["-o"]] if "-o" in given else [])], check=True)
 
 
+def mount_fuse3(words):
+    as_root("mount.fuse3", words)
+
+
 def setpriv(words):
-    """The command that it runs, with the rights of the test: what happens without them is tested in test_fuse_fd.py."""
-    rights = {"--reuid", "--regid", "--clear-groups"}
-    command = list(itertools.dropwhile(lambda word: word.partition("=")[0] in rights, words))
-    if not command or command[0].startswith("-"):
-        fail(f"not understood: {words}")
-    os.execvp(command[0], command)
+    """The user stays: nobody else may look into the stage."""
+    while words and words[0].startswith("--"):
+        if not re.fullmatch(r"--(reuid|regid)=\d+|--clear-groups", words[0]):
+            fail(f"no test knows the option {words[0]}")
+        words = words[1:]
+    if os.geteuid() == 0:
+        os.execvp(words[0], words)
 
 
 def systemctl(words):
@@ -304,6 +318,7 @@ PROGRAMS = {
     "python": python,
     "python3": python,
     "mount": mount,
+    "mount.fuse3": mount_fuse3,
     "setpriv": setpriv,
     "systemctl": systemctl,
     "srun": srun,

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -138,8 +139,7 @@ class Stage:
             (self.directory / "tmp").mkdir()
             (self.directory / "target").mkdir()
             self.bin.mkdir()
-            for name in ("ckpt-fs", "mount.ckpt-fs"):
-                (self.bin / name).symlink_to(binary())
+            (self.bin / "ckpt-fs").symlink_to(binary())
             for name in programs.NAMES:
                 (self.bin / name).write_text(f"#!/bin/sh\nexec '{sys.executable}' '{programs.__file__}' {name} \"$@\"\n")
                 (self.bin / name).chmod(0o755)
@@ -165,15 +165,16 @@ class Stage:
         return programs.PLACE.sub(lambda place: f"{self.directory}{place[0]}", text)
 
     def there(self, text):
-        """Places of the stage as a page has them."""
-        return text.replace(f"{self.home}/", "").replace(str(self.home), ".").replace(str(self.directory), "")
+        """Places of the stage as a page has them; who runs the test is called root."""
+        text = text.replace(f"{self.home}/", "").replace(str(self.home), ".").replace(str(self.directory), "")
+        return text.replace(f"only {pwd.getpwuid(os.geteuid()).pw_name} can", "only root can")
 
     @property
     def environment(self):
         return {
             **os.environ,
-            "PATH": f"{self.bin}:{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "python"), os.environ.get("PYTHONPATH")])),
+            "PATH": f"{self.bin}:{self.directory}/sbin:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT / "python"),
             "CKPT_FS_BIN": binary(),
             "CKPT_FS_STAGE": str(self.directory),
             "TMPDIR": str(self.directory / "tmp"),

@@ -3,6 +3,7 @@
 use super::kernel::{Body, Kernel, Setup, call, part};
 use super::tree::{CACHED, DIRECT, Fake, Outcome, SIZE, bytes};
 use crate::fuse::ahead::MOST_ANSWERS;
+use crate::vfs::Use;
 
 const MIB: u32 = 1 << 20;
 const AHEAD: &str = "read 3 2097152";
@@ -67,6 +68,25 @@ fn what_comes_next_is_gathered_before_it_is_asked_for() {
     third(&mut kernel, handle).unwrap();
     assert_eq!(tree.asked(AHEAD).len(), 1, "gathered twice");
     assert_eq!(tree.asked("unchanged"), [STILL_SO], "and handed out without looking");
+}
+
+/// Figures are of what readers got, not of what was gathered for them.
+#[test]
+fn what_is_gathered_counts_when_it_is_handed_out() {
+    let tree = Fake::new();
+    let mut kernel = Kernel::new(&tree);
+    let handle = begin(&mut kernel);
+    tree.wait_for(AHEAD);
+    let (open, part) = ((DIRECT, Use::Open), (DIRECT, Use::Read(1 << 20)));
+    assert_eq!(tree.used(), [open, part, part]);
+    third(&mut kernel, handle).unwrap();
+    assert_eq!(tree.used(), [open, part, part, part]);
+    tree.make(&format!("read {DIRECT} 5"), Outcome::Io);
+    assert_eq!(kernel.read(DIRECT, handle, 5, 10), Err(libc::EIO));
+    assert_eq!(kernel.read(DIRECT, handle, SIZE - 5, 10).unwrap().len(), 5);
+    assert_eq!(tree.used(), [open, part, part, part, (DIRECT, Use::Read(5))]);
+    let status = kernel.dispatch.status().unwrap();
+    assert_eq!((status.requests["read"], status.read_latency.unwrap().reads), (5, 5));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::reader::ReadError;
 use crate::store::StoreError;
 use crate::sys::memory_file::MemoryFile;
-use crate::vfs::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, Warmed};
+use crate::vfs::{Attr, DirEntry, Ino, IoMode, Kind, Opened, Status, Tree, TreeError, Warmed, Use};
 
 /// A directory that gets entries while it is mounted.
 pub(super) const GROWS: u64 = 2;
@@ -50,6 +50,7 @@ struct State {
     asked: Vec<String>,
     outcomes: HashMap<String, Outcome>,
     held: HashSet<String>,
+    used: Vec<(u64, Use)>,
 }
 
 /// The tree. Questions are words: the method, the node, and what tells one from another.
@@ -91,6 +92,11 @@ impl Fake {
     /// What was asked so far with this method; all of it without any.
     pub(super) fn asked(&self, method: &str) -> Vec<String> {
         self.state.lock().asked.iter().filter(|asked| asked.starts_with(method)).cloned().collect()
+    }
+
+    /// What it was told of the use of its files.
+    pub(super) fn used(&self) -> Vec<(u64, Use)> {
+        self.state.lock().used.clone()
     }
 
     /// How a question comes out, when it was let go; notes it first.
@@ -202,6 +208,10 @@ impl Tree for Fake {
     fn warm(&self, ino: Ino, passes: bool) -> Result<Warmed, TreeError> {
         self.answer(format!("warm {} {passes}", ino.0))?;
         Ok(Warmed::Source)
+    }
+
+    fn used(&self, ino: Ino, what: Use) {
+        self.state.lock().used.push((ino.0, what));
     }
 
     fn status(&self) -> Status {
