@@ -116,3 +116,21 @@ fn many_lanes_that_look_the_same_are_one() {
     let page = html(&map);
     assert!(page.contains("\"name\":\"tp200\"") && page.len() < 200_000, "{}", page.len());
 }
+
+#[test]
+fn stages_and_files_of_a_side_are_named_in_one_way() {
+    let sections: Vec<Section> = (0..60).map(Section::Layer).collect();
+    let stage = |pp: u32, layers: std::ops::Range<u32>| {
+        let cells = layers.map(|layer| cell(Section::Layer(layer), &[(0, 8, 0)], 0, Vec::new())).collect();
+        unit(&format!("pp{pp}"), rank(pp, 0), cells)
+    };
+    // One layer has room for a number alone.
+    let mut map = map(2);
+    map.from = side(vec![unit("a", None, sections.iter().map(|section| cell(*section, &[(0, 8, 0)], 0, Vec::new())).collect())]);
+    map.to = side(vec![stage(0, 0..30), stage(1, 30..60)]);
+    map.sections = sections;
+    assert!(svg(&map).contains(">pp0</text>") && svg(&map).contains(">pp1</text>"));
+    map.to = side(vec![stage(0, 0..59), stage(1, 59..60)]);
+    let drawn = svg(&map);
+    assert!(drawn.contains(">pp</text>") && drawn.contains(">0</text>") && !drawn.contains(">pp0</text>"), "{drawn}");
+}
