@@ -134,3 +134,40 @@ fn stages_and_files_of_a_side_are_named_in_one_way() {
     let drawn = svg(&map);
     assert!(drawn.contains(">pp</text>") && drawn.contains(">0</text>") && !drawn.contains(">pp0</text>"), "{drawn}");
 }
+
+/// What the page tells, and where it is told.
+fn told(map: &Map) -> serde_json::Value {
+    let page = html(map);
+    let (_, rest) = page.split_once("id=\"data\">").unwrap();
+    serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
+}
+
+#[test]
+fn a_page_of_very_many_tensors_stays_small() {
+    let experts = |count: usize| (0..count).map(|expert| tensor(&format!("layers.0.experts.{expert}.up"))).collect::<Vec<_>>();
+    let mut map = map(1);
+    let with = |tp: u32, count| unit(&format!("tp{tp}"), rank(0, tp), vec![cell(Section::Layer(0), &[(0, 8 * count as u64, 0)], 0, experts(count))]);
+    // Ranks that look alike are told by the first of them, with all its tensors.
+    map.to.units = vec![with(0, 11_000), with(1, 11_000)];
+    let said = told(&map);
+    let units = &said["sides"][1]["units"];
+    assert_eq!((&units[0]["by"], &units[1]["by"]), (&serde_json::Value::Null, &serde_json::json!(0)));
+    let rows = |unit: usize| units[unit]["cells"]["0"][5].as_array().unwrap().len();
+    assert_eq!((rows(0), rows(1)), (11_000, 0));
+    // Where these are still too many, those that differ in a number are told by the first.
+    map.to.units = vec![with(0, 21_000)];
+    map.to.units[0].cells[0].tensors.push(Tensor { shape: vec![1, 2], ..tensor("layers.0.experts.7.up") });
+    let said = told(&map);
+    let rows = said["sides"][1]["units"][0]["cells"]["0"][5].as_array().unwrap().clone();
+    assert_eq!((rows.len(), &rows[0][8], &rows[0][4]), (2, &serde_json::json!(21_000), &serde_json::json!(168_000)));
+    assert_eq!(said["words"][rows[0][0].as_u64().unwrap() as usize], "layers.0.experts.0.up");
+}
+
+#[test]
+fn of_many_pieces_the_first_are_told_and_how_many_there_are() {
+    let mut map = map(1);
+    let many = std::iter::repeat_n(tensor("a").from, 9).flatten().collect();
+    map.to.units[0].cells[0].tensors = vec![Tensor { from: many, ..tensor("a") }];
+    let row = &told(&map)["sides"][1]["units"][0]["cells"]["0"][5][0];
+    assert_eq!((row[7].as_array().unwrap().len(), &row[9]), (4, &serde_json::json!(9)));
+}

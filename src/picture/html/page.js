@@ -54,9 +54,8 @@
   function placeOf(file, offset) {
     return file + " @ " + grouped(offset);
   }
-  function pieces(from) {
-    const most = 4;
-    const lines = from.slice(0, most).map(([file, offset, run, ...loops]) => {
+  function pieces(from, all) {
+    const lines = from.map(([file, offset, run, ...loops]) => {
       if (file < 0) return "in no file: " + grouped(run) + " bytes";
       let times = "";
       const steps = [];
@@ -67,7 +66,7 @@
       const apart = steps.length ? ", " + steps.join(" and ") + " apart" : "";
       return placeOf(data.words[file], offset) + ": " + times + grouped(run) + " bytes" + apart;
     });
-    if (from.length > most) lines.push("and " + grouped(from.length - most) + " more pieces");
+    if (all > from.length) lines.push("and " + grouped(all - from.length) + " more pieces");
     return lines;
   }
   function share(bytes, of, holders) {
@@ -94,10 +93,10 @@
     });
     return cell;
   }
-  function rowOf(unit, [name, kind, file, offset, bytes, of, holders, from, count]) {
+  function rowOf(unit, [name, kind, file, offset, bytes, of, holders, from, count, parts]) {
     const row = make("tr");
     const all = count > 1 ? " and " + (count - 1) + " like it" : "";
-    row.append(code([data.words[name] + all]), code(pieces(from)), make("td", count > 1 ? "" : share(bytes, of, holders)),
+    row.append(code([data.words[name] + all]), code(pieces(from, parts)), make("td", count > 1 ? "" : share(bytes, of, holders)),
       make("td", size(bytes), "n"), make("td", data.words[kind]), make("td", grouped(offset), "n"));
     row.title = placeOf(unit.files[file], offset);
     return row;
