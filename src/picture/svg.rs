@@ -5,7 +5,7 @@ mod names;
 
 use std::fmt::Write;
 
-use super::bands::{Band, bands, runs, share};
+use super::stretches::{Stretch, stretches, runs, share};
 use super::columns::{short, words};
 use super::escape::markup;
 use super::palette::{COLOURS, DARK, Ink, PATTERNS, inks};
@@ -30,7 +30,7 @@ pub fn svg(map: &Map) -> String {
     drawn(map, &Sheet::new(map, MOST_LANES), Told::OnHover)
 }
 
-/// Who says what a band is.
+/// Who says what a stretch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     /// The picture, to whoever points at it.
@@ -149,11 +149,11 @@ impl Pen<'_> {
                 if number == 0 || panel.is_named {
                     self.names(out, unit, naming.name(unit, index), *top);
                 }
-                for band in bands(unit, &self.map.sections) {
-                    let key = (band.columns, band.from.iter().map(|portion| portion.unit).collect());
+                for stretch in stretches(unit, &self.map.sections) {
+                    let key = (stretch.columns, stretch.from.iter().map(|portion| portion.unit).collect());
                     // What the lane above says need not be said again.
                     let is_said = is_source || before.contains(&key);
-                    self.band(out, unit, &band, (*top, panel.height), !is_said);
+                    self.stretch(out, unit, &stretch, (*top, panel.height), !is_said);
                     labelled.push(key);
                 }
                 for run in runs(unit, &self.map.sections) {
@@ -176,17 +176,17 @@ impl Pen<'_> {
         }
     }
 
-    /// A band: a strip for each unit of the source, as high as its share, and one for what is in no file.
-    fn band(&self, out: &mut String, unit: &Unit, band: &Band, (top, height): (f64, f64), is_labelled: bool) {
-        let (left, wide) = self.sheet.columns.span(band.columns);
+    /// A stretch: a strip for each unit of the source, as high as its share, and one for what is in no file.
+    fn stretch(&self, out: &mut String, unit: &Unit, stretch: &Stretch, (top, height): (f64, f64), is_labelled: bool) {
+        let (left, wide) = self.sheet.columns.span(stretch.columns);
         out.push_str("<g>");
         if self.told == Told::OnHover {
-            let _ = write!(out, "<title>{}</title>", markup(&self.words(unit, band)));
+            let _ = write!(out, "<title>{}</title>", markup(&self.words(unit, stretch)));
         }
         let mut at = top;
-        for portion in &band.from {
+        for portion in &stretch.from {
             let Some(ink) = self.inks.get(portion.unit) else { continue };
-            let high = height * share(portion.bytes, band.bytes);
+            let high = height * share(portion.bytes, stretch.bytes);
             rect(out, &format!("c{}", ink.colour), (left, at), (wide, high), "");
             if ink.pattern > 0 {
                 rect(out, "", (left, at), (wide, high), &format!("url(#p{})", ink.pattern));
@@ -198,18 +198,18 @@ impl Pen<'_> {
             }
             at += high;
         }
-        rect(out, "made", (left, at), (wide, height * share(band.made, band.bytes)), "");
+        rect(out, "fill", (left, at), (wide, height * share(stretch.fill, stretch.bytes)), "");
         if is_labelled {
-            self.labels(out, band, (left, wide), (top, height));
+            self.labels(out, stretch, (left, wide), (top, height));
         }
         out.push_str("</g>\n");
     }
 
     /// The names of the units of the source, where there is room: above what is pale.
-    fn labels(&self, out: &mut String, band: &Band, (left, wide): (f64, f64), (top, height): (f64, f64)) {
+    fn labels(&self, out: &mut String, stretch: &Stretch, (left, wide): (f64, f64), (top, height): (f64, f64)) {
         let mut at = top;
-        for portion in &band.from {
-            let high = height * share(portion.bytes, band.bytes);
+        for portion in &stretch.from {
+            let high = height * share(portion.bytes, stretch.bytes);
             if let (Some(unit), Some(ink)) = (self.map.from.units.get(portion.unit), self.inks.get(portion.unit)) {
                 let pale = high * share(portion.shared, portion.bytes);
                 let room = if high - pale >= LABEL { high - pale } else { high };
@@ -223,11 +223,11 @@ impl Pen<'_> {
         }
     }
 
-    /// A band in words.
-    fn words(&self, unit: &Unit, band: &Band) -> String {
-        let held = words(&self.map.sections, band.columns);
-        let mut told = format!("{}: {held}, {}", unit.name, bytes(band.bytes));
-        let all: Vec<&str> = band.from.iter().filter_map(|from| self.map.from.units.get(from.unit)).map(|unit| unit.name.as_str()).collect();
+    /// A stretch in words.
+    fn words(&self, unit: &Unit, stretch: &Stretch) -> String {
+        let held = words(&self.map.sections, stretch.columns);
+        let mut told = format!("{}: {held}, {}", unit.name, bytes(stretch.bytes));
+        let all: Vec<&str> = stretch.from.iter().filter_map(|from| self.map.from.units.get(from.unit)).map(|unit| unit.name.as_str()).collect();
         match all.as_slice() {
             [only] if *only == unit.name => {}
             [] => {}
@@ -257,7 +257,7 @@ fn legend(out: &mut String, map: &Map, sheet: &Sheet) {
     let cells = || map.to.units.iter().flat_map(|unit| &unit.cells);
     let keys = [
         (cells().any(|cell| cell.shared > 0), "pale", "c0", "pale: several ranks hold the same bytes"),
-        (cells().any(|cell| cell.made > 0), "made", "", "in no file of the source: new rows, constants"),
+        (cells().any(|cell| cell.fill > 0), "fill", "", "in no file of the source: new rows, constants"),
         (true, "unit", "", if all_ranks { "a rank" } else { "a rank or a file" }),
     ];
     let mut at = LEFT;

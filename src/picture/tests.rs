@@ -6,10 +6,10 @@ use crate::picture::{Style, html, svg, text};
 
 const EVIL: &str = "</script><script>alert('1')</script>&\u{1b}[2J\"";
 
-fn cell(section: Section, from: &[(usize, u64, u64)], made: u64, tensors: Vec<Tensor>) -> Cell {
+fn cell(section: Section, from: &[(usize, u64, u64)], fill: u64, tensors: Vec<Tensor>) -> Cell {
     let from: Vec<Portion> = from.iter().map(|&(unit, bytes, shared)| Portion { unit, bytes, shared }).collect();
-    let bytes = from.iter().map(|portion| portion.bytes).sum::<u64>() + made;
-    Cell { section, bytes, from, made, cut: 0, shared: 0, tensors }
+    let bytes = from.iter().map(|portion| portion.bytes).sum::<u64>() + fill;
+    Cell { section, bytes, from, fill, cut: 0, shared: 0, tensors }
 }
 
 fn unit(name: &str, rank: Option<Rank>, cells: Vec<Cell>) -> Unit {
@@ -73,14 +73,14 @@ fn marks_of_the_page_in_a_name_are_left_alone() {
 }
 
 #[test]
-fn lanes_that_differ_are_drawn_one_by_one_and_bands_by_their_look() {
+fn lanes_that_differ_are_drawn_one_by_one_and_stretches_by_their_look() {
     let drawn = svg(&map(4));
     // Two files and two ranks, each with all layers.
     assert_eq!(drawn.matches("class=\"unit\" x=\"96\"").count(), 4);
-    // Layers 2 and 3 look the same and are one band.
+    // Layers 2 and 3 look the same and are one stretch.
     assert_eq!(drawn.matches("<g><title>tp0: ").count(), 3);
     assert!(drawn.contains("<title>tp1: layers 2 to 3, 16 B, from other</title>"), "{drawn}");
-    assert!(drawn.contains("class=\"made\"") && drawn.contains("class=\"pale\""));
+    assert!(drawn.contains("class=\"fill\"") && drawn.contains("class=\"pale\""));
 }
 
 #[test]

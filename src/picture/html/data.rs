@@ -71,7 +71,7 @@ fn told_by(side: &Side) -> HashMap<usize, usize> {
 
 fn cell(cell: &Cell, tensors: Vec<Value>) -> Value {
     let from: Vec<_> = cell.from.iter().map(|portion| (portion.unit, portion.bytes)).collect();
-    json!([cell.bytes, from, cell.made, cell.cut, cell.shared, tensors])
+    json!([cell.bytes, from, cell.fill, cell.cut, cell.shared, tensors])
 }
 
 /// Each tensor, or one of those that differ in numbers, and how many they are.

@@ -76,13 +76,13 @@
   }
   function table(heads, rows) {
     const around = make("div", undefined, "table");
-    const made = make("table");
+    const all = make("table");
     const head = make("tr");
     for (const [text, kind] of heads) head.append(make("th", text, kind));
-    made.append(make("thead"), make("tbody"));
-    made.tHead.append(head);
-    made.tBodies[0].append(...rows);
-    around.append(made);
+    all.append(make("thead"), make("tbody"));
+    all.tHead.append(head);
+    all.tBodies[0].append(...rows);
+    around.append(all);
     return around;
   }
   function code(lines) {
@@ -113,7 +113,7 @@
     }
     const units = data.sides[side].units;
     const unit = units[number];
-    const [bytes, from, made, cut, shared, tensors] = unit.cells[column];
+    const [bytes, from, fill, cut, shared, tensors] = unit.cells[column];
     const alike = data.sides[side].lanes[lane].alike;
     box(marks, "cursor", side, lane, column);
     told.append(make("h2", (side ? "" : "Source, ") + unit.name + ": " + data.sections[column] + ", " + size(bytes)));
@@ -134,7 +134,7 @@
       for (const row of lanesOf(0, source)) box(marks, "kin", 0, row, column);
       return data.sides[0].units[source].name + " (" + size(part) + ")";
     });
-    if (made) sources.push("no file (" + size(made) + ")");
+    if (fill) sources.push("no file (" + size(fill) + ")");
     const more = [];
     told.append(make("p", unit.files.join(", "), "dim"));
     if (cut) more.push(size(cut) + " are parts of tensors that are cut");

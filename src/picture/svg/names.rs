@@ -1,4 +1,4 @@
-//! What units are called: over lanes all of a side in one way, the longest that there is room for; within bands as fits.
+//! What units are called: over lanes all of a side in one way, the longest that there is room for; within stretches as fits.
 
 use crate::inspect::{Side, Unit};
 
@@ -49,7 +49,7 @@ fn word(unit: &Unit) -> Option<&'static str> {
     }
 }
 
-/// What a unit of the source may be called in a band, the best first.
+/// What a unit of the source may be called in a stretch, the best first.
 pub(super) fn within(unit: &Unit, number: usize) -> Vec<String> {
     match unit.rank {
         None => vec![unit.name.clone(), format!("file {}", number + 1), (number + 1).to_string()],
