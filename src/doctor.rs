@@ -1,18 +1,18 @@
 //! Whether this process can mount, what a mount would be able to do, and what to do about the rest.
 //!
-//! Facts are gathered (`facts`, `place`, `trial`), and what they mean is worked out from them alone (`findings`). The trial decides: all else
+//! Facts are gathered (`facts`, `file_system`, `trial`), and what they mean is worked out from them alone (`findings`). The trial decides: all else
 //! explains. Not here: printing (`cli`).
 
 mod facts;
 mod findings;
-mod place;
+mod file_system;
 mod trial;
 
 use serde::Serialize;
 
 pub use facts::Facts;
 pub use findings::{Finding, Mark, examine};
-pub use place::Place;
+pub use file_system::FileSystem;
 pub use trial::{Trial, trial};
 
 /// What was found.

@@ -3,7 +3,7 @@
 //! Columns are sections of the model, one for the source and the view alike; lanes are ranks that differ in their stage alone, one behind the
 //! other. A unit of the source has a colour and a pattern, and whatever is read from it has them too. Not here: what makes what (`inspect`).
 
-mod bands;
+mod stretches;
 mod columns;
 mod escape;
 mod html;

@@ -4,7 +4,7 @@ use std::io::{Write, stdout};
 
 use super::args::DoctorArgs;
 use super::error::{CliError, Exit, harmless};
-use crate::doctor::{Facts, Mark, Place, Report, examine, trial};
+use crate::doctor::{Facts, FileSystem, Mark, Report, examine, trial};
 use crate::sys::limits;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
@@ -14,7 +14,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     let source = args
         .source
         .as_deref()
-        .map(|path| Place::of(path).map_err(|error| failed(path, error)))
+        .map(|path| FileSystem::of(path).map_err(|error| failed(path, error)))
         .transpose()?;
     let report = examine(&Facts::gather(args.cache_size, source, trial()));
     let text = if args.json {

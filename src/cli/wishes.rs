@@ -31,6 +31,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["stop", "detach", "eject", "u"], "unmount MNT"),
     (&["logs", "messages", "dmesg", "journal", "errors"], "log MNT"),
     (&["stats", "top", "metrics", "ps"], "status"),
+    (&["draw", "plot", "graph", "visualize", "viz", "picture"], "map SRC --tp N --pp N"),
+    (&["diagnose", "preflight", "selftest", "healthcheck", "troubleshoot"], "doctor"),
     (&["warm", "preload", "prefetch", "prewarm"], "warmup MNT"),
     (&["version"], "--version"),
 ];

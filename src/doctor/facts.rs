@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
 
-use super::{Place, Trial};
+use super::{FileSystem, Trial};
 use crate::fuse::{DEVICE, helper_program};
 use crate::sys::limits::open_files;
 use crate::sys::memory_left::{Memory, memory};
@@ -35,7 +35,7 @@ pub struct Facts {
     /// Files that may be open; `None` without a limit.
     pub open_files: Option<u64>,
     /// The file system of the source, where one was named.
-    pub source: Option<Place>,
+    pub source: Option<FileSystem>,
     /// What came of a mount.
     pub trial: Trial,
 }
@@ -67,7 +67,7 @@ pub struct Helper {
 impl Facts {
     /// All of them. What the system does not say counts as not so.
     #[must_use]
-    pub fn gather(cache_size: u64, source: Option<Place>, trial: Trial) -> Self {
+    pub fn gather(cache_size: u64, source: Option<FileSystem>, trial: Trial) -> Self {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
         let program = helper_program();

@@ -1,6 +1,6 @@
 //! What facts mean for whoever wants a mount, and what to do. Nothing is looked up here.
 
-mod places;
+mod file_systems;
 
 use serde::Serialize;
 
@@ -46,7 +46,7 @@ pub fn examine(facts: &Facts) -> Report {
     let mut findings = vec![device(facts), helper(facts), user(facts), others(facts), kernel(facts)];
     findings.extend(memory(facts));
     findings.push(open_files(facts));
-    findings.extend(facts.source.as_ref().map(places::source));
+    findings.extend(facts.source.as_ref().map(file_systems::source));
     if mount_possible {
         // What would be in the way for others is not in the way here.
         for finding in findings.iter_mut().filter(|finding| finding.mark == Mark::Problem) {

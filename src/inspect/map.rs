@@ -73,7 +73,7 @@ pub struct Cell {
     /// Bytes by the unit of the source that they are read from, in the order of units.
     pub from: Vec<Portion>,
     /// Bytes that are in no file: new rows, constants.
-    pub made: u64,
+    pub fill: u64,
     /// Bytes of tensors that other units hold other parts of.
     pub cut: u64,
     /// Bytes that other units hold too.
@@ -190,7 +190,7 @@ fn cells(files: &[&FileListing], is_first: bool, stored: &Stored) -> Vec<Cell> {
         let tensors: Vec<_> = file.tensors.iter().flatten().map(|tensor| (tensor, Sectioned::of(tensor, is_first, stored))).collect();
         for (tensor, sectioned) in &tensors {
             let section = sectioned.last().unwrap_or_else(|| beside(&tensor.name, &tensors));
-            for (section, pieces) in sectioned.with_made_in(section) {
+            for (section, pieces) in sectioned.with_fill_in(section) {
                 held.entry(section).or_default().push(part(tensor, number, pieces));
             }
         }
@@ -202,16 +202,16 @@ fn cells(files: &[&FileListing], is_first: bool, stored: &Stored) -> Vec<Cell> {
 struct Sectioned {
     stored: BTreeMap<Section, Vec<Piece>>,
     /// Those that are in no file of the source.
-    made: Vec<Piece>,
+    fill: Vec<Piece>,
 }
 
 impl Sectioned {
     fn of(tensor: &TensorListing, is_first: bool, stored: &Stored) -> Self {
-        let mut sectioned = Self { stored: BTreeMap::new(), made: Vec::new() };
+        let mut sectioned = Self { stored: BTreeMap::new(), fill: Vec::new() };
         let is_body = is_first && !is_head(&tensor.name);
         for piece in &tensor.from {
             if piece.file.is_none() {
-                sectioned.made.push(piece.clone());
+                sectioned.fill.push(piece.clone());
             } else {
                 stored.split(piece.clone(), &mut |section, piece| {
                     sectioned.stored.entry(placed(section, is_body)).or_default().push(piece);
@@ -226,10 +226,10 @@ impl Sectioned {
     }
 
     /// All pieces, with those that are made in this section.
-    fn with_made_in(&self, section: Section) -> BTreeMap<Section, Vec<Piece>> {
+    fn with_fill_in(&self, section: Section) -> BTreeMap<Section, Vec<Piece>> {
         let mut pieces = self.stored.clone();
-        if !self.made.is_empty() || pieces.is_empty() {
-            pieces.entry(section).or_default().extend(self.made.iter().cloned());
+        if !self.fill.is_empty() || pieces.is_empty() {
+            pieces.entry(section).or_default().extend(self.fill.iter().cloned());
         }
         pieces
     }
@@ -252,14 +252,14 @@ fn part(tensor: &TensorListing, file: usize, from: Vec<Piece>) -> Tensor {
 
 fn cell(section: Section, tensors: Vec<Tensor>, stored: &Stored) -> Cell {
     let mut from: BTreeMap<usize, u64> = BTreeMap::new();
-    let (mut bytes, mut made) = (0, 0);
+    let (mut bytes, mut fill) = (0, 0);
     for piece in tensors.iter().flat_map(|tensor| &tensor.from) {
         bytes += piece.bytes();
         match piece.file.as_ref().and_then(|file| stored.unit_of(file)) {
             Some(unit) => *from.entry(unit).or_default() += piece.bytes(),
-            None => made += piece.bytes(),
+            None => fill += piece.bytes(),
         }
     }
     let from = from.into_iter().map(|(unit, bytes)| Portion { unit, bytes, shared: 0 }).collect();
-    Cell { section, bytes, from, made, cut: 0, shared: 0, tensors }
+    Cell { section, bytes, from, fill, cut: 0, shared: 0, tensors }
 }

@@ -4,11 +4,8 @@ mod data;
 
 use super::escape::{markup, script};
 use super::sheet::Sheet;
-use super::svg::{Told, drawn, subtitle, title};
+use super::svg::{MOST_LANES, Told, drawn, subtitle, title};
 use crate::inspect::Map;
-
-/// Lanes of a side that are drawn one by one; of more, those that look the same are drawn once.
-const MOST_LANES: usize = 64;
 
 /// The page of `map`. It is XML too.
 #[must_use]

@@ -76,7 +76,7 @@ fn alike(side: &Side, one: &[usize], other: &[usize]) -> bool {
 }
 
 fn same_look(one: &Unit, other: &Unit) -> bool {
-    let look = |cell: &Cell| (cell.section, cell.bytes, cell.from.clone(), cell.made, cell.shared);
+    let look = |cell: &Cell| (cell.section, cell.bytes, cell.from.clone(), cell.fill, cell.shared);
     one.rank.map(|rank| rank.pp) == other.rank.map(|rank| rank.pp)
         && one.cells.len() == other.cells.len()
         && one.cells.iter().zip(&other.cells).all(|(one, other)| look(one) == look(other))

@@ -1,10 +1,11 @@
 //! The picture as SVG: for a README, light or dark as its reader has it, and drawn into the page of HTML.
 
 mod marks;
+mod names;
 
 use std::fmt::Write;
 
-use super::bands::{Band, bands, runs, share};
+use super::stretches::{Stretch, stretches, runs, share};
 use super::columns::{short, words};
 use super::escape::markup;
 use super::palette::{COLOURS, DARK, Ink, PATTERNS, inks};
@@ -12,9 +13,10 @@ use super::sheet::{LEFT, Panel, Sheet};
 use super::size::bytes;
 use crate::inspect::{Map, Section, Side, Unit};
 use marks::{fits, label, rect, text};
+use names::Naming;
 
 /// Lanes of a side that are drawn one by one; of more, those that look the same are drawn once.
-const MOST_LANES: usize = 32;
+pub(super) const MOST_LANES: usize = 32;
 /// Height of the legend.
 const LEGEND: f64 = 62.0;
 /// Width of a character of a name.
@@ -28,7 +30,7 @@ pub fn svg(map: &Map) -> String {
     drawn(map, &Sheet::new(map, MOST_LANES), Told::OnHover)
 }
 
-/// Who says what a band is.
+/// Who says what a stretch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     /// The picture, to whoever points at it.
@@ -114,7 +116,7 @@ fn axis(out: &mut String, map: &Map, sheet: &Sheet) {
             section => text(out, "axis", (centre, sheet.axis), &short(*section)),
         }
     }
-    text(out, "lane dim", (LEFT - 8.0, sheet.axis), "layer");
+    text(out, "side", (LEFT - 8.0, sheet.axis), "layer");
 }
 
 /// What a side is drawn with.
@@ -129,25 +131,29 @@ impl Pen<'_> {
     fn panel(&self, out: &mut String, side: &Side, panel: &Panel, name: &str) {
         let is_source = std::ptr::eq(side, &self.map.from);
         let mut before: Vec<((usize, usize), Vec<usize>)> = Vec::new();
-        let staged = self.stages_fit(side);
+        let naming = Naming::of(side, |unit, name| {
+            let mut wide = runs(unit, &self.map.sections).into_iter().map(|run| self.sheet.columns.span(run).1);
+            wide.all(|wide| fits(name, wide, NAME))
+        });
         for (number, (lane, top)) in panel.lanes.iter().zip(&panel.tops).enumerate() {
             let middle = top + panel.height / 2.0 + 3.5;
             let called = if lane.label.is_empty() && number == 0 { name } else { &lane.label };
             text(out, "lane", (LEFT - 8.0, middle), called);
-            if number == 0 && !lane.label.is_empty() {
-                let stages = if staged { name.to_owned() } else { format!("{name}, pp") };
-                text(out, "side", (LEFT - 8.0, top - 4.0), &stages);
+            let over = [(called != name).then_some(name), naming.of_what(side)];
+            let over = over.into_iter().flatten().collect::<Vec<_>>().join(", ");
+            if number == 0 {
+                text(out, "side", (LEFT - 8.0, top - 4.0), &over);
             }
             let mut labelled = Vec::new();
             for (unit, index) in lane.units.iter().filter_map(|index| Some((side.units.get(*index)?, *index))) {
                 if number == 0 || panel.is_named {
-                    self.names(out, unit, index, *top, staged);
+                    self.names(out, unit, naming.name(unit, index), *top);
                 }
-                for band in bands(unit, &self.map.sections) {
-                    let key = (band.columns, band.from.iter().map(|portion| portion.unit).collect());
+                for stretch in stretches(unit, &self.map.sections) {
+                    let key = (stretch.columns, stretch.from.iter().map(|portion| portion.unit).collect());
                     // What the lane above says need not be said again.
                     let is_said = is_source || before.contains(&key);
-                    self.band(out, unit, &band, (*top, panel.height), !is_said);
+                    self.stretch(out, unit, &stretch, (*top, panel.height), !is_said);
                     labelled.push(key);
                 }
                 for run in runs(unit, &self.map.sections) {
@@ -159,44 +165,28 @@ impl Pen<'_> {
         }
     }
 
-    /// Whether every stage has room for `pp` in front of its number.
-    fn stages_fit(&self, side: &Side) -> bool {
-        let is_fit = |unit: &Unit| {
-            let name = unit.rank.map(|rank| format!("pp{}", rank.pp));
-            let runs = runs(unit, &self.map.sections);
-            let mut wide = runs.iter().map(|run| self.sheet.columns.span(*run).1);
-            name.is_none_or(|name| wide.all(|wide| fits(&name, wide, NAME)))
-        };
-        side.units.iter().all(is_fit)
-    }
-
-    /// What a unit is called, over each stretch that it holds: its stage, as lanes say the rest.
-    fn names(&self, out: &mut String, unit: &Unit, index: usize, top: f64, staged: bool) {
+    /// What a unit is called, over each stretch that it holds.
+    fn names(&self, out: &mut String, unit: &Unit, name: Option<String>, top: f64) {
+        let Some(name) = name else { return };
         for run in runs(unit, &self.map.sections) {
             let (left, wide) = self.sheet.columns.span(run);
-            let names = match unit.rank {
-                Some(rank) if is_staged(unit) && staged => [format!("pp{}", rank.pp), String::new()],
-                Some(rank) if is_staged(unit) => [rank.pp.to_string(), String::new()],
-                Some(_) => continue,
-                None => [unit.name.clone(), format!("file {}", index + 1)],
-            };
-            if let Some(name) = names.iter().find(|name| fits(name, wide, NAME)) {
-                text(out, "stage", (left + wide / 2.0, top - 3.5), name);
+            if fits(&name, wide, NAME) {
+                text(out, "stage", (left + wide / 2.0, top - 3.5), &name);
             }
         }
     }
 
-    /// A band: a strip for each unit of the source, as high as its share, and one for what is in no file.
-    fn band(&self, out: &mut String, unit: &Unit, band: &Band, (top, height): (f64, f64), is_labelled: bool) {
-        let (left, wide) = self.sheet.columns.span(band.columns);
+    /// A stretch: a strip for each unit of the source, as high as its share, and one for what is in no file.
+    fn stretch(&self, out: &mut String, unit: &Unit, stretch: &Stretch, (top, height): (f64, f64), is_labelled: bool) {
+        let (left, wide) = self.sheet.columns.span(stretch.columns);
         out.push_str("<g>");
         if self.told == Told::OnHover {
-            let _ = write!(out, "<title>{}</title>", markup(&self.words(unit, band)));
+            let _ = write!(out, "<title>{}</title>", markup(&self.words(unit, stretch)));
         }
         let mut at = top;
-        for portion in &band.from {
+        for portion in &stretch.from {
             let Some(ink) = self.inks.get(portion.unit) else { continue };
-            let high = height * share(portion.bytes, band.bytes);
+            let high = height * share(portion.bytes, stretch.bytes);
             rect(out, &format!("c{}", ink.colour), (left, at), (wide, high), "");
             if ink.pattern > 0 {
                 rect(out, "", (left, at), (wide, high), &format!("url(#p{})", ink.pattern));
@@ -208,23 +198,23 @@ impl Pen<'_> {
             }
             at += high;
         }
-        rect(out, "made", (left, at), (wide, height * share(band.made, band.bytes)), "");
+        rect(out, "fill", (left, at), (wide, height * share(stretch.fill, stretch.bytes)), "");
         if is_labelled {
-            self.labels(out, band, (left, wide), (top, height));
+            self.labels(out, stretch, (left, wide), (top, height));
         }
         out.push_str("</g>\n");
     }
 
     /// The names of the units of the source, where there is room: above what is pale.
-    fn labels(&self, out: &mut String, band: &Band, (left, wide): (f64, f64), (top, height): (f64, f64)) {
+    fn labels(&self, out: &mut String, stretch: &Stretch, (left, wide): (f64, f64), (top, height): (f64, f64)) {
         let mut at = top;
-        for portion in &band.from {
-            let high = height * share(portion.bytes, band.bytes);
+        for portion in &stretch.from {
+            let high = height * share(portion.bytes, stretch.bytes);
             if let (Some(unit), Some(ink)) = (self.map.from.units.get(portion.unit), self.inks.get(portion.unit)) {
                 let pale = high * share(portion.shared, portion.bytes);
                 let room = if high - pale >= LABEL { high - pale } else { high };
                 let colour = (room < high || pale == 0.0).then_some(ink.colour);
-                let name = source_names(unit, portion.unit).into_iter().find(|name| fits(name, wide, NAME));
+                let name = names::within(unit, portion.unit).into_iter().find(|name| fits(name, wide, NAME));
                 if let Some(name) = name.filter(|_| high >= LABEL) {
                     label(out, colour, (left + wide / 2.0, at + room / 2.0 + 3.2), &name);
                 }
@@ -233,11 +223,11 @@ impl Pen<'_> {
         }
     }
 
-    /// A band in words.
-    fn words(&self, unit: &Unit, band: &Band) -> String {
-        let held = words(&self.map.sections, band.columns);
-        let mut told = format!("{}: {held}, {}", unit.name, bytes(band.bytes));
-        let all: Vec<&str> = band.from.iter().filter_map(|from| self.map.from.units.get(from.unit)).map(|unit| unit.name.as_str()).collect();
+    /// A stretch in words.
+    fn words(&self, unit: &Unit, stretch: &Stretch) -> String {
+        let held = words(&self.map.sections, stretch.columns);
+        let mut told = format!("{}: {held}, {}", unit.name, bytes(stretch.bytes));
+        let all: Vec<&str> = stretch.from.iter().filter_map(|from| self.map.from.units.get(from.unit)).map(|unit| unit.name.as_str()).collect();
         match all.as_slice() {
             [only] if *only == unit.name => {}
             [] => {}
@@ -252,21 +242,6 @@ impl Pen<'_> {
     }
 }
 
-/// Whether a unit is called by its stage.
-fn is_staged(unit: &Unit) -> bool {
-    unit.rank.is_some() && unit.name.starts_with("pp")
-}
-
-/// What a unit of the source may be called in a band, the best first.
-fn source_names(unit: &Unit, index: usize) -> Vec<String> {
-    match unit.rank {
-        None => vec![unit.name.clone(), format!("file {}", index + 1), (index + 1).to_string()],
-        // With a number alone it is not said which rank of the stage.
-        Some(rank) if is_staged(unit) && !unit.name.contains(' ') => vec![unit.name.clone(), rank.pp.to_string()],
-        Some(_) => vec![unit.name.clone()],
-    }
-}
-
 /// What colours, patterns and tints mean.
 fn legend(out: &mut String, map: &Map, sheet: &Sheet) {
     let top = sheet.bottom + 16.0;
@@ -278,16 +253,20 @@ fn legend(out: &mut String, map: &Map, sheet: &Sheet) {
         (false, _) => "colour and pattern: file of the source; each comes again where there are many",
     };
     text(out, "dim", (LEFT, top + 9.0), told);
+    let all_ranks = is_ranked && map.to.units.iter().all(|unit| unit.rank.is_some());
+    let cells = || map.to.units.iter().flat_map(|unit| &unit.cells);
+    let keys = [
+        (cells().any(|cell| cell.shared > 0), "pale", "c0", "pale: several ranks hold the same bytes"),
+        (cells().any(|cell| cell.fill > 0), "fill", "", "in no file of the source: new rows, constants"),
+        (true, "unit", "", if all_ranks { "a rank" } else { "a rank or a file" }),
+    ];
     let mut at = LEFT;
-    let mut key = |class: &str, under: &str, word: &str| {
+    for (_, class, under, word) in keys.into_iter().filter(|(is_drawn, ..)| *is_drawn) {
         if !under.is_empty() {
             rect(out, under, (at, top + 20.0), (18.0, 11.0), "");
         }
         rect(out, class, (at, top + 20.0), (18.0, 11.0), "");
         text(out, "dim", (at + 24.0, top + 29.5), word);
         at += 24.0 + word.len() as f64 * 5.6 + 22.0;
-    };
-    key("pale", "c0", "pale: several ranks hold the same bytes");
-    key("made", "", "in no file of the source: new rows, constants");
-    key("unit", "", if is_ranked { "a rank" } else { "a rank or a file" });
+    }
 }

@@ -6,10 +6,10 @@ use crate::picture::{Style, html, svg, text};
 
 const EVIL: &str = "</script><script>alert('1')</script>&\u{1b}[2J\"";
 
-fn cell(section: Section, from: &[(usize, u64, u64)], made: u64, tensors: Vec<Tensor>) -> Cell {
+fn cell(section: Section, from: &[(usize, u64, u64)], fill: u64, tensors: Vec<Tensor>) -> Cell {
     let from: Vec<Portion> = from.iter().map(|&(unit, bytes, shared)| Portion { unit, bytes, shared }).collect();
-    let bytes = from.iter().map(|portion| portion.bytes).sum::<u64>() + made;
-    Cell { section, bytes, from, made, cut: 0, shared: 0, tensors }
+    let bytes = from.iter().map(|portion| portion.bytes).sum::<u64>() + fill;
+    Cell { section, bytes, from, fill, cut: 0, shared: 0, tensors }
 }
 
 fn unit(name: &str, rank: Option<Rank>, cells: Vec<Cell>) -> Unit {
@@ -73,14 +73,14 @@ fn marks_of_the_page_in_a_name_are_left_alone() {
 }
 
 #[test]
-fn lanes_that_differ_are_drawn_one_by_one_and_bands_by_their_look() {
+fn lanes_that_differ_are_drawn_one_by_one_and_stretches_by_their_look() {
     let drawn = svg(&map(4));
     // Two files and two ranks, each with all layers.
     assert_eq!(drawn.matches("class=\"unit\" x=\"96\"").count(), 4);
-    // Layers 2 and 3 look the same and are one band.
+    // Layers 2 and 3 look the same and are one stretch.
     assert_eq!(drawn.matches("<g><title>tp0: ").count(), 3);
     assert!(drawn.contains("<title>tp1: layers 2 to 3, 16 B, from other</title>"), "{drawn}");
-    assert!(drawn.contains("class=\"made\"") && drawn.contains("class=\"pale\""));
+    assert!(drawn.contains("class=\"fill\"") && drawn.contains("class=\"pale\""));
 }
 
 #[test]
@@ -115,4 +115,59 @@ fn many_lanes_that_look_the_same_are_one() {
     // All ranks are told all the same, and tensors once.
     let page = html(&map);
     assert!(page.contains("\"name\":\"tp200\"") && page.len() < 200_000, "{}", page.len());
+}
+
+#[test]
+fn stages_and_files_of_a_side_are_named_in_one_way() {
+    let sections: Vec<Section> = (0..60).map(Section::Layer).collect();
+    let stage = |pp: u32, layers: std::ops::Range<u32>| {
+        let cells = layers.map(|layer| cell(Section::Layer(layer), &[(0, 8, 0)], 0, Vec::new())).collect();
+        unit(&format!("pp{pp}"), rank(pp, 0), cells)
+    };
+    // One layer has room for a number alone.
+    let mut map = map(2);
+    map.from = side(vec![unit("a", None, sections.iter().map(|section| cell(*section, &[(0, 8, 0)], 0, Vec::new())).collect())]);
+    map.to = side(vec![stage(0, 0..30), stage(1, 30..60)]);
+    map.sections = sections;
+    assert!(svg(&map).contains(">pp0</text>") && svg(&map).contains(">pp1</text>"));
+    map.to = side(vec![stage(0, 0..59), stage(1, 59..60)]);
+    let drawn = svg(&map);
+    assert!(drawn.contains(">pp</text>") && drawn.contains(">0</text>") && !drawn.contains(">pp0</text>"), "{drawn}");
+}
+
+/// What the page tells, and where it is told.
+fn told(map: &Map) -> serde_json::Value {
+    let page = html(map);
+    let (_, rest) = page.split_once("id=\"data\">").unwrap();
+    serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
+}
+
+#[test]
+fn a_page_of_very_many_tensors_stays_small() {
+    let experts = |count: usize| (0..count).map(|expert| tensor(&format!("layers.0.experts.{expert}.up"))).collect::<Vec<_>>();
+    let mut map = map(1);
+    let with = |tp: u32, count| unit(&format!("tp{tp}"), rank(0, tp), vec![cell(Section::Layer(0), &[(0, 8 * count as u64, 0)], 0, experts(count))]);
+    // Ranks that look alike are told by the first of them, with all its tensors.
+    map.to.units = vec![with(0, 11_000), with(1, 11_000)];
+    let said = told(&map);
+    let units = &said["sides"][1]["units"];
+    assert_eq!((&units[0]["by"], &units[1]["by"]), (&serde_json::Value::Null, &serde_json::json!(0)));
+    let rows = |unit: usize| units[unit]["cells"]["0"][5].as_array().unwrap().len();
+    assert_eq!((rows(0), rows(1)), (11_000, 0));
+    // Where these are still too many, those that differ in a number are told by the first.
+    map.to.units = vec![with(0, 21_000)];
+    map.to.units[0].cells[0].tensors.push(Tensor { shape: vec![1, 2], ..tensor("layers.0.experts.7.up") });
+    let said = told(&map);
+    let rows = said["sides"][1]["units"][0]["cells"]["0"][5].as_array().unwrap().clone();
+    assert_eq!((rows.len(), &rows[0][8], &rows[0][4]), (2, &serde_json::json!(21_000), &serde_json::json!(168_000)));
+    assert_eq!(said["words"][rows[0][0].as_u64().unwrap() as usize], "layers.0.experts.0.up");
+}
+
+#[test]
+fn of_many_pieces_the_first_are_told_and_how_many_there_are() {
+    let mut map = map(1);
+    let many = std::iter::repeat_n(tensor("a").from, 9).flatten().collect();
+    map.to.units[0].cells[0].tensors = vec![Tensor { from: many, ..tensor("a") }];
+    let row = &told(&map)["sides"][1]["units"][0]["cells"]["0"][5][0];
+    assert_eq!((row[7].as_array().unwrap().len(), &row[9]), (4, &serde_json::json!(9)));
 }

@@ -2,7 +2,7 @@
 
 mod table;
 
-use super::bands::runs;
+use super::stretches::runs;
 use super::columns::short;
 use super::escape::terminal;
 use super::lanes::{Lane, lanes, merged};
@@ -165,8 +165,8 @@ impl Pen<'_> {
     /// in no file.
     fn cell(&self, line: &mut String, cell: &Cell) {
         let parts = cell.from.iter().map(|portion| (Some(portion.unit), portion.bytes));
-        let made = (cell.made > 0).then_some((None, cell.made));
-        let parts: Vec<(Option<usize>, u64)> = parts.chain(made).filter(|(_, bytes)| *bytes > 0).collect();
+        let fill = (cell.fill > 0).then_some((None, cell.fill));
+        let parts: Vec<(Option<usize>, u64)> = parts.chain(fill).filter(|(_, bytes)| *bytes > 0).collect();
         if parts.len() > self.each {
             line.push_str(&"+".repeat(self.each));
             return;
@@ -224,7 +224,7 @@ impl Pen<'_> {
         let signs = [("+", "several of them"), (".", "in no file of the source")];
         let drawn = |sign: &str| match sign {
             "+" => self.map.to.units.iter().flat_map(|unit| &unit.cells).any(|cell| cell.from.len() > self.each),
-            _ => self.map.to.units.iter().flat_map(|unit| &unit.cells).any(|cell| cell.made > 0 && cell.from.len() < self.each),
+            _ => self.map.to.units.iter().flat_map(|unit| &unit.cells).any(|cell| cell.fill > 0 && cell.from.len() < self.each),
         };
         let signs = signs.iter().filter(|(sign, _)| drawn(sign)).map(|(sign, what)| format!("{sign} {what}"));
         let signs = signs.collect::<Vec<_>>().join("   ");

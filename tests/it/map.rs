@@ -118,7 +118,7 @@ fn mapped(map: &Json, expected: &Tensors) -> Tensors {
         }
         assert_eq!(number(&cell["bytes"]), sum);
         let portions: u64 = list(&cell["from"]).iter().map(|portion| number(&portion["bytes"])).sum();
-        assert_eq!(portions + number(&cell["made"]), sum, "{cell}");
+        assert_eq!(portions + number(&cell["fill"]), sum, "{cell}");
     }
     all
 }
@@ -262,7 +262,7 @@ fn drawn(kind: &str, source: &str, flags: &str) -> String {
 #[test]
 fn what_no_file_of_the_source_has_is_beside_what_it_is_for() {
     let map = said("map", "dist-tiny/dcp/llama_tied_bf16/hf", "--as vllm --tp 2");
-    let made = cells(&map).filter(|(_, cell)| number(&cell["made"]) > 0);
+    let made = cells(&map).filter(|(_, cell)| number(&cell["fill"]) > 0);
     let made: BTreeSet<String> = made.map(|(_, cell)| cell["section"].to_string()).collect();
     assert_eq!(made, ["head", "layer 0", "layer 1"].iter().map(|name| format!("\"{name}\"")).collect());
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::doctor::Place;
+use crate::doctor::FileSystem;
 use crate::doctor::facts::Helper;
 use crate::sys::memory_left::Memory;
 
@@ -146,7 +146,7 @@ fn few_open_files_are_noted() {
 
 #[test]
 fn file_systems_have_their_ways() {
-    let on = |kind: &str, is_direct| Facts { source: Some(Place { path: "/data".into(), kind: kind.into(), is_direct }), ..facts() };
+    let on = |kind: &str, is_direct| Facts { source: Some(FileSystem { path: "/data".into(), kind: kind.into(), is_direct }), ..facts() };
     says(&on("ext4", Some(true)), "source", Mark::Ok, &["/data is on ext4", "direct I/O is possible"]);
     says(&on("nfs4", Some(false)), "source", Mark::Note, &["over a network", "no direct I/O"]);
     says(&on("fuse.s3fs", None), "source", Mark::Note, &["itself a program's"]);

@@ -50,7 +50,7 @@ impl Stored {
             if let Some(found) = units.get_mut(unit) {
                 found.bytes += bytes;
                 let from = vec![Portion { unit, bytes, shared: 0 }];
-                found.cells.push(Cell { section, bytes, from, made: 0, cut: 0, shared: 0, tensors: Vec::new() });
+                found.cells.push(Cell { section, bytes, from, fill: 0, cut: 0, shared: 0, tensors: Vec::new() });
             }
         }
         let unit_of = by_object.into_iter().map(|(object, unit)| (store.name(object), unit)).collect();

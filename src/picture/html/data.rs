@@ -11,6 +11,9 @@ use crate::picture::sheet::{Panel, Sheet};
 /// Tensors of which each is told. Of more, those of ranks that look alike are told once, and tensors that differ in a number in their names.
 const MOST_TENSORS: usize = 20_000;
 
+/// Pieces of a tensor that are told; of the rest their number.
+const MOST_PIECES: usize = 4;
+
 /// Words that are said once, by their numbers.
 #[derive(Default)]
 struct Words {
@@ -68,16 +71,16 @@ fn told_by(side: &Side) -> HashMap<usize, usize> {
 
 fn cell(cell: &Cell, tensors: Vec<Value>) -> Value {
     let from: Vec<_> = cell.from.iter().map(|portion| (portion.unit, portion.bytes)).collect();
-    json!([cell.bytes, from, cell.made, cell.cut, cell.shared, tensors])
+    json!([cell.bytes, from, cell.fill, cell.cut, cell.shared, tensors])
 }
 
 /// Each tensor, or one of those that differ in numbers, and how many they are.
 fn tensors(cell: &Cell, is_folded: bool, words: &mut Words) -> Vec<Value> {
     let mut told: Vec<(&Tensor, usize, u64)> = Vec::new();
-    let mut folds: HashMap<String, usize> = HashMap::new();
+    let mut folds: HashMap<(String, &[u64]), usize> = HashMap::new();
     for tensor in &cell.tensors {
         let next = told.len();
-        let at = if is_folded { *folds.entry(folded(&tensor.name)).or_insert(next) } else { next };
+        let at = if is_folded { *folds.entry((folded(&tensor.name), tensor.shape.as_slice())).or_insert(next) } else { next };
         match told.get_mut(at) {
             Some((_, count, bytes)) => (*count, *bytes) = (*count + 1, *bytes + tensor.bytes),
             None => told.push((tensor, 1, tensor.bytes)),
@@ -88,16 +91,24 @@ fn tensors(cell: &Cell, is_folded: bool, words: &mut Words) -> Vec<Value> {
 
 /// A name without its numbers.
 fn folded(name: &str) -> String {
-    let parts = name.split('.').map(|part| if part.parse::<u64>().is_ok() { "*" } else { part });
-    parts.collect::<Vec<_>>().join(".")
+    let mut folded = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            '0'..='9' if folded.ends_with('*') => {}
+            '0'..='9' => folded.push('*'),
+            c => folded.push(c),
+        }
+    }
+    folded
 }
 
 fn row(tensor: &Tensor, count: usize, bytes: u64, words: &mut Words) -> Value {
     let shape = tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let kind = words.number(&format!("{} [{shape}]", tensor.dtype));
-    let from: Vec<Value> = tensor.from.iter().map(|from| piece(from, words)).collect();
+    let from: Vec<Value> = tensor.from.iter().take(MOST_PIECES).map(|from| piece(from, words)).collect();
     let name = words.number(&tensor.name);
-    json!([name, kind, tensor.file, tensor.offset, bytes, tensor.of, tensor.holders, from, count])
+    let pieces = tensor.from.len();
+    json!([name, kind, tensor.file, tensor.offset, bytes, tensor.of, tensor.holders, from, count, pieces])
 }
 
 fn piece(piece: &Piece, words: &mut Words) -> Value {

@@ -7,6 +7,7 @@
   const marks = document.createElementNS(svg.namespaceURI, "g");
   const found = document.createElementNS(svg.namespaceURI, "g");
   svg.append(found, marks);
+  const HEADS = [["tensor"], ["made of"], ["part"], ["bytes", "n"], ["type and shape"], ["at", "n"]];
   let held = false;
   let at = null;
 
@@ -29,9 +30,10 @@
     }
     return rest.toFixed(1) + " PB";
   }
-  function unitAt(side, lane, column) {
+  // A lane may stand for several that look alike: `which` of them.
+  function unitAt(side, lane, column, which) {
     const all = data.sides[side].lanes[lane];
-    return all ? all.alike[0].find(unit => column in data.sides[side].units[unit].cells) : undefined;
+    return all ? all.alike[which].find(unit => column in data.sides[side].units[unit].cells) : undefined;
   }
   function box(group, kind, side, lane, column) {
     const rect = document.createElementNS(svg.namespaceURI, "rect");
@@ -52,9 +54,8 @@
   function placeOf(file, offset) {
     return file + " @ " + grouped(offset);
   }
-  function pieces(from) {
-    const most = 4;
-    const lines = from.slice(0, most).map(([file, offset, run, ...loops]) => {
+  function pieces(from, all) {
+    const lines = from.map(([file, offset, run, ...loops]) => {
       if (file < 0) return "in no file: " + grouped(run) + " bytes";
       let times = "";
       const steps = [];
@@ -65,7 +66,7 @@
       const apart = steps.length ? ", " + steps.join(" and ") + " apart" : "";
       return placeOf(data.words[file], offset) + ": " + times + grouped(run) + " bytes" + apart;
     });
-    if (from.length > most) lines.push("and " + grouped(from.length - most) + " more pieces");
+    if (all > from.length) lines.push("and " + grouped(all - from.length) + " more pieces");
     return lines;
   }
   function share(bytes, of, holders) {
@@ -75,13 +76,13 @@
   }
   function table(heads, rows) {
     const around = make("div", undefined, "table");
-    const made = make("table");
+    const all = make("table");
     const head = make("tr");
     for (const [text, kind] of heads) head.append(make("th", text, kind));
-    made.append(make("thead"), make("tbody"));
-    made.tHead.append(head);
-    made.tBodies[0].append(...rows);
-    around.append(made);
+    all.append(make("thead"), make("tbody"));
+    all.tHead.append(head);
+    all.tBodies[0].append(...rows);
+    around.append(all);
     return around;
   }
   function code(lines) {
@@ -92,17 +93,17 @@
     });
     return cell;
   }
-  function rowOf(unit, [name, kind, file, offset, bytes, of, holders, from, count]) {
+  function rowOf(unit, [name, kind, file, offset, bytes, of, holders, from, count, parts]) {
     const row = make("tr");
     const all = count > 1 ? " and " + (count - 1) + " like it" : "";
-    row.append(code([data.words[name] + all]), make("td", data.words[kind]), make("td", size(bytes), "n"),
-      make("td", count > 1 ? "" : share(bytes, of, holders)), make("td", grouped(offset), "n"), code(pieces(from)));
+    row.append(code([data.words[name] + all]), code(pieces(from, parts)), make("td", count > 1 ? "" : share(bytes, of, holders)),
+      make("td", size(bytes), "n"), make("td", data.words[kind]), make("td", grouped(offset), "n"));
     row.title = placeOf(unit.files[file], offset);
     return row;
   }
 
-  function tell(side, lane, column) {
-    const number = unitAt(side, lane, column);
+  function tell(side, lane, column, which) {
+    const number = unitAt(side, lane, column, which);
     marks.replaceChildren();
     told.replaceChildren();
     if (number === undefined) {
@@ -112,10 +113,11 @@
     }
     const units = data.sides[side].units;
     const unit = units[number];
-    const [bytes, from, made, cut, shared, tensors] = unit.cells[column];
-    const alike = data.sides[side].lanes[lane].alike.length;
+    const [bytes, from, fill, cut, shared, tensors] = unit.cells[column];
+    const alike = data.sides[side].lanes[lane].alike;
     box(marks, "cursor", side, lane, column);
     told.append(make("h2", (side ? "" : "Source, ") + unit.name + ": " + data.sections[column] + ", " + size(bytes)));
+    if (alike.length > 1) told.append(chooser(side, lane, column, which));
     if (side === 0) {
       const readers = [];
       data.sides[1].units.forEach((reader, index) => {
@@ -132,22 +134,39 @@
       for (const row of lanesOf(0, source)) box(marks, "kin", 0, row, column);
       return data.sides[0].units[source].name + " (" + size(part) + ")";
     });
-    if (made) sources.push("no file (" + size(made) + ")");
+    if (fill) sources.push("no file (" + size(fill) + ")");
     const more = [];
     told.append(make("p", unit.files.join(", "), "dim"));
     if (cut) more.push(size(cut) + " are parts of tensors that are cut");
     if (shared) more.push(size(shared) + " are held by others too");
     told.append(make("p", "From " + sources.join(", ") + (more.length ? "; " + more.join(", ") : "") + "."));
-    if (alike > 1) told.append(make("p", "This lane stands for " + alike + " that look the same; tensors are those of " + unit.name + ".", "dim"));
     const by = unit.by === null ? unit : units[unit.by];
     if (by !== unit) told.append(make("p", "Tensors are those of " + by.name + ", which looks the same: offsets may differ.", "dim"));
     const rows = by.cells[column][5].map(row => rowOf(by, row));
-    told.append(table([["tensor"], ["type and shape"], ["bytes", "n"], ["part"], ["at", "n"], ["from"]], rows));
+    told.append(table(HEADS, rows));
   }
 
-  function show(side, lane, column) {
+  function chooser(side, lane, column, which) {
+    const label = make("label", "This lane stands for ranks that look alike. Shown is ");
+    const select = make("select");
+    data.sides[side].lanes[lane].alike.forEach((_, index) => {
+      const unit = unitAt(side, lane, column, index);
+      const option = make("option", data.sides[side].units[unit].name);
+      option.value = index;
+      option.selected = index === which;
+      select.append(option);
+    });
+    select.addEventListener("change", () => {
+      held = true;
+      show(side, lane, column, Number(select.value));
+      told.querySelector("select").focus();
+    });
+    label.append(select);
+    return label;
+  }
+  function show(side, lane, column, which = 0) {
     at = { side, lane, column };
-    tell(side, lane, column);
+    tell(side, lane, column, which);
   }
   function pointed(event) {
     const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
@@ -214,7 +233,8 @@
           button.type = "button";
           button.addEventListener("click", () => {
             held = true;
-            show(1, lanesOf(1, number)[0], Number(column));
+            const lane = lanesOf(1, number)[0];
+            show(1, lane, Number(column), data.sides[1].lanes[lane].alike.findIndex(units => units.includes(number)));
             told.scrollIntoView({ block: "nearest" });
           });
           where.append(button);
@@ -227,7 +247,7 @@
     held = true;
     marks.replaceChildren();
     told.replaceChildren(make("h2", tensors > rows.length ? "The first " + rows.length + " of " + grouped(tensors) : "Found"));
-    told.append(table([["where"], ["tensor"], ["type and shape"], ["bytes", "n"], ["part"], ["at", "n"], ["from"]], rows));
+    told.append(table([["where"], ...HEADS], rows));
   }
   const name = document.getElementById("name");
   name.addEventListener("input", () => search(name.value.trim()));

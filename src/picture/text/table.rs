@@ -1,7 +1,7 @@
 //! Who of a view holds what, in words: a row for each unit, or for those that look the same.
 
 use crate::inspect::{Cell, Map, Unit};
-use crate::picture::bands::{runs, share};
+use crate::picture::stretches::{runs, share};
 use crate::picture::columns::words;
 use crate::picture::lanes::{Lane, through};
 use crate::picture::size::bytes;

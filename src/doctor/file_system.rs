@@ -11,7 +11,7 @@ use crate::fuse::mounts;
 
 /// A path and the file system under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct FileSystem {
     /// The path as it was given.
     pub path: PathBuf,
     /// The type of its file system, e.g. `ext4`, `nfs4`, `fuse.s3fs`.
@@ -20,7 +20,7 @@ pub struct Place {
     pub is_direct: Option<bool>,
 }
 
-impl Place {
+impl FileSystem {
     /// That of `path`.
     ///
     /// # Errors
@@ -69,12 +69,12 @@ mod tests {
 
     #[test]
     fn a_path_is_on_the_file_system_that_is_mounted_nearest_above_it() {
-        assert_eq!(Place::of(Path::new("/proc/self/status")).unwrap().kind, "proc");
+        assert_eq!(FileSystem::of(Path::new("/proc/self/status")).unwrap().kind, "proc");
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Place::of(dir.path()).unwrap().is_direct, None);
+        assert_eq!(FileSystem::of(dir.path()).unwrap().is_direct, None);
         fs::create_dir(dir.path().join("inner")).unwrap();
         fs::write(dir.path().join("inner/file"), b"a").unwrap();
-        assert!(Place::of(dir.path()).unwrap().is_direct.is_some());
-        assert_eq!(Place::of(&dir.path().join("nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(FileSystem::of(dir.path()).unwrap().is_direct.is_some());
+        assert_eq!(FileSystem::of(&dir.path().join("nothing")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -1,39 +1,39 @@
-//! Neighbouring cells that look the same, as one band.
+//! Neighbouring cells that look the same, as one stretch.
 
 use crate::inspect::{Cell, Portion, Section, Unit};
 
 /// A stretch of sections that a unit holds from the same places, in the same proportions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Band {
+pub(super) struct Stretch {
     /// Columns of its first and its last section.
     pub(super) columns: (usize, usize),
     /// Bytes by unit of the source.
     pub(super) from: Vec<Portion>,
     /// Bytes that are in no file.
-    pub(super) made: u64,
+    pub(super) fill: u64,
     /// Bytes.
     pub(super) bytes: u64,
 }
 
-/// The bands of a unit.
-pub(super) fn bands(unit: &Unit, sections: &[Section]) -> Vec<Band> {
-    let mut all: Vec<Band> = Vec::new();
+/// The stretches of a unit.
+pub(super) fn stretches(unit: &Unit, sections: &[Section]) -> Vec<Stretch> {
+    let mut all: Vec<Stretch> = Vec::new();
     for cell in &unit.cells {
         let Ok(column) = sections.binary_search(&cell.section) else { continue };
         match all.last_mut() {
-            Some(band) if band.columns.1 + 1 == column && looks_like(band, cell) => {
-                band.columns.1 = column;
-                band.from.iter_mut().zip(&cell.from).for_each(|(all, more)| {
+            Some(stretch) if stretch.columns.1 + 1 == column && looks_like(stretch, cell) => {
+                stretch.columns.1 = column;
+                stretch.from.iter_mut().zip(&cell.from).for_each(|(all, more)| {
                     all.bytes += more.bytes;
                     all.shared += more.shared;
                 });
-                band.made += cell.made;
-                band.bytes += cell.bytes;
+                stretch.fill += cell.fill;
+                stretch.bytes += cell.bytes;
             }
-            _ => all.push(Band {
+            _ => all.push(Stretch {
                 columns: (column, column),
                 from: cell.from.clone(),
-                made: cell.made,
+                fill: cell.fill,
                 bytes: cell.bytes,
             }),
         }
@@ -42,13 +42,13 @@ pub(super) fn bands(unit: &Unit, sections: &[Section]) -> Vec<Band> {
 }
 
 /// Whether shares differ by less than can be seen.
-fn looks_like(band: &Band, cell: &Cell) -> bool {
-    let near = |one: u64, other: u64| (share(one, band.bytes) - share(other, cell.bytes)).abs() < 0.05;
-    band.from.len() == cell.from.len()
-        && band.from.iter().zip(&cell.from).all(|(one, other)| {
+fn looks_like(stretch: &Stretch, cell: &Cell) -> bool {
+    let near = |one: u64, other: u64| (share(one, stretch.bytes) - share(other, cell.bytes)).abs() < 0.05;
+    stretch.from.len() == cell.from.len()
+        && stretch.from.iter().zip(&cell.from).all(|(one, other)| {
             one.unit == other.unit && near(one.bytes, other.bytes) && near(one.shared, other.shared)
         })
-        && near(band.made, cell.made)
+        && near(stretch.fill, cell.fill)
 }
 
 /// `part` of `whole`, from 0 to 1.

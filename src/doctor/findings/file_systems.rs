@@ -1,7 +1,7 @@
 //! What the file system of a source means for a mount of it.
 
 use super::{Finding, Mark, finding};
-use crate::doctor::Place;
+use crate::doctor::FileSystem;
 
 /// Of file systems whose server is elsewhere: what is known of them.
 const NETWORK: &[(&str, &str)] = &[
@@ -18,22 +18,22 @@ const NETWORK: &[(&str, &str)] = &[
 ];
 
 /// The file system of the source.
-pub(super) fn source(place: &Place) -> Finding {
+pub(super) fn source(file_system: &FileSystem) -> Finding {
     const CHECK: &str = "source";
-    let path = place.path.display();
-    let direct = match place.is_direct {
+    let path = file_system.path.display();
+    let direct = match file_system.is_direct {
         Some(true) => "; direct I/O is possible there",
         Some(false) => "; no direct I/O there, so what materialize writes there goes through the page cache",
         None => "",
     };
-    let said = |more: &str| format!("{path} is on {}{more}{direct}", place.kind);
-    if let Some((_, what)) = NETWORK.iter().find(|(kind, _)| *kind == place.kind) {
+    let said = |more: &str| format!("{path} is on {}{more}{direct}", file_system.kind);
+    if let Some((_, what)) = NETWORK.iter().find(|(kind, _)| *kind == file_system.kind) {
         return finding(CHECK, Mark::Note, said(&format!(", over a network: opening takes round trips, not bytes; {what}")));
     }
-    if place.kind.starts_with("fuse") {
+    if file_system.kind.starts_with("fuse") {
         return finding(CHECK, Mark::Note, said(", itself a program's: every read goes through that program, and files must be readable at any place"));
     }
-    if matches!(place.kind.as_str(), "tmpfs" | "ramfs") {
+    if matches!(file_system.kind.as_str(), "tmpfs" | "ramfs") {
         return finding(CHECK, Mark::Note, said(", in memory: what it takes is not there for a cache"));
     }
     finding(CHECK, Mark::Ok, said(""))
