@@ -16,6 +16,7 @@ mod dispatch;
 mod device;
 mod errno;
 mod error;
+mod kept;
 mod limits;
 mod listing;
 mod mount;

@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub use checksum::{Checksums, CrcMode};
 pub use plans::Plans;
@@ -37,7 +38,12 @@ pub enum ReadError {
 pub struct Reader {
     store: Arc<dyn Store>,
     cache: Option<Arc<Cache>>,
+    /// Told from others that share the cache: a number in one store is another object in the next.
+    number: u64,
 }
+
+/// Readers so far.
+static READERS: AtomicU64 = AtomicU64::new(0);
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -60,13 +66,13 @@ impl Reader {
     /// A reader of files planned over `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, cache: None }
+        Self { store, cache: None, number: READERS.fetch_add(1, Relaxed) }
     }
 
     /// A reader that keeps in `cache` what is worth it.
     #[must_use]
     pub fn with_cache(store: Arc<dyn Store>, cache: Arc<Cache>) -> Self {
-        Self { store, cache: Some(cache).filter(|cache| cache.is_on()) }
+        Self { cache: Some(cache).filter(|cache| cache.is_on()), ..Self::new(store) }
     }
 
     /// What it reads from.

@@ -1,5 +1,7 @@
 //! `ckpt-fs mount`: checks everything while it can still say so, then serves in the background.
 
+mod run;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::args::MountArgs;
+use super::args::{Iterations, MountArgs};
 use super::error::{CliError, Exit};
 use super::log::{Level, Log};
 use super::open::Opened;
@@ -23,13 +25,17 @@ use crate::sys::memory_file::MemoryFiles;
 use crate::sys::memory_left;
 use crate::sys::process;
 use crate::sys::signals::Signals;
-use crate::vfs::{Settings, Shape, Views};
+use crate::vfs::{Ino, Settings, Shape, Tree, Views};
 
 pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     // Before the process goes to the background: what is wrong with the command line is said at once.
     let spec = layout::from_name(&args.mountpoint, &args.layout)?;
     if args.dry_run {
-        plan(args, spec.as_ref())?;
+        if is_of_run(args) {
+            run::plan(args, spec.as_ref()).map(|_| ())?
+        } else {
+            plan(args, spec.as_ref()).map(|_| ())?
+        }
         return Ok(Exit::Success);
     }
     let log_file = args.log_file.as_deref().map(std::path::absolute).transpose();
@@ -76,51 +82,88 @@ fn block_signals() -> Result<Signals, CliError> {
     Signals::block().map_err(|source| CliError::System { what: "handle signals", source })
 }
 
+/// Whether all iterations of a run are asked for.
+fn is_of_run(args: &MountArgs) -> bool {
+    args.from.iteration == Some(Iterations::All)
+}
+
 /// Opens the source and lays out the root.
 fn plan(args: &MountArgs, spec: Option<&LayoutSpec>) -> Result<(Opened, Shape), CliError> {
     let opened = open::views(&args.source, &args.from, &args.layout, &args.format)?;
-    refuse_to_hide_the_source(args, &opened)?;
-    let shape = match spec {
+    refuse_to_hide(args, &opened.source.places())?;
+    let shape = shape(args, spec, &opened)?;
+    Ok((opened, shape))
+}
+
+/// What a mount of this source shows.
+fn shape(args: &MountArgs, spec: Option<&LayoutSpec>, opened: &Opened) -> Result<Shape, CliError> {
+    Ok(match spec {
         Some(spec) => Shape::One(opened.format, opened.layout(spec)?),
         // A format that is asked for and has one layout is all that is asked for.
         None if args.format.format.is_some() && opened.format.is_single() => {
             Shape::One(opened.format, opened.layout(&LayoutSpec::default())?)
         }
         None => Shape::Many(args.format.format.map(|_| opened.format)),
-    };
-    Ok((opened, shape))
+    })
 }
 
-/// Mounts what was asked for.
-fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Serving, CliError> {
-    let began = Instant::now();
-    let (opened, shape) = plan(args, spec.as_ref())?;
-    let cache = cache(args.cache_size);
-    let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
+/// The tree of a source.
+fn tree(
+    args: &MountArgs,
+    opened: &Opened,
+    shape: &Shape,
+    (cache, root): (&Arc<Cache>, Ino),
+    log: &Log,
+) -> Result<Views, CliError> {
+    let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(cache));
     let settings = Settings {
-        cache,
+        cache: Arc::clone(cache),
         crc: args.crc,
         io: args.io,
         modified: opened.modified(),
         log: log.warner(),
         messages: Arc::clone(log.kept()),
+        root,
     };
-    let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
-    let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
-    let mounted = mount(Arc::new(views), &args.mountpoint, &options(args, log))?;
-    log.say(Level::Info, &format!("{}: mounted", mounted.point().display()));
-    if let (Some(spec), Shape::One(_, layout)) = (&spec, &shape) {
-        opened.say_how_experts_are_cut(spec, layout);
+    Ok(Views::new(opened.conversions.clone(), reader, shape, settings)?)
+}
+
+/// Mounts what was asked for.
+fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Serving, CliError> {
+    if is_of_run(args) {
+        return run::start(args, spec, log);
     }
-    let layout = if let Shape::One(_, layout) = &shape { Some(layout) } else { None };
-    opened.say_what_is_left_out(layout);
-    opened.say_what_is_missed();
+    let began = Instant::now();
+    let (opened, shape) = plan(args, spec.as_ref())?;
+    let views = tree(args, &opened, &shape, (&cache(args.cache_size), Ino::ROOT), log)?;
+    let serving = serving(args, Arc::new(views), log, what_is_served(args, &shape))?;
+    say_what_is_shown(&opened, &shape, spec.as_ref());
     say_who_may_use_it(args);
-    layout.map_or(Ok(()), |layout| opened.say_what_to_run_with(layout))?;
+    if let Shape::One(_, layout) = &shape {
+        opened.say_what_to_run_with(layout)?;
+    }
     say_what_is_mounted(args, &shape, &opened, began);
     memory::give_back();
+    Ok(serving)
+}
+
+/// Mounts a tree.
+fn serving(args: &MountArgs, tree: Arc<dyn Tree>, log: &Log, service: String) -> Result<Serving, CliError> {
+    let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
+    let mounted = mount(tree, &args.mountpoint, &options(args, log))?;
+    log.say(Level::Info, &format!("{}: mounted", mounted.point().display()));
     // A mount in the background is no service: one that it is told of would be that of whoever started it.
-    Ok(Serving { mounted, watcher, service: args.foreground.then(|| what_is_served(args, &shape)) })
+    Ok(Serving { mounted, watcher, service: args.foreground.then_some(service) })
+}
+
+/// What views are not what somebody might expect.
+fn say_what_is_shown(opened: &Opened, shape: &Shape, spec: Option<&LayoutSpec>) {
+    if let (Some(spec), Shape::One(_, layout)) = (spec, shape) {
+        opened.say_how_experts_are_cut(spec, layout);
+    }
+    let layout = if let Shape::One(_, layout) = shape { Some(layout) } else { None };
+    opened.say_what_is_left_out(layout);
+    opened.say_what_is_missed();
 }
 
 /// In words, for whoever runs this as a service.
@@ -161,10 +204,10 @@ fn cache(asked: u64) -> Arc<Cache> {
 }
 
 /// A mount over the source, or over a directory above it, would read itself.
-fn refuse_to_hide_the_source(args: &MountArgs, opened: &Opened) -> Result<(), CliError> {
+fn refuse_to_hide(args: &MountArgs, places: &[PathBuf]) -> Result<(), CliError> {
     // What cannot be resolved is refused elsewhere, with a better reason.
     let Ok(point) = args.mountpoint.canonicalize() else { return Ok(()) };
-    if opened.source.places().iter().any(|place| place.starts_with(&point)) {
+    if places.iter().any(|place| place.starts_with(&point)) {
         return Err(CliError::HidesSource { point: args.mountpoint.display().to_string() });
     }
     if is_checkpoint(&point) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::args::{FormatArgs, LayoutArgs, SourceArgs};
+use super::args::{FormatArgs, Iterations, LayoutArgs, SourceArgs};
 use super::error::{CliError, harmless};
 use crate::catalog::AuxFile;
 use crate::family::{Families, Family};
@@ -168,7 +168,7 @@ impl Opened {
 
 /// Opens `path`, to be looked at in itself.
 pub(super) fn source(path: &Path, args: &SourceArgs) -> Result<Opened, CliError> {
-    opened(path, args, None, None)
+    opened(path, args, None, None, true)
 }
 
 /// Opens `path`, to make views of it.
@@ -178,7 +178,17 @@ pub(super) fn views(
     layout: &LayoutArgs,
     format: &FormatArgs,
 ) -> Result<Opened, CliError> {
-    opened(path, args, Some(layout), Some(format))
+    opened(path, args, Some(layout), Some(format), true)
+}
+
+/// The same for another one of several with one template, of which everything was said.
+pub(super) fn another(
+    path: &Path,
+    args: &SourceArgs,
+    layout: &LayoutArgs,
+    format: &FormatArgs,
+) -> Result<Opened, CliError> {
+    opened(path, args, Some(layout), Some(format), false)
 }
 
 fn opened(
@@ -186,14 +196,16 @@ fn opened(
     args: &SourceArgs,
     layout: Option<&LayoutArgs>,
     format: Option<&FormatArgs>,
+    says: bool,
 ) -> Result<Opened, CliError> {
     // Thousands of rank files stay open at a time.
     limits::raise_open_files();
     let store = Arc::new(FileStore::new());
     let families = families(args)?;
-    let template = args.template.as_deref().map(|template| template_files(template, &store)).transpose()?;
+    let template =
+        args.template.as_deref().map(|template| template_files(template, &store, says)).transpose()?;
     let options = Options {
-        iteration: args.iteration,
+        iteration: args.iteration.map(Iterations::one).transpose()?,
         families: families.clone(),
         without_optimizer: args.optimizer == OptimizerChoice::Nothing,
         model_type: format.and_then(|format| format.hf_model_type.clone()),
@@ -250,7 +262,12 @@ fn note(text: &str) {
     eprintln!("ckpt-fs: note: {}", harmless(text));
 }
 
-fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError> {
+fn template_files(path: &Path, store: &FileStore, says: bool) -> Result<ModelFiles, CliError> {
+    let note = |text: &str| {
+        if says {
+            note(text)
+        }
+    };
     let Template { config, aux_files, escaping_links, unfetched, left_out } = template(path, store)?;
     if !left_out.is_empty() {
         let names = some_of(&left_out);

@@ -23,14 +23,11 @@ use super::buffer::{answer, with_buffer};
 use super::control::{self, Control};
 use super::dispatch::Dispatch;
 use super::errno::Warn;
+use super::kept::{FORGET, grows, keep};
 use super::limits::MAX_REQUEST;
 use super::listing::{Listing, OpenDirectories, dot};
 use crate::vfs::{Attr, DirEntry, Ino, IoMode, Tree, TreeError};
 
-/// How long the kernel may keep names and attributes: they never change while mounted, but for directories that grow.
-const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
-/// For attributes that could not be had: ask again.
-const FORGET: Duration = Duration::ZERO;
 /// Numbers are never given to another node.
 const GENERATION: Generation = Generation(0);
 /// Longest name in bytes, as everywhere on Linux; FUSE itself would let longer ones through.
@@ -60,7 +57,7 @@ const FIRST_DIRECT: u64 = 16;
 pub(super) struct Adapter {
     dispatch: Arc<Dispatch>,
     owner: Owner,
-    directories: OpenDirectories,
+    directories: Arc<OpenDirectories>,
     ahead: Ahead<ReplyData>,
     /// The last number given to a handle whose reads come here.
     handles: AtomicU64,
@@ -70,7 +67,7 @@ pub(super) struct Adapter {
 
 impl Adapter {
     pub(super) fn new(tree: Arc<dyn Tree>, owner: Owner, warn: Warn, over: Arc<AtomicBool>) -> Self {
-        let directories = OpenDirectories::default();
+        let directories = Arc::new(OpenDirectories::default());
         let (ahead, handles) = (Ahead::default(), AtomicU64::new(FIRST_DIRECT - 1));
         Self { dispatch: Arc::new(Dispatch::new(tree, warn)), owner, directories, ahead, handles, over }
     }
@@ -110,14 +107,9 @@ impl Adapter {
         }
     }
 
-    /// Whether a directory may get entries; where that cannot be had, nothing of it is kept.
-    fn grows(&self, ino: Ino) -> bool {
-        !matches!(self.ask(|tree| Ok(tree.grows(ino))), Ok(false))
-    }
-
     /// How long the kernel may keep the attributes of a node.
     fn keep(&self, attr: &Attr) -> Duration {
-        if self.grows(attr.ino) { FORGET } else { KEEP }
+        keep(&self.dispatch, attr)
     }
 
     /// Attributes for a listing and how long they hold: one file that cannot be laid out must not hide the others.
@@ -164,15 +156,17 @@ impl Filesystem for Adapter {
         if name.len() > NAME_MAX {
             return reply.error(Errno::ENAMETOOLONG);
         }
-        let parent = Ino(parent.0);
-        let found = self.ask(|tree| match dot(tree, parent, name) {
-            Some(ino) => tree.attr(ino?),
-            None => tree.lookup(parent, name),
+        let (parent, name, owner) = (Ino(parent.0), name.to_owned(), self.owner);
+        Dispatch::reply(&self.dispatch, parent, reply, move |dispatch, reply| {
+            let found = dispatch.ask(|tree| match dot(tree, parent, &name) {
+                Some(ino) => tree.attr(ino?),
+                None => tree.lookup(parent, &name),
+            });
+            match found {
+                Ok(attr) => reply.entry(&keep(dispatch, &attr), &owner.attributes(&attr), GENERATION),
+                Err(errno) => reply.error(errno),
+            }
         });
-        match found {
-            Ok(attr) => reply.entry(&self.keep(&attr), &self.owner.attributes(&attr), GENERATION),
-            Err(errno) => reply.error(errno),
-        }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -192,14 +186,15 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.ask(|tree| Listing::new(tree, Ino(ino.0))) {
+        let (ino, directories) = (Ino(ino.0), Arc::clone(&self.directories));
+        Dispatch::reply(&self.dispatch, ino, reply, move |dispatch, reply| match dispatch.ask(|tree| Listing::new(tree, ino)) {
             Ok(listing) => {
                 let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                let flags = if self.grows(Ino(ino.0)) { FopenFlags::empty() } else { kept };
-                reply.opened(self.directories.add(listing), flags);
+                let flags = if grows(dispatch, ino) { FopenFlags::empty() } else { kept };
+                reply.opened(directories.add(listing), flags);
             }
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -242,6 +237,7 @@ impl Filesystem for Adapter {
         }
         match self.ask(|tree| tree.io_mode(Ino(ino.0))) {
             Ok(IoMode::Direct) => {
+                self.dispatch.hold(Ino(ino.0));
                 let handle = FileHandle(self.handles.fetch_add(1, Ordering::Relaxed) + 1);
                 reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }

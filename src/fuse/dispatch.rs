@@ -47,6 +47,21 @@ impl Dispatch {
         }
     }
 
+    /// Answers a question about directory `ino`, on a thread of its own where it may take long: the one that asks is needed for the reads of
+    /// others.
+    pub(super) fn reply<R: Send + 'static>(
+        dispatch: &Arc<Self>,
+        ino: Ino,
+        reply: R,
+        answer: impl FnOnce(&Arc<Self>, R) + Send + 'static,
+    ) {
+        if !matches!(dispatch.ask(|tree| Ok(tree.takes_long(ino))), Ok(true)) {
+            return answer(dispatch, reply);
+        }
+        let mine = Arc::clone(dispatch);
+        on_thread("opening", reply, move |reply| answer(&mine, reply));
+    }
+
     /// Opens a file that the kernel may keep pages of, or take whole. Assembling one takes a while, so it is not done by a thread that others
     /// need for their reads.
     pub(super) fn open_cached(dispatch: &Arc<Self>, ino: Ino, reply: ReplyOpen) {
@@ -62,6 +77,7 @@ impl Dispatch {
             Ok(opened) => opened,
             Err(errno) => return reply.error(errno),
         };
+        self.hold(ino);
         let cached = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
         match opened {
             Opened::Direct => reply.opened(COUNTED, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH),
@@ -81,8 +97,20 @@ impl Dispatch {
         }
     }
 
+    /// A file was opened, in whatever way.
+    pub(super) fn hold(&self, ino: Ino) {
+        let _ = self.ask(|tree| {
+            tree.hold(ino);
+            Ok(())
+        });
+    }
+
     /// A file was closed.
     pub(super) fn closed(&self, ino: Ino, handle: FileHandle) {
+        let _ = self.ask(|tree| {
+            tree.let_go(ino);
+            Ok(())
+        });
         if handle == COUNTED {
             self.passthrough.release(ino);
             let _ = self.ask(|tree| {

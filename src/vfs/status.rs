@@ -36,6 +36,33 @@ pub struct Status {
     pub cache: CacheStatus,
     /// Files that are being assembled.
     pub assembling: Vec<Assembling>,
+    /// The iterations, where it shows those of a run.
+    #[serde(default)]
+    pub run: Option<RunStatus>,
+}
+
+/// The iterations of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// Those that are shown.
+    pub shown: u64,
+    /// What the link to the newest leads to.
+    pub latest: Option<String>,
+    /// Those whose metadata is in memory.
+    pub open: u64,
+    /// Those that are there and not shown: how many.
+    pub hidden: u64,
+    /// Why, of some of them.
+    pub not_shown: Vec<NotShown>,
+}
+
+/// An iteration that is not shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotShown {
+    /// Its name.
+    pub name: String,
+    /// Why not.
+    pub why: String,
 }
 
 /// What is kept of assembled tensors.

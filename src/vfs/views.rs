@@ -20,7 +20,7 @@ use super::spelling;
 use super::table::{Node, NodeKind, Table};
 use super::backing::Promised;
 use super::work::Work;
-use super::{Attr, DirEntry, Ino, IoMode, Kind, Message, Messages, Opened, Status, Tree, TreeError, Warmed};
+use super::{Assembling, Attr, DirEntry, Ino, IoMode, Kind, Message, Messages, Opened, Status, Tree, TreeError, Warmed};
 use crate::cache::Cache;
 use crate::extent::ObjectId;
 use crate::layout::{Format, Layout};
@@ -42,6 +42,8 @@ pub struct Settings {
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
     /// What was said so far, by whoever says something of this mount.
     pub messages: Arc<Messages>,
+    /// Number of the directory that all is in: that of the mount, or of one tree among several in it.
+    pub root: Ino,
 }
 
 /// The tree of a mount.
@@ -75,11 +77,11 @@ impl Views {
         settings: Settings,
     ) -> Result<Self, ViewError> {
         let mut views = Self {
+            table: RwLock::new(Table::new(settings.root)),
             conversions,
             reader,
             settings,
             growing: BTreeMap::new(),
-            table: RwLock::new(Table::new()),
             plans: Plans::new(),
             open_files: OpenFiles::default(),
             work: Work::default(),
@@ -111,7 +113,7 @@ impl Views {
                 continue;
             }
             // Laid out when somebody looks into it.
-            let directory = self.table.write().directory(Ino::ROOT, format.name(), format.name());
+            let directory = self.table.write().directory(self.settings.root, format.name(), format.name());
             self.growing.insert(directory, format);
         }
         Ok(())
@@ -119,7 +121,7 @@ impl Views {
 
     /// Makes `root` the directory of all layouts of a format, with the one that the source has in it.
     fn add_layouts(&mut self, format: Format) -> Result<(), ViewError> {
-        self.growing.insert(Ino::ROOT, format);
+        self.growing.insert(self.settings.root, format);
         self.add_first(format, &[])
     }
 
@@ -135,7 +137,7 @@ impl Views {
 
     /// What stands in the directory of a format, before anybody is told: its files, or a first layout as an example.
     fn fill(&self, ino: Ino) -> Result<(), TreeError> {
-        let Some(format) = self.growing.get(&ino).filter(|_| ino != Ino::ROOT) else { return Ok(()) };
+        let Some(format) = self.growing.get(&ino).filter(|_| ino != self.settings.root) else { return Ok(()) };
         let is_empty = self.table.read().list(ino).is_some_and(|entries| entries.is_empty());
         if !is_empty {
             return Ok(());
@@ -156,7 +158,7 @@ impl Views {
             view.plan(number)?;
         }
         let mut table = self.table.write();
-        let (mut root, mut identity) = (Ino::ROOT, String::new());
+        let (mut root, mut identity) = (self.settings.root, String::new());
         for name in names {
             identity = if identity.is_empty() { (*name).to_owned() } else { format!("{identity}/{name}") };
             root = table.directory(root, name, &identity);
@@ -194,7 +196,7 @@ impl Views {
         if canonical != name {
             return Ok(self.table.write().link(parent, name, &canonical));
         }
-        let names: &[&str] = if parent == Ino::ROOT { &[name] } else { &[format.name(), name] };
+        let names: &[&str] = if parent == self.settings.root { &[name] } else { &[format.name(), name] };
         self.add(format, &layout, names).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
             TreeError::from(error)
@@ -203,11 +205,11 @@ impl Views {
 
     /// The link called `name` at the root to the directory of a format, for another spelling of that.
     fn format_link(&self, parent: Ino, name: &str) -> Option<Ino> {
-        let format = spelling::format(name).filter(|format| parent == Ino::ROOT && format.name() != name)?;
+        let format = spelling::format(name).filter(|format| parent == self.settings.root && format.name() != name)?;
         let mut table = self.table.write();
         // What cannot be shown is not there.
-        table.child(Ino::ROOT, format.name()).filter(|ino| self.growing.contains_key(ino))?;
-        Some(table.link(Ino::ROOT, name, format.name()))
+        table.child(self.settings.root, format.name()).filter(|ino| self.growing.contains_key(ino))?;
+        Some(table.link(self.settings.root, name, format.name()))
     }
 
     fn plan(&self, ino: Ino, file: &ViewFile) -> Result<Arc<FilePlan>, TreeError> {
@@ -220,8 +222,18 @@ impl Views {
         Ok(plan)
     }
 
+    /// Long work under way.
+    pub(super) fn assembling(&self) -> Vec<Assembling> {
+        self.work.list()
+    }
+
+    /// Whether it has a node of this number so far.
+    pub(super) fn has(&self, ino: Ino) -> bool {
+        self.table.read().get(ino).is_some()
+    }
+
     /// What is wrong with the first file of the source that is not as it was.
-    fn source_problem(&self) -> Option<String> {
+    pub(super) fn source_problem(&self) -> Option<String> {
         let catalog = &self.conversions.own().catalog;
         let buffers = catalog.ranks.iter().flat_map(|file| &file.buffers).map(|file| file.object);
         let files = catalog.ranks.iter().flat_map(|file| file.files.keys().copied().chain([file.object])).chain(buffers);
@@ -346,7 +358,8 @@ impl Tree for Views {
             reads: self.reads.load(Relaxed),
             read_bytes: self.read_bytes.load(Relaxed),
             cache: self.settings.cache.stats().into(),
-            assembling: self.work.list(),
+            assembling: self.assembling(),
+            run: None,
         }
     }
 

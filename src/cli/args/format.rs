@@ -6,7 +6,7 @@ use crate::layout::Format;
 use crate::view::{DcpLayout, DcpNames};
 
 /// Which format.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Format")]
 pub(crate) struct FormatArgs {
     /// Format of the view; by default the source's own

@@ -10,7 +10,7 @@ use crate::cli::options::OptionList;
 use crate::reader::CrcMode;
 use crate::vfs::IoMode;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct MountArgs {
     /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
     pub(crate) source: PathBuf,
@@ -26,6 +26,11 @@ pub(crate) struct MountArgs {
 
     #[command(flatten)]
     pub(crate) from: SourceArgs,
+
+    /// With --iteration all: seconds for which the files of an iteration must not have changed before it is shown, where no tracker
+    /// (latest_checkpointed_iteration.txt) says that it is saved
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Mount")]
+    pub(crate) settle: u64,
 
     /// Stay in the foreground
     #[arg(short, long, help_heading = "Mount")]
