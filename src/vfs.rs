@@ -20,7 +20,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::reader::ReadError;
 use crate::store::StoreError;
@@ -231,7 +231,12 @@ pub trait Tree: Send + Sync + 'static {
         false
     }
 
-    /// Whether a question about directory `ino` may take as long as opening a checkpoint: others must not wait for it.
+    /// How long what is said of node `ino`, and that it has its name, may be taken for true; `None` for as long as it is mounted.
+    fn holds_for(&self, ino: Ino) -> Option<Duration> {
+        self.grows(ino).then_some(Duration::ZERO)
+    }
+
+    /// Whether a question about node `ino` may take as long as opening a checkpoint: others must not wait for it.
     fn takes_long(&self, ino: Ino) -> bool {
         let _ = ino;
         false

@@ -170,10 +170,11 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.ask(|tree| tree.attr(Ino(ino.0))) {
-            Ok(attr) => reply.attr(&self.keep(&attr), &self.owner.attributes(&attr)),
+        let (ino, owner) = (Ino(ino.0), self.owner);
+        Dispatch::reply(&self.dispatch, ino, reply, move |dispatch, reply| match dispatch.ask(|tree| tree.attr(ino)) {
+            Ok(attr) => reply.attr(&keep(dispatch, &attr), &owner.attributes(&attr)),
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     /// Only asked where the kernel does not check modes itself.

@@ -47,7 +47,7 @@ impl Dispatch {
         }
     }
 
-    /// Answers a question about directory `ino`, on a thread of its own where it may take long: the one that asks is needed for the reads of
+    /// Answers a question about node `ino`, on a thread of its own where it may take long: the one that asks is needed for the reads of
     /// others.
     pub(super) fn reply<R: Send + 'static>(
         dispatch: &Arc<Self>,
@@ -73,11 +73,15 @@ impl Dispatch {
     }
 
     fn reply_open(&self, ino: Ino, reply: ReplyOpen) {
+        // Before it is open: how it is open must not be forgotten in between.
+        self.hold(ino);
         let opened = match self.ask(|tree| tree.open(ino, self.passthrough.is_possible())) {
             Ok(opened) => opened,
-            Err(errno) => return reply.error(errno),
+            Err(errno) => {
+                self.let_go(ino);
+                return reply.error(errno);
+            }
         };
-        self.hold(ino);
         let cached = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
         match opened {
             Opened::Direct => reply.opened(COUNTED, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH),
@@ -105,12 +109,15 @@ impl Dispatch {
         });
     }
 
-    /// A file was closed.
-    pub(super) fn closed(&self, ino: Ino, handle: FileHandle) {
+    fn let_go(&self, ino: Ino) {
         let _ = self.ask(|tree| {
             tree.let_go(ino);
             Ok(())
         });
+    }
+
+    /// A file was closed.
+    pub(super) fn closed(&self, ino: Ino, handle: FileHandle) {
         if handle == COUNTED {
             self.passthrough.release(ino);
             let _ = self.ask(|tree| {
@@ -118,6 +125,7 @@ impl Dispatch {
                 Ok(())
             });
         }
+        self.let_go(ino);
     }
 }
 

@@ -8,7 +8,7 @@ use super::dispatch::Dispatch;
 use crate::vfs::{Attr, Ino};
 
 /// Names and attributes never change while mounted, but for directories that grow.
-const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// For what may be otherwise the next time, and for attributes that could not be had: ask again.
 pub(super) const FORGET: Duration = Duration::ZERO;
 
@@ -17,7 +17,11 @@ pub(super) fn grows(dispatch: &Dispatch, ino: Ino) -> bool {
     !matches!(dispatch.ask(|tree| Ok(tree.grows(ino))), Ok(false))
 }
 
-/// How long the kernel may keep the attributes of a node.
+/// How long the kernel may keep the name and the attributes of a node.
 pub(super) fn keep(dispatch: &Dispatch, attr: &Attr) -> Duration {
-    if grows(dispatch, attr.ino) { FORGET } else { KEEP }
+    match dispatch.ask(|tree| Ok(tree.holds_for(attr.ino))) {
+        Ok(None) => KEEP,
+        Ok(Some(time)) => time,
+        Err(_) => FORGET,
+    }
 }

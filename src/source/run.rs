@@ -287,3 +287,6 @@ impl State {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

@@ -43,8 +43,11 @@ const TRUST_AFTER: Duration = Duration::from_secs(1);
 /// Time that one listing may take for opening what nobody speaks for, which is not shown before.
 const LONGEST_LISTING: Duration = Duration::from_secs(5);
 
-/// Iterations that are told of by name in a message or an answer.
-const MOST_NAMED: usize = 20;
+/// Iterations that are told of by name in an answer.
+const MOST_LISTED: usize = 20;
+
+/// And in a message.
+const MOST_NAMED: usize = 8;
 
 /// The name of the link to the newest.
 const LATEST: &str = "latest";
@@ -253,7 +256,7 @@ impl Iterations {
         let latest = self.latest();
         let known = self.known.read();
         let hidden: Vec<(&String, String)> = known.hidden().collect();
-        let not_shown = hidden.iter().take(MOST_NAMED);
+        let not_shown = hidden.iter().take(MOST_LISTED);
         let not_shown = not_shown.map(|(name, why)| NotShown { name: (*name).clone(), why: why.clone() });
         RunStatus {
             shown: known.shown().count() as u64,

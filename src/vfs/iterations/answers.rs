@@ -6,10 +6,10 @@ use std::ffi::OsStr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::instance::Instance;
-use super::{Iterations, LATEST, latest_ino};
+use super::{Iterations, LATEST, LOOK, latest_ino};
 use crate::vfs::{
     Attr, DirEntry, Ino, IoMode, Kind, Message, Opened, Status, Tree, TreeError, Views, Warmed,
 };
@@ -183,6 +183,12 @@ impl Tree for Iterations {
             Ok(Some(views)) => views.grows(ino),
             Ok(None) | Err(_) => true,
         }
+    }
+
+    /// As long as what there is is not looked at again.
+    fn holds_for(&self, ino: Ino) -> Option<Duration> {
+        let is_top = ino == Ino::ROOT || ino == latest_ino() || self.is_iteration(ino);
+        if is_top { Some(LOOK) } else { self.grows(ino).then_some(Duration::ZERO) }
     }
 
     fn takes_long(&self, ino: Ino) -> bool {

@@ -238,3 +238,122 @@ fn some(names: &[String]) -> String {
         _ => shown.join(", "),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn found(number: u64, state: Saved) -> Found {
+        let name = format!("iter_{number}");
+        let place = (1, number);
+        Found { name, number: Some(number), is_tracked: false, place, modified: SystemTime::UNIX_EPOCH, state }
+    }
+
+    fn waiting(why: &str) -> Saved {
+        Saved::Waiting(why.to_owned())
+    }
+
+    fn shown(known: &Known) -> Vec<&str> {
+        known.shown().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn said(known: &mut Known) -> Vec<String> {
+        known.news().into_iter().map(|said| said.text).collect()
+    }
+
+    fn instance(known: &Known, name: &str) -> Arc<Instance> {
+        Arc::clone(&known.get(name).unwrap().instance)
+    }
+
+    #[test]
+    fn what_nobody_speaks_for_is_shown_when_it_was_opened() {
+        let mut known = Known::default();
+        known.take(vec![found(1, Saved::Whole), found(2, Saved::Quiet), found(3, waiting("empty"))], vec![]);
+        assert_eq!(shown(&known), ["iter_1"]);
+        assert_eq!(said(&mut known), ["iter_3: not shown: empty", "iter_1: shown"]);
+        let second = instance(&known, "iter_2");
+        known.prove(&second);
+        assert_eq!(shown(&known), ["iter_1", "iter_2"]);
+        assert_eq!(said(&mut known), ["iter_2: shown"]);
+        assert_eq!(known.newest_first()[0].name, "iter_2");
+    }
+
+    #[test]
+    fn the_tracker_says_which_is_the_newest() {
+        let mut known = Known::default();
+        known.take(vec![Found { is_tracked: true, ..found(1, Saved::Whole) }, found(2, Saved::Quiet)], vec![]);
+        let names: Vec<_> = known.newest_first().iter().map(|instance| instance.name.clone()).collect();
+        assert_eq!(names, ["iter_1", "iter_2"]);
+        // Of what is to be opened only the newest; what is shown anyway, only while there is time.
+        assert_eq!(known.unproven(false).unwrap().name, "iter_2");
+        let second = instance(&known, "iter_2");
+        known.prove(&second);
+        assert_eq!(known.unproven(false).unwrap().name, "iter_1");
+        assert!(known.unproven(true).is_none());
+    }
+
+    #[test]
+    fn a_reason_is_said_once_and_of_all_together() {
+        let mut known = Known::default();
+        let many = |why: &str| (0..100).map(|number| found(number, waiting(why))).collect::<Vec<_>>();
+        known.take(many("empty"), vec![]);
+        let text = said(&mut known);
+        assert_eq!(text.len(), 1);
+        assert!(text[0].contains("and 92 more: not shown: empty"), "{text:?}");
+        known.take(many("empty"), vec![]);
+        assert!(known.news().is_empty());
+        known.take(many("still empty"), vec![]);
+        assert_eq!(known.news().len(), 1);
+        known.take(vec![], vec![]);
+        assert!(known.news().is_empty(), "what was never shown does not go");
+    }
+
+    #[test]
+    fn a_refused_one_stays_away_until_something_else_is_in_it() {
+        let mut known = Known::default();
+        let look = || vec![found(1, Saved::Whole)];
+        known.take(look(), vec![]);
+        let first = instance(&known, "iter_1");
+        known.refuse(&first, 7, "damaged".to_owned());
+        known.take(look(), vec![(Some(7), "iter_1".to_owned())]);
+        assert_eq!((shown(&known).len(), known.refused()), (0, vec!["iter_1".to_owned()]));
+        let news = known.news();
+        assert_eq!((news.len(), news[0].severity, &*news[0].text), (1, Severity::Warning, "iter_1: not shown: damaged"));
+        known.take(look(), vec![(Some(8), "iter_1".to_owned())]);
+        assert_eq!(shown(&known), ["iter_1"]);
+    }
+
+    #[test]
+    fn another_of_its_name_has_other_numbers() {
+        let mut known = Known::default();
+        known.take(vec![found(1, Saved::Whole)], vec![]);
+        let mut roots = vec![instance(&known, "iter_1").root];
+        let mut next = |known: &Known| roots.push(instance(known, "iter_1").root);
+        // As it was.
+        assert!(known.take(vec![found(1, Saved::Whole)], vec![]).is_empty());
+        // Another directory.
+        assert_eq!(known.take(vec![Found { place: (1, 99), ..found(1, Saved::Whole) }], vec![]).len(), 1);
+        next(&known);
+        // Saved again in place, where it had been open.
+        let now = instance(&known, "iter_1");
+        known.prove(&now);
+        let again = Found { place: (1, 99), ..found(1, waiting("newer")) };
+        assert_eq!(known.take(vec![again.clone()], vec![]).len(), 1);
+        next(&known);
+        assert!(known.take(vec![again], vec![]).is_empty());
+        // Found out by a read.
+        let now = instance(&known, "iter_1");
+        assert!(known.renew(&now) && !known.renew(&now));
+        next(&known);
+        // Gone, and there again in the very same place.
+        assert_eq!(known.take(vec![], vec![]).len(), 1);
+        known.take(vec![Found { place: (1, 99), ..found(1, Saved::Whole) }], vec![]);
+        next(&known);
+        let count = roots.len();
+        roots.sort();
+        roots.dedup();
+        assert_eq!((roots.len(), count), (5, 5));
+    }
+}

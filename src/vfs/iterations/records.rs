@@ -70,3 +70,43 @@ impl Records {
         self.0.retain(|_, record| !Arc::ptr_eq(&record.instance, instance));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::vfs::{Found, iterations::Saved};
+
+    fn instance(name: &str) -> Arc<Instance> {
+        let (name, place) = (name.to_owned(), (1, 2));
+        let modified = SystemTime::UNIX_EPOCH;
+        let found = Found { name, number: None, is_tracked: false, place, modified, state: Saved::Whole };
+        Instance::new(&found, 0)
+    }
+
+    #[test]
+    fn a_number_is_found_again_by_its_names_until_its_iteration_goes() {
+        let (one, two) = (instance("one"), instance("two"));
+        let mut records = Records::default();
+        for (instance, number) in [(&one, 10u64), (&two, 20)] {
+            let ino = |more: u64| Ino(number + more);
+            records.put(instance, Ino::ROOT, &instance.name, ino(0)).unwrap();
+            records.put(instance, ino(0), "tp1", ino(1)).unwrap();
+            records.put(instance, ino(1), "file", ino(2)).unwrap();
+            // Whoever asks again.
+            records.put(instance, ino(1), "file", ino(2)).unwrap();
+        }
+        let path = records.path(Ino(12)).unwrap();
+        assert_eq!(path.iter().map(|name| &**name).collect::<Vec<_>>(), ["tp1", "file"]);
+        assert_eq!(records.path(Ino(10)).unwrap().len(), 0);
+        // Two names with one number would be bytes of another file.
+        let error = records.put(&two, Ino(20), "other", Ino(11)).unwrap_err();
+        assert!(matches!(&error, TreeError::Io(text) if text.contains("two/other") && text.contains("one")));
+        one.retire();
+        records.forget(&one);
+        assert!(records.get(Ino(12)).is_none() && records.path(Ino(12)).is_none());
+        assert!(records.path(Ino(22)).is_some());
+        assert!(matches!(records.put(&one, Ino::ROOT, "one", Ino(10)), Err(TreeError::Stale)));
+    }
+}
