@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 pub(crate) use bytes::{CatArgs, ServeArgs};
 pub(crate) use format::FormatArgs;
 pub(crate) use iterations::Iterations;
-pub(crate) use mount::{LogArgs, MountArgs, StatusArgs, UnmountArgs, WarmupArgs};
+pub(crate) use mount::{LogArgs, MountArgs, SETTLE, StatusArgs, UnmountArgs, WarmupArgs};
 
 use crate::layout::PipelineLayout;
 use crate::reader::CrcMode;
@@ -99,7 +99,7 @@ pub(crate) struct GenerateArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Source")]
 pub(crate) struct SourceArgs {
-    /// Iteration to use instead of the latest: a number, or 'release'; for mount also 'all', which shows each in a directory of its name
+    /// Iteration to use instead of the latest: a number, or 'release'; for mount also 'all', which shows each in a directory of its name, and for inspect, which lists them
     #[arg(long, value_name = "N")]
     pub(crate) iteration: Option<Iterations>,
 

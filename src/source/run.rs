@@ -48,15 +48,23 @@ pub struct Run {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The names of iterations, and by which looks of the directory they are still right.
-    listed: Option<(Look, Vec<Named>)>,
+    listed: Option<Listed>,
     tracker: Option<Tracker>,
     /// Iterations that the tracker's word is not enough for: something was found wrong with them.
     doubted: HashSet<String>,
     /// What was seen of iterations that nobody speaks for, and since when it is so.
     seen: HashMap<String, (u64, Instant)>,
-    /// Iterations whose names of files were found in order.
-    plausible: HashMap<String, (u64, u64)>,
+    /// What was in iterations that were found whole.
+    whole: HashMap<String, u64>,
+    /// Directories of iterations whose names of files were found in order.
+    plausible: HashMap<String, (u64, i64, i64)>,
+}
+
+/// The names of iterations, and by which looks of the directory they are still right.
+#[derive(Debug, Clone)]
+struct Listed {
+    look: Look,
+    names: Vec<Named>,
 }
 
 /// What the directory of a run looks like from outside.
@@ -64,6 +72,8 @@ struct State {
 struct Look {
     inode: (u64, u64),
     modified: (i64, i64),
+    /// Whether it had not changed for a while then.
+    is_old: bool,
 }
 
 /// An iteration that there is.
@@ -125,13 +135,22 @@ impl Run {
     /// # Errors
     /// The directory cannot be listed. One that is gone has no iterations.
     pub fn look(&self) -> io::Result<Vec<Iteration>> {
-        let mut state = self.state.lock();
-        if !state.list(&self.directory)? {
+        // Storage is asked without the lock: who examines an iteration meanwhile need not wait, and one may be a link to a mount of this run.
+        let before = self.state.lock().listed.clone();
+        let Some(listed) = Listed::of(&self.directory, before)? else {
+            *self.state.lock() = State::default();
             return Ok(Vec::new());
+        };
+        let tracker = Tracker::read(&self.directory);
+        let mut state = self.state.lock();
+        state.retain(&listed.names);
+        // One that cannot be read is being written: what it said before holds until it says something else.
+        if let Ok(tracker) = tracker {
+            state.tracker = tracker;
         }
-        state.read_tracker(&self.directory);
-        let named: Vec<Named> = state.listed.iter().flat_map(|(_, names)| names.clone()).collect();
-        let found = named.into_iter().filter_map(|named| self.iteration(&mut state, named));
+        state.listed = Some(listed.clone());
+        drop(state);
+        let found = listed.names.into_iter().filter_map(|named| self.iteration(named));
         Ok(found.collect())
     }
 
@@ -141,10 +160,8 @@ impl Run {
     /// Why it is not to be looked into, in words that follow its name.
     pub fn examine(&self, name: &str) -> Result<u64, String> {
         let Some(named) = Named::parse(name) else { return Err("it is no iteration".to_owned()) };
-        // Storage is asked without the lock: others look meanwhile.
-        let stamp = Stamp::of(&self.directory.join(name));
-        let mut state = self.state.lock();
-        state.judge(&named, stamp?, self.settle)
+        let stamp = Stamp::of(&self.directory.join(name))?;
+        self.state.lock().judge(&named, stamp, self.settle)
     }
 
     /// Something is wrong with an iteration: from now on the tracker's word is not enough to show it.
@@ -153,7 +170,7 @@ impl Run {
     }
 
     /// What there is to say of one name; `None` where it went away meanwhile.
-    fn iteration(&self, state: &mut State, named: Named) -> Option<Iteration> {
+    fn iteration(&self, named: Named) -> Option<Iteration> {
         let path = self.directory.join(&named.name);
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
@@ -164,31 +181,35 @@ impl Run {
                 return Some(named.found((0, 0), SystemTime::UNIX_EPOCH, false, Saved::Waiting(why)));
             }
         };
-        let is_tracked = state.tracker.as_ref().is_some_and(|tracker| tracker.names(&named));
+        let is_tracked = self.state.lock().tracker.is_some_and(|tracker| tracker.names(&named));
         let place = (metadata.dev(), metadata.ino());
         let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        let saved = self.saved(state, &named, &path, &metadata);
-        if saved == Saved::Whole {
-            state.seen.remove(&named.name);
-        }
+        let saved = self.saved(&named, &path, &metadata);
         Some(named.found(place, modified, is_tracked, saved))
     }
 
-    fn saved(&self, state: &mut State, named: &Named, path: &Path, metadata: &Metadata) -> Saved {
+    fn saved(&self, named: &Named, path: &Path, metadata: &Metadata) -> Saved {
         if !metadata.is_dir() {
             return Saved::Waiting("it is no directory".to_owned());
         }
         if let Some(why) = named.misspelled() {
             return Saved::Waiting(why);
         }
-        if let Err(why) = state.plausible(named, path, metadata) {
+        if let Err(why) = self.plausible(named, path, metadata) {
             return Saved::Waiting(why);
         }
-        let is_spoken_for = state.tracker.as_ref().is_some_and(|tracker| tracker.speaks_for(named));
+        let state = self.state.lock();
+        let is_spoken_for = state.tracker.is_some_and(|tracker| tracker.speaks_for(named));
         if is_spoken_for && !state.doubted.contains(&named.name) {
             return Saved::Whole;
         }
-        match Stamp::of(path).and_then(|stamp| state.judge(named, stamp, self.settle)) {
+        drop(state);
+        let stamp = match Stamp::of(path) {
+            Ok(stamp) => stamp,
+            Err(why) => return Saved::Waiting(why),
+        };
+        let mut state = self.state.lock();
+        match state.judge(named, stamp, self.settle) {
             Ok(_) if is_spoken_for => {
                 state.doubted.remove(&named.name);
                 Saved::Whole
@@ -197,74 +218,82 @@ impl Run {
             Err(why) => Saved::Waiting(why),
         }
     }
-}
-
-impl State {
-    /// Lists the directory, unless it is as it was; false where it is gone.
-    fn list(&mut self, directory: &Path) -> io::Result<bool> {
-        let metadata = match fs::metadata(directory) {
-            Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                *self = Self::default();
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        };
-        let modified = (metadata.mtime(), metadata.mtime_nsec());
-        let look = Look { inode: (metadata.dev(), metadata.ino()), modified };
-        if self.listed.as_ref().is_some_and(|(before, _)| *before == look) {
-            return Ok(true);
-        }
-        let mut names = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            // Names that are not UTF-8 are none of a run's.
-            names.extend(entry?.file_name().into_string().ok());
-        }
-        let mut named: Vec<Named> = names.iter().filter_map(|name| Named::parse(name)).collect();
-        named.sort();
-        let all: HashSet<&str> = named.iter().map(|named| named.name.as_str()).collect();
-        let there = |name: &String| all.contains(name.as_str());
-        self.seen.retain(|name, _| there(name));
-        self.doubted.retain(&there);
-        self.plausible.retain(|name, _| there(name));
-        // One that has just changed may change again without a sign.
-        let is_young = metadata.modified().ok().and_then(|time| time.elapsed().ok()).is_none_or(|age| age < TICK);
-        let look = if is_young { Look { modified: (i64::MIN, 0), ..look } } else { look };
-        self.listed = Some((look, named));
-        Ok(true)
-    }
-
-    /// What the tracker says now. One that cannot be read is being written: what it said before holds until it says something else.
-    fn read_tracker(&mut self, directory: &Path) {
-        if let Ok(tracker) = Tracker::read(directory) {
-            self.tracker = tracker;
-        }
-    }
 
     /// Whether the names in the directory of an iteration can be those of a whole one.
-    fn plausible(&mut self, named: &Named, path: &Path, metadata: &Metadata) -> Result<(), String> {
-        let key = (metadata.ino(), (metadata.mtime() as u64) ^ ((metadata.mtime_nsec() as u64) << 32));
-        if self.plausible.get(&named.name) == Some(&key) {
+    fn plausible(&self, named: &Named, path: &Path, metadata: &Metadata) -> Result<(), String> {
+        let now = (metadata.ino(), metadata.mtime(), metadata.mtime_nsec());
+        if self.state.lock().plausible.get(&named.name) == Some(&now) {
             return Ok(());
         }
         let names = locate::list(path).map_err(|error| error.to_string())?;
         named.plausible(&names)?;
-        self.plausible.insert(named.name.clone(), key);
+        self.state.lock().plausible.insert(named.name.clone(), now);
         Ok(())
+    }
+}
+
+impl Listed {
+    /// What is in the directory, which is not read again where it is as it was before; `None` where it is gone.
+    fn of(directory: &Path, before: Option<Self>) -> io::Result<Option<Self>> {
+        let metadata = match fs::metadata(directory) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // One that has just changed may change again without a sign.
+        let age = metadata.modified().ok().and_then(|time| time.elapsed().ok());
+        let look = Look {
+            inode: (metadata.dev(), metadata.ino()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            is_old: age.is_some_and(|age| age > TICK),
+        };
+        if before.as_ref().is_some_and(|before| before.look == look && look.is_old) {
+            return Ok(before);
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            // Names that are not UTF-8 are none of a run's.
+            names.extend(entry?.file_name().into_string().ok().and_then(|name| Named::parse(&name)));
+        }
+        names.sort();
+        Ok(Some(Self { look, names }))
+    }
+}
+
+impl State {
+    /// Forgets what is no more.
+    fn retain(&mut self, names: &[Named]) {
+        let all: HashSet<&str> = names.iter().map(|named| named.name.as_str()).collect();
+        let there = |name: &String| all.contains(name.as_str());
+        self.doubted.retain(&there);
+        self.seen.retain(|name, _| there(name));
+        self.whole.retain(|name, _| there(name));
+        self.plausible.retain(|name, _| there(name));
     }
 
     /// Whether an iteration in which this was found may be opened.
     fn judge(&mut self, named: &Named, stamp: Stamp, settle: Duration) -> Result<u64, String> {
+        // What was whole is so for as long as nothing in it changes, whatever becomes of the tracker.
+        if self.whole.get(&named.name) != Some(&stamp.weights) {
+            self.wait(named, stamp, settle)?;
+            self.seen.remove(&named.name);
+            self.whole.insert(named.name.clone(), stamp.weights);
+        }
+        Ok(stamp.weights)
+    }
+
+    /// Whether nothing has to be waited for.
+    fn wait(&mut self, named: &Named, stamp: Stamp, settle: Duration) -> Result<(), String> {
         let is_saved = self.tracker.as_ref().is_some_and(|tracker| tracker.is_newer_than(named, stamp.saved));
         if is_saved {
-            return Ok(stamp.weights);
+            return Ok(());
         }
         let took = stamp.saved.duration_since(stamp.began);
         if named.is_megatrons && took.is_ok_and(|took| took > LONGEST_SAVE) {
             return Err("no tracker says that it is saved, and its files were written more than an hour apart, as those of two saves are; --iteration N shows it alone".to_owned());
         }
         if stamp.newest.elapsed().is_ok_and(|age| age > LONG_AGO.max(settle)) {
-            return Ok(stamp.weights);
+            return Ok(());
         }
         let now = Instant::now();
         let (all, since) = self.seen.entry(named.name.clone()).or_insert((stamp.all, now));
@@ -272,10 +301,10 @@ impl State {
             (*all, *since) = (stamp.all, now);
         }
         if now.duration_since(*since) >= settle {
-            return Ok(stamp.weights);
+            return Ok(());
         }
         let settle = settle.as_secs();
-        Err(match &self.tracker {
+        Err(match self.tracker {
             Some(tracker) if tracker.speaks_for(named) => format!(
                 "it has files that are newer than the tracker, as one that is saved again has; it is shown when the tracker is written, or when they have not changed for {settle} s"
             ),

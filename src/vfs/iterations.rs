@@ -168,8 +168,8 @@ impl Iterations {
 
     /// Looks at what there is, unless that was done a moment ago.
     fn refresh(&self) {
-        // Whoever comes meanwhile waits: what is found is for all.
-        let mut next = self.next.lock();
+        // Whoever comes meanwhile is told what was known before: who looks may come here by itself, through a link into its own mount.
+        let Some(mut next) = self.next.try_lock() else { return };
         let began = Instant::now();
         if next.is_some_and(|next| began < next) {
             return;

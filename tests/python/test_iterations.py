@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import random
 import re
 import shutil
+import threading
 import unittest
 
 from support import (
@@ -281,6 +283,82 @@ class Changing(Run):
             self.assertTrue((path / self.name(100) / "tp2pp3" / TRACKER).exists())
 
 
+class Racing(Run):
+    """A run that saves the same few numbers over and over, in place and anew, and removes them, while others list and read."""
+
+    SECONDS = 8
+
+    def variants(self):
+        """Rank files of several saves, and what a view of each is, whole."""
+        made = {}
+        for number in range(3):
+            shutil.rmtree(self.directory, ignore_errors=True)
+            self.directory.mkdir()
+            for file in sorted(self.save(100).rglob("*.pt")):
+                data = bytearray(file.read_bytes())
+                middle = len(data) // 2
+                data[middle : middle + 256] = bytes(byte ^ number for byte in data[middle : middle + 256])
+                file.write_bytes(data)
+            saved = {file.relative_to(self.directory / self.name(100)): file.read_bytes() for file in self.directory.rglob("*.pt")}
+            view = self.materialize(self.directory, "--tp", 1, "--pp", 1, "--crc", "zero")
+            made[next(view.rglob("*.pt")).read_bytes()] = saved
+        shutil.rmtree(self.directory)
+        self.directory.mkdir()
+        self.assertEqual(len(made), 3)
+        return made
+
+    def write(self, saves, stop):
+        choose = random.Random(1)
+        last = 0
+        while not stop.is_set():
+            number = choose.choice((100, 200))
+            where, how = self.directory / self.name(number), choose.choice("ooonr")
+            if how == "r":
+                shutil.rmtree(where, ignore_errors=True)
+                continue
+            if how == "n":
+                shutil.rmtree(where, ignore_errors=True)
+            for path, data in choose.choice(saves).items():
+                (where / path).parent.mkdir(parents=True, exist_ok=True)
+                (where / path).write_bytes(data)
+                # Within one tick of its clock a file system says of two writes that they are one.
+                stop.wait(0.02)
+            last = max(last, number)
+            self.track(last)
+            stop.wait(choose.choice((0.1, 1.5)))
+
+    def read(self, path, whole, seen, stop):
+        while not stop.is_set():
+            for name in self.shown(path):
+                try:
+                    file = next((path / name / "tp1pp1" / name).rglob("*.pt"))
+                    seen.append(file.read_bytes() in whole)
+                except StopIteration:
+                    pass
+                except OSError as error:
+                    if error.errno not in (errno.ESTALE, errno.ENOENT):
+                        seen.append(error)
+
+    def test_every_answer_is_of_one_save(self):
+        made = self.variants()
+        stop, seen = threading.Event(), []
+        with self.mount() as path:
+            threads = [threading.Thread(target=self.write, args=(list(made.values()), stop))]
+            threads += [threading.Thread(target=self.read, args=(path, set(made), seen, stop)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            stop.wait(self.SECONDS)
+            stop.set()
+            for thread in threads:
+                thread.join(60)
+                self.assertFalse(thread.is_alive())
+            self.assertGreater(len(seen), 10)
+            self.assertEqual([one for one in seen if one is not True], [])
+            # The last save is there when all is quiet.
+            self.save(300)
+            until(lambda: os.readlink(path / "latest") == self.name(300) if os.path.lexists(path / "latest") else False, "the last save")
+
+
 class Many(Run):
     def test_few_are_open_at_a_time_and_the_others_come_back(self):
         numbers = list(range(1, 31))
@@ -306,6 +384,16 @@ class Many(Run):
             for file, (number, data) in seen.items():
                 self.assertEqual((file.stat().st_ino, file.read_bytes() == data), (number, True), file)
             self.assertEqual(len({number for number, _ in seen.values()}), 30)
+
+    def test_attributes_of_what_was_not_opened(self):
+        """A mount opens the newest alone: the others are as large as that, and nobody counted their directories."""
+        self.save(100), self.save(200)
+        with self.mount() as path, Mount(self.directory, "--iteration", 200) as alone:
+            self.assertEqual(os.stat(path / self.name(100)).st_nlink, 1)
+            self.assertEqual(os.stat(path / self.name(200)).st_nlink, os.stat(alone).st_nlink)
+            blocks = os.statvfs(alone).f_blocks
+            self.assertIn(os.statvfs(path).f_blocks - 2 * blocks, (-1, 0))
+            self.assertEqual(json.loads(ckpt_fs("status", "--json", path).stdout)["status"]["run"]["open"], 1)
 
     def test_numbers_outlast_the_mount(self):
         self.save(100), self.save(200)
@@ -369,11 +457,27 @@ class Commands(Run):
 
     def test_what_works_on_one_checkpoint_says_so(self):
         self.save(100)
-        for command in (["materialize", self.directory, self.scratch / "out"], ["ls", self.directory], ["inspect", self.directory],
+        for command in (["materialize", self.directory, self.scratch / "out"], ["ls", self.directory],
                         ["inspect", self.directory, "--globals"], ["verify", self.directory], ["digest", self.directory], ["serve", self.directory]):
             done = ckpt_fs(*command, *ALL, check=False)
             self.assertEqual(done.returncode, 2, command)
             self.assertIn("choose one with --iteration N", done.stderr)
+
+    def test_inspect_lists_them(self):
+        self.save(100)
+        os.truncate(next(self.save(200).rglob("*.pt")), 1000)
+        (self.directory / self.name(400)).mkdir()
+        self.save(300)
+        lines = ckpt_fs("inspect", self.directory, *ALL).stdout.splitlines()
+        self.assertEqual([line.split()[0] for line in lines], ["ITERATION", *map(self.name, (100, 200, 300, 400))])
+        self.assertRegex(lines[1], r"megatron +tp2pp2@2,4 .* whole$")
+        self.assertRegex(lines[2], r"not whole: .*model_optim_rng.pt")
+        self.assertRegex(lines[3], r"whole, the latest$")
+        self.assertRegex(lines[4], r"not whole: it is empty$")
+        found = json.loads(ckpt_fs("inspect", self.directory, *ALL, "--json").stdout)["iterations"]
+        self.assertEqual([(one["number"], one["is_whole"]) for one in found], [(100, True), (200, False), (300, True), (400, False)])
+        done = ckpt_fs("inspect", self.directory, *ALL, "--tensors", check=False)
+        self.assertEqual((done.returncode, "choose it with --iteration N" in done.stderr), (2, True))
 
     def test_what_is_no_run_is_refused(self):
         where = self.save(100)

@@ -21,7 +21,7 @@ impl FromStr for Iterations {
             _ => text
                 .parse()
                 .map(Self::One)
-                .map_err(|_| "expected a number, 'release', or for mount 'all'".to_owned()),
+                .map_err(|_| "expected a number, 'release', or for mount and inspect 'all'".to_owned()),
         }
     }
 }
@@ -32,7 +32,7 @@ impl Iterations {
         match self {
             Self::One(choice) => Ok(choice),
             Self::All => Err(CliError::Usage(
-                "--iteration all is for 'ckpt-fs mount', which shows each iteration in a directory; choose one with --iteration N, or mount the run and use what it shows".to_owned(),
+                "--iteration all is for 'ckpt-fs mount', which shows each iteration in a directory, and for 'inspect', which lists them; choose one with --iteration N, or mount the run and use what it shows".to_owned(),
             )),
         }
     }

@@ -10,6 +10,9 @@ use crate::cli::options::OptionList;
 use crate::reader::CrcMode;
 use crate::vfs::IoMode;
 
+/// Seconds for which files must not have changed. A rank that waits for others while it saves waits less.
+pub(crate) const SETTLE: u64 = 30;
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MountArgs {
     /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
@@ -29,7 +32,7 @@ pub(crate) struct MountArgs {
 
     /// With --iteration all: seconds for which the files of an iteration must not have changed before it is shown, where no tracker
     /// (latest_checkpointed_iteration.txt) says that it is saved
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Mount")]
+    #[arg(long, value_name = "SECONDS", default_value_t = SETTLE, help_heading = "Mount")]
     pub(crate) settle: u64,
 
     /// Stay in the foreground

@@ -68,9 +68,11 @@ pub(super) fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Re
     let (kept, shared) = (Arc::clone(log.kept()), Arc::clone(&cache));
     let supply = Supplied { run, args: args.clone(), spec: spec.clone(), cache, log: log.clone() };
     let tree = Arc::new(Iterations::new(Box::new(supply), words.clone(), say, shared, kept));
+    // Before anybody can ask: whoever comes while it is looked is told what was known before.
+    let shown = tree.shown();
     let (source, point) = (args.source.display(), args.mountpoint.display());
     let service = format!("every iteration of {source} at {point}, each as {words}");
-    let serving = super::serving(&args, tree.clone(), log, service)?;
+    let serving = super::serving(&args, tree, log, service)?;
     if let Some((opened, shape)) = &newest {
         super::say_what_is_shown(opened, shape, spec.as_ref());
         if let Shape::One(_, layout) = shape {
@@ -80,16 +82,20 @@ pub(super) fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Re
     drop(newest);
     super::say_who_may_use_it(&args);
     if !args.quiet {
-        say_what_is_mounted(&args, &tree, &words, began);
+        say_what_is_mounted(&args, shown, &words, began);
     }
     memory::give_back();
     Ok(serving)
 }
 
 /// What was mounted, and how to go on.
-fn say_what_is_mounted(args: &MountArgs, tree: &Iterations, words: &str, began: Instant) {
+fn say_what_is_mounted(
+    args: &MountArgs,
+    (shown, latest): (u64, Option<String>),
+    words: &str,
+    began: Instant,
+) {
     let (source, point) = (args.source.display(), args.mountpoint.display());
-    let (shown, latest) = tree.shown();
     let took = began.elapsed().as_secs_f64();
     let count = match shown {
         1 => "1 iteration".to_owned(),

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// Levels of directories in an iteration: no format has more.
-const LEVELS: usize = 4;
+const LEVELS: usize = 3;
 
 /// Files that are looked at. No checkpoint has so many.
-const MOST: usize = 500_000;
+const MOST: usize = 200_000;
 
 /// Ends of the names of files that weights are read from, or how. Who writes results beside them changes nothing.
 const WEIGHTS: [&str; 9] = [
