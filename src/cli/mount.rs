@@ -113,7 +113,7 @@ fn tree(
     opened: &Opened,
     shape: &Shape,
     (cache, root): (&Arc<Cache>, Ino),
-    log: &Log,
+    (log, warn): (&Log, Arc<dyn Fn(&str) + Send + Sync>),
 ) -> Result<Views, CliError> {
     let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(cache));
     let settings = Settings {
@@ -121,7 +121,7 @@ fn tree(
         crc: args.crc,
         io: args.io,
         modified: opened.modified(),
-        log: log.warner(),
+        log: warn,
         messages: Arc::clone(log.kept()),
         root,
     };
@@ -135,7 +135,7 @@ fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Result<Servin
     }
     let began = Instant::now();
     let (opened, shape) = plan(args, spec.as_ref())?;
-    let views = tree(args, &opened, &shape, (&cache(args.cache_size), Ino::ROOT), log)?;
+    let views = tree(args, &opened, &shape, (&cache(args.cache_size), Ino::ROOT), (log, log.warner()))?;
     let serving = serving(args, Arc::new(views), log, what_is_served(args, &shape))?;
     say_what_is_shown(&opened, &shape, spec.as_ref());
     say_who_may_use_it(args);

@@ -284,3 +284,6 @@ impl std::fmt::Debug for Iterations {
     }
 }
 
+
+#[cfg(test)]
+mod tests;

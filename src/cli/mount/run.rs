@@ -60,13 +60,16 @@ pub(super) fn start(args: &MountArgs, spec: Option<LayoutSpec>, log: &Log) -> Re
     let Planned { args, run, newest } = plan(args, spec.as_ref())?;
     let cache = super::cache(args.cache_size);
     if let Some((opened, shape)) = &newest {
-        super::tree(&args, opened, shape, (&cache, Ino::ROOT), log)?;
+        super::tree(&args, opened, shape, (&cache, Ino::ROOT), (log, log.warner()))?;
     }
     let words = newest.as_ref().map_or_else(|| asked(&args, spec.as_ref()), |(_, shape)| shape.to_string());
     let say = log.clone();
     let say = Arc::new(move |severity, text: &str| say.say(level(severity), text));
     let (kept, shared) = (Arc::clone(log.kept()), Arc::clone(&cache));
-    let supply = Supplied { run, args: args.clone(), spec: spec.clone(), cache, log: log.clone() };
+    // What cannot be resolved is refused when it is mounted, with a better reason.
+    let point = args.mountpoint.canonicalize().unwrap_or_else(|_| args.mountpoint.clone());
+    let own = MountArgs { mountpoint: point, ..args.clone() };
+    let supply = Supplied { run, args: own, spec: spec.clone(), cache, log: log.clone() };
     let tree = Arc::new(Iterations::new(Box::new(supply), words.clone(), say, shared, kept));
     // Before anybody can ask: whoever comes while it is looked is told what was known before.
     let shown = tree.shown();
@@ -182,9 +185,22 @@ struct Supplied {
     log: Log,
 }
 
+impl Supplied {
+    /// A mount that has itself open would never end.
+    fn unless_it_is_ours(&self, found: Found) -> Found {
+        let place = self.args.source.join(&found.name);
+        let leads_here = || place.canonicalize().is_ok_and(|place| place.starts_with(&self.args.mountpoint));
+        if place.is_symlink() && !matches!(found.state, Saved::Waiting(_)) && leads_here() {
+            return Found { state: Saved::Waiting("it is a link into this mount".to_owned()), ..found };
+        }
+        found
+    }
+}
+
 impl Supply for Supplied {
     fn look(&self) -> io::Result<Vec<Found>> {
-        Ok(self.run.look()?.into_iter().map(found).collect())
+        let found = self.run.look()?.into_iter().map(found);
+        Ok(found.map(|found| self.unless_it_is_ours(found)).collect())
     }
 
     fn examine(&self, name: &str) -> Result<u64, String> {
@@ -197,9 +213,12 @@ impl Supply for Supplied {
 
     fn open(&self, name: &str, root: Ino) -> Result<Views, String> {
         let opened = opened(&self.run, &self.args, name, false);
+        // Which iteration a layout is impossible in is said too.
+        let (warn, prefix) = (self.log.warner(), name.to_owned());
+        let warn = Arc::new(move |text: &str| warn(&format!("{prefix}/{text}")));
         let views = opened.and_then(|opened| {
             let shape = super::shape(&self.args, self.spec.as_ref(), &opened)?;
-            super::tree(&self.args, &opened, &shape, (&self.cache, root), &self.log)
+            super::tree(&self.args, &opened, &shape, (&self.cache, root), (&self.log, warn))
         });
         views.map_err(|error| message(&error))
     }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::{Found, LOOK, SHARE};
 use crate::vfs::table::number;
@@ -20,7 +20,9 @@ pub(super) struct Instance {
     /// Number of its directory, which all others in it are made of.
     pub(super) root: Ino,
     /// Its tree, while it is open.
-    pub(super) views: Mutex<Option<Arc<Views>>>,
+    views: RwLock<Option<Arc<Views>>>,
+    /// Held by the one who opens it.
+    pub(super) opening: Mutex<()>,
     /// What was in it when it was first opened.
     pub(super) stamp: OnceLock<u64>,
     /// Bytes of its files, once it was open.
@@ -43,7 +45,8 @@ impl Instance {
         Arc::new(Self {
             name: name.clone(),
             root: number(&format!("{name} {device} {inode} {generation}")),
-            views: Mutex::default(),
+            views: RwLock::default(),
+            opening: Mutex::default(),
             stamp: OnceLock::new(),
             bytes: OnceLock::new(),
             held: AtomicU64::new(0),
@@ -71,9 +74,14 @@ impl Instance {
         self.held.load(Relaxed) > 0
     }
 
-    /// Its tree, if it is open and nobody is just opening it.
+    /// Its tree, if it is open.
     pub(super) fn opened(&self) -> Option<Arc<Views>> {
-        self.views.try_lock()?.clone()
+        self.views.read().clone()
+    }
+
+    /// It is open with this tree from now on, or closed.
+    pub(super) fn set(&self, views: Option<Arc<Views>>) {
+        *self.views.write() = views;
     }
 
     /// What changed in it since it was opened, as far as its files tell; they are looked at once in a while.

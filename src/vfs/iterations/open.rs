@@ -25,19 +25,22 @@ impl Iterations {
     /// The tree of an iteration, opened if it is not.
     pub(super) fn views(&self, instance: &Arc<Instance>) -> Result<Arc<Views>, TreeError> {
         instance.used.store(self.now(), Relaxed);
+        if let Some(views) = instance.opened() {
+            return Ok(views);
+        }
         // Who comes meanwhile waits for the one who opens it.
-        let mut views = instance.views.lock();
-        if let Some(views) = &*views {
-            return Ok(Arc::clone(views));
+        let opening = instance.opening.lock();
+        if let Some(views) = instance.opened() {
+            return Ok(views);
         }
         if instance.is_retired() {
             return Err(TreeError::Stale);
         }
         let opened = self.try_open(instance);
         if let Ok(opened) = &opened {
-            *views = Some(Arc::clone(opened));
+            instance.set(Some(Arc::clone(opened)));
         }
-        drop(views);
+        drop(opening);
         match opened {
             Ok(opened) => {
                 self.known.write().prove(instance);
@@ -93,10 +96,7 @@ impl Iterations {
         while open.len() > MOST_OPEN {
             let idle = open.iter().enumerate().filter(|(_, other)| !other.is_held() && !Arc::ptr_eq(other, newest));
             let Some((place, _)) = idle.min_by_key(|(_, other)| other.used.load(Relaxed)) else { break };
-            let instance = open.swap_remove(place);
-            // One that is just being opened is used.
-            let Some(mut views) = instance.views.try_lock() else { continue };
-            *views = None;
+            open.swap_remove(place).set(None);
             closed = true;
         }
         drop(open);
