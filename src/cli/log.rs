@@ -29,6 +29,9 @@ pub(crate) struct Log {
     kept: Arc<Messages>,
 }
 
+/// Something that others can warn through.
+pub(crate) type Warner = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How a message is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Form {
@@ -83,7 +86,7 @@ impl Log {
     }
 
     /// Something that others can warn through.
-    pub(crate) fn warner(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
+    pub(crate) fn warner(&self) -> Warner {
         let log = self.clone();
         Arc::new(move |message| log.say(Level::Warn, message))
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use super::args::{Iterations, MountArgs};
 use super::error::{CliError, Exit};
-use super::log::{Level, Log};
+use super::log::{Level, Log, Warner};
 use super::open::Opened;
 use super::{layout, notify, open, watch};
 use crate::cache::Cache;
@@ -113,7 +113,7 @@ fn tree(
     opened: &Opened,
     shape: &Shape,
     (cache, root): (&Arc<Cache>, Ino),
-    (log, warn): (&Log, Arc<dyn Fn(&str) + Send + Sync>),
+    (log, warn): (&Log, Warner),
 ) -> Result<Views, CliError> {
     let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(cache));
     let settings = Settings {
