@@ -497,6 +497,18 @@ class Commands(Run):
         done = ckpt_fs("inspect", self.directory, *ALL, "--tensors", check=False)
         self.assertEqual((done.returncode, "choose it with --iteration N" in done.stderr), (2, True))
 
+    def test_a_mount_of_a_run_is_no_run(self):
+        self.save(100)
+        with self.mount() as path:
+            for command, words in (
+                (["inspect", path], "choose one of iter_0000100 with --iteration"),
+                (["inspect", path, "--iteration", 100], "looks like a mount of many layouts"),
+                (["inspect", path / "latest"], "looks like a mount of many layouts"),
+            ):
+                done = ckpt_fs(*command, check=False)
+                self.assertEqual((done.returncode, words in done.stderr), (3, True), done.stderr)
+            self.assertIn("tp2pp1", ckpt_fs("inspect", path / "latest" / "tp2pp1").stdout)
+
     def test_the_log_says_of_which_iteration_it_speaks(self):
         self.save(100)
         with self.mount() as path:

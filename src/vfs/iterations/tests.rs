@@ -49,7 +49,10 @@ impl Supply for Shared {
     fn open(&self, name: &str, root: Ino) -> Result<Views, String> {
         self.0.opened.lock().push(name.to_owned());
         let why = self.0.inside.lock().get(name).and_then(|(_, why)| why.clone());
-        why.map_or_else(|| Ok(views(root)), Err)
+        match why {
+            Some(why) => Err(why),
+            None => Ok(views(root)),
+        }
     }
 }
 
