@@ -37,6 +37,9 @@ const SHARE: u32 = 10;
 /// newest, those that are compared.
 const MOST_OPEN: usize = 8;
 
+/// Time after which what could not be opened is tried once more: too few descriptors, or storage that did not answer, are no damage.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
 /// Time that listings may take for opening what the tracker speaks for, to see that it is whole.
 const TRUST_AFTER: Duration = Duration::from_secs(1);
 
@@ -119,6 +122,8 @@ pub struct Iterations {
     records: RwLock<Records>,
     /// When it is looked again.
     next: Mutex<Option<Instant>>,
+    /// Why it could not be looked.
+    trouble: Mutex<Option<String>>,
     /// Those that are open, and were when somebody last looked.
     open: Mutex<Vec<Arc<Instance>>>,
     /// Counts uses, to tell which was used last.
@@ -149,6 +154,7 @@ impl Iterations {
             known: RwLock::default(),
             records: RwLock::default(),
             next: Mutex::new(None),
+            trouble: Mutex::default(),
             open: Mutex::default(),
             uses: AtomicU64::new(0),
             proving: Mutex::new(Duration::ZERO),
@@ -181,7 +187,8 @@ impl Iterations {
         match self.supply.look() {
             Ok(found) => {
                 let refused = self.known.read().refused();
-                let now = refused.into_iter().map(|name| (self.supply.examine(&name).ok(), name)).collect();
+                let now = refused.into_iter().map(|instance| (self.stamp_of_refused(&instance), instance));
+                let now = now.collect();
                 let mut known = self.known.write();
                 let gone = known.take(found, now);
                 for said in known.news() {
@@ -189,15 +196,31 @@ impl Iterations {
                 }
                 drop(known);
                 gone.iter().for_each(|instance| self.retire(instance));
+                *self.trouble.lock() = None;
             }
-            Err(error) => (self.say)(Severity::Warning, &format!("the run cannot be looked at: {error}")),
+            Err(error) => self.say_trouble(&format!("the run cannot be looked at: {error}")),
         }
         *next = Some(Instant::now() + LOOK.max(began.elapsed() * SHARE));
+    }
+
+    /// What is in an iteration that could not be opened; `None` where it is to be tried again in any case.
+    fn stamp_of_refused(&self, instance: &Instance) -> Option<u64> {
+        if instance.may_be_tried_again() { None } else { self.supply.examine(&instance.name).ok() }
+    }
+
+    /// Says it unless that was what was said last.
+    fn say_trouble(&self, text: &str) {
+        let mut trouble = self.trouble.lock();
+        if trouble.as_deref() != Some(text) {
+            *trouble = Some(text.to_owned());
+            (self.say)(Severity::Warning, text);
+        }
     }
 
     /// Forgets an iteration that is gone: its numbers lead nowhere from now on.
     fn retire(&self, instance: &Arc<Instance>) {
         instance.retire();
+        instance.set(None);
         self.records.write().forget(instance);
         self.open.lock().retain(|other| !Arc::ptr_eq(other, instance));
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{Found, LOOK, SHARE};
+use super::{Found, LOOK, SHARE, TRY_AGAIN};
 use crate::vfs::table::number;
 use crate::vfs::{Ino, Views};
 
@@ -36,6 +36,8 @@ pub(super) struct Instance {
     retired: AtomicBool,
     /// When its files are looked at again.
     next: Mutex<Option<Instant>>,
+    /// When it could not be opened.
+    refused: Mutex<Option<Instant>>,
 }
 
 impl Instance {
@@ -54,6 +56,7 @@ impl Instance {
             suspect: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             next: Mutex::default(),
+            refused: Mutex::default(),
         })
     }
 
@@ -68,6 +71,16 @@ impl Instance {
     /// Something of it is not as it was.
     pub(super) fn suspect(&self) {
         self.suspect.store(true, Relaxed);
+    }
+
+    /// It cannot be opened.
+    pub(super) fn refuse(&self) {
+        *self.refused.lock() = Some(Instant::now());
+    }
+
+    /// Whether it was refused so long ago that the reason may have been one that passes.
+    pub(super) fn may_be_tried_again(&self) -> bool {
+        self.refused.lock().is_some_and(|since| since.elapsed() > TRY_AGAIN)
     }
 
     pub(super) fn is_held(&self) -> bool {

@@ -25,6 +25,8 @@ pub(super) struct Entry {
 enum Verdict {
     /// Nobody has opened it.
     Unproven,
+    /// It could not be opened, which may be otherwise now.
+    Again { why: String },
     /// It was open.
     Proven,
     /// It cannot be opened as it is now.
@@ -56,19 +58,21 @@ impl Entry {
     pub(super) fn is_shown(&self) -> bool {
         match (&self.found.state, &self.verdict) {
             (Saved::Whole, Verdict::Unproven | Verdict::Proven) | (Saved::Quiet, Verdict::Proven) => true,
-            (Saved::Waiting(_), _) | (Saved::Quiet, Verdict::Unproven) | (_, Verdict::Refused { .. }) => false,
+            (Saved::Waiting(_), _) | (Saved::Quiet, Verdict::Unproven) => false,
+            (_, Verdict::Again { .. } | Verdict::Refused { .. }) => false,
         }
     }
 
     /// Whether it is shown if it can be opened.
     pub(super) fn is_to_prove(&self) -> bool {
-        self.verdict == Verdict::Unproven && matches!(self.found.state, Saved::Whole | Saved::Quiet)
+        let is_unproven = matches!(self.verdict, Verdict::Unproven | Verdict::Again { .. });
+        is_unproven && matches!(self.found.state, Saved::Whole | Saved::Quiet)
     }
 
     /// Why it is not shown; `None` where it is.
     pub(super) fn why_not(&self) -> Option<String> {
         match (&self.found.state, &self.verdict) {
-            (Saved::Waiting(why), _) | (_, Verdict::Refused { why, .. }) => Some(why.clone()),
+            (Saved::Waiting(why), _) | (_, Verdict::Again { why } | Verdict::Refused { why, .. }) => Some(why.clone()),
             (Saved::Quiet, Verdict::Unproven) => Some("it has not been opened yet; look at it by its name".to_owned()),
             (Saved::Whole | Saved::Quiet, _) => None,
         }
@@ -78,13 +82,17 @@ impl Entry {
 impl Known {
     /// Takes over what was found. `stamps` are those of refused ones now: one that is another by now is no longer refused. Returns the
     /// instances that are no more.
-    pub(super) fn take(&mut self, found: Vec<Found>, stamps: Vec<(Option<u64>, String)>) -> Vec<Arc<Instance>> {
-        for (now, name) in stamps {
-            if let Some(entry) = self.entries.get_mut(&name) {
-                let is_same = matches!(&entry.verdict, Verdict::Refused { stamp, .. } if Some(*stamp) == now);
-                if !is_same {
-                    entry.verdict = Verdict::Unproven;
-                }
+    pub(super) fn take(
+        &mut self,
+        found: Vec<Found>,
+        stamps: Vec<(Option<u64>, Arc<Instance>)>,
+    ) -> Vec<Arc<Instance>> {
+        for (now, instance) in stamps {
+            if let Some(entry) = self.of_mut(&instance) {
+                entry.verdict = match std::mem::replace(&mut entry.verdict, Verdict::Unproven) {
+                    Verdict::Refused { stamp, why } if Some(stamp) != now => Verdict::Again { why },
+                    other => other,
+                };
             }
         }
         let mut before = std::mem::take(&mut self.entries);
@@ -135,7 +143,9 @@ impl Known {
                 _ if entry.is_to_prove() => continue,
                 Some(why) => match &entry.verdict {
                     Verdict::Refused { .. } => (Severity::Warning, format!("not shown: {why}")),
-                    Verdict::Unproven | Verdict::Proven => (Severity::Info, format!("not shown: {why}")),
+                    Verdict::Unproven | Verdict::Again { .. } | Verdict::Proven => {
+                        (Severity::Info, format!("not shown: {why}"))
+                    }
                 },
                 None => continue,
             };
@@ -165,9 +175,9 @@ impl Known {
     }
 
     /// Those that cannot be opened.
-    pub(super) fn refused(&self) -> Vec<String> {
+    pub(super) fn refused(&self) -> Vec<Arc<Instance>> {
         let is_refused = |entry: &&Entry| matches!(entry.verdict, Verdict::Refused { .. });
-        self.entries.values().filter(is_refused).map(|entry| entry.found.name.clone()).collect()
+        self.entries.values().filter(is_refused).map(|entry| Arc::clone(&entry.instance)).collect()
     }
 
     /// Those that are shown or may be, the newest first.
@@ -317,11 +327,20 @@ mod tests {
         known.take(look(), vec![]);
         let first = instance(&known, "iter_1");
         known.refuse(&first, 7, "damaged".to_owned());
-        known.take(look(), vec![(Some(7), "iter_1".to_owned())]);
-        assert_eq!((shown(&known).len(), known.refused()), (0, vec!["iter_1".to_owned()]));
+        known.take(look(), vec![(Some(7), Arc::clone(&first))]);
+        assert_eq!((shown(&known).len(), &*known.refused()[0].name), (0, "iter_1"));
         let news = known.news();
         assert_eq!((news.len(), news[0].severity, &*news[0].text), (1, Severity::Warning, "iter_1: not shown: damaged"));
-        known.take(look(), vec![(Some(8), "iter_1".to_owned())]);
+        known.take(look(), vec![(Some(8), Arc::clone(&first))]);
+        // Until it is opened it is as it was, and nothing is said again.
+        assert_eq!((shown(&known).len(), known.news().len()), (0, 0));
+        assert_eq!(known.unproven(true).unwrap().name, "iter_1");
+        known.refuse(&first, 8, "damaged".to_owned());
+        assert!(known.news().is_empty());
+        // What it was refused for may have passed.
+        known.take(look(), vec![(None, Arc::clone(&first))]);
+        known.prove(&first);
+        assert_eq!(said(&mut known), ["iter_1: shown"]);
         assert_eq!(shown(&known), ["iter_1"]);
     }
 

@@ -46,6 +46,11 @@ impl Iterations {
                 self.known.write().prove(instance);
                 self.open.lock().push(Arc::clone(instance));
                 self.close_others(instance);
+                // It went away meanwhile, and nobody will close it.
+                if instance.is_retired() {
+                    self.retire(instance);
+                    return Err(TreeError::Stale);
+                }
                 Ok(opened)
             }
             Err(failure) => Err(self.failed(instance, failure)),
@@ -82,7 +87,10 @@ impl Iterations {
                 self.supply.doubt(name);
                 self.known.write().wait(instance, why);
             }
-            Failure::Refused(stamp, why) => self.known.write().refuse(instance, stamp, why),
+            Failure::Refused(stamp, why) => {
+                instance.refuse();
+                self.known.write().refuse(instance, stamp, why);
+            }
         }
         let said = self.known.write().news();
         said.iter().for_each(|said| (self.say)(said.severity, &said.text));

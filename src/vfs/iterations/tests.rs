@@ -23,6 +23,8 @@ struct Fake {
     opened: Mutex<Vec<String>>,
     doubted: Mutex<Vec<String>>,
     said: Mutex<Vec<String>>,
+    /// Its storage does not answer.
+    is_away: std::sync::atomic::AtomicBool,
     /// The tree itself, where looking goes through it.
     tree: OnceLock<Arc<Iterations>>,
 }
@@ -31,6 +33,9 @@ struct Shared(Arc<Fake>);
 
 impl Supply for Shared {
     fn look(&self) -> io::Result<Vec<Found>> {
+        if self.0.is_away.load(Relaxed) {
+            return Err(io::Error::other("no answer"));
+        }
         if let Some(tree) = self.0.tree.get() {
             tree.attr(Ino::ROOT).unwrap();
             assert!(tree.lookup(Ino::ROOT, OsStr::new("nothing")).is_err());
@@ -236,6 +241,20 @@ fn old_numbers_lead_nowhere_when_another_save_is_there() {
     assert_eq!(names(&tree), ["iter_2", "latest"]);
     assert!(is_stale(tree.attr(last)));
     assert!(fake.said.lock().iter().any(|said| said == "iter_1: gone"));
+}
+
+#[test]
+fn storage_that_does_not_answer_takes_nothing_away() {
+    let (fake, tree) = run(&["iter_1"]);
+    let known = file(&tree, "iter_1");
+    fake.is_away.store(true, Relaxed);
+    for _ in 0..3 {
+        later(&tree);
+        assert_eq!(names(&tree), ["iter_1", "latest"]);
+    }
+    assert!(tree.read(known, 0, &mut [0; 16]).is_ok());
+    let said = fake.said.lock().iter().filter(|said| said.contains("cannot be looked at: no answer")).count();
+    assert_eq!(said, 1);
 }
 
 /// An iteration may be a link that leads through this very mount.
