@@ -33,6 +33,8 @@ pub const TILE: u64 = 1 << 20;
 /// Which tile of which stripe. Stripes are told apart by what they read, so that files that hold the same bytes share them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TileKey {
+    /// Which reader's: objects of two stores may have one number.
+    pub reader: u64,
     /// Fingerprint of the stripe.
     pub stripe: [u8; 32],
     /// Number of the tile in it.

@@ -18,6 +18,7 @@ mod errno;
 mod error;
 mod figures;
 mod handed;
+mod kept;
 mod limits;
 mod listing;
 mod mount;

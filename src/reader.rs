@@ -42,7 +42,12 @@ pub struct Reader {
     cache: Option<Arc<Cache>>,
     /// Bytes read from the store so far, also by copies of this reader.
     source_bytes: Arc<AtomicU64>,
+    /// Told from others that share the cache: a number in one store is another object in the next.
+    number: u64,
 }
+
+/// Readers so far.
+static READERS: AtomicU64 = AtomicU64::new(0);
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,13 +70,19 @@ impl Reader {
     /// A reader of files planned over `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, cache: None, source_bytes: Arc::default() }
+        Self { store, cache: None, source_bytes: Arc::default(), number: READERS.fetch_add(1, Relaxed) }
     }
 
     /// A reader that keeps in `cache` what is worth it.
     #[must_use]
     pub fn with_cache(store: Arc<dyn Store>, cache: Arc<Cache>) -> Self {
-        Self { store, cache: Some(cache).filter(|cache| cache.is_on()), source_bytes: Arc::default() }
+        Self { cache: Some(cache).filter(|cache| cache.is_on()), ..Self::new(store) }
+    }
+
+    /// The same, whose bytes from the store are added to `bytes`.
+    #[must_use]
+    pub fn counting(self, bytes: Arc<AtomicU64>) -> Self {
+        Self { source_bytes: bytes, ..self }
     }
 
     /// What it reads from.
@@ -104,12 +115,6 @@ impl Reader {
     #[must_use]
     pub fn without_cache(&self) -> Self {
         Self { cache: None, ..self.clone() }
-    }
-
-    /// Bytes that were read from the store so far.
-    #[must_use]
-    pub fn source_bytes(&self) -> u64 {
-        self.source_bytes.load(Relaxed)
     }
 
     /// Fails where a source of bytes `range` of the file is no longer what was opened.

@@ -27,6 +27,7 @@ mod amplification;
 mod rank_file;
 mod rank_tensor;
 mod ranks;
+mod run;
 mod stages;
 mod torch_dist;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use error::SourceError;
 pub(crate) use error::some_of;
 pub use locate::IterationChoice;
 pub use pickles::{PickleFile, pickles};
+pub use run::{Iteration, Run, Saved};
 
 use workers::in_parallel;
 

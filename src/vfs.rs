@@ -4,7 +4,9 @@
 
 #![deny(clippy::disallowed_methods)]
 
+mod figures;
 mod file;
+mod iterations;
 mod messages;
 mod open_files;
 mod shape;
@@ -20,19 +22,21 @@ use std::ffi::OsStr;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::reader::ReadError;
 use crate::store::StoreError;
 use crate::sys::memory_file::MemoryFile;
 use crate::view::ViewError;
 
+pub use iterations::{Found, Iterations, Saved, Say, Supply};
 pub use messages::{Message, Messages, Severity};
 pub use status::{
-    Assembling, CacheStatus, Latency, LatencyBucket, MessageCounts, RequestErrors, Status, ViewStatus, Warmed,
+    Assembling, CacheStatus, Latency, LatencyBucket, MessageCounts, NotShown, RequestErrors, RunStatus, Status,
+    ViewStatus, Warmed,
 };
 pub use shape::Shape;
-pub use usage::Use;
+pub use usage::{Usage, Use};
 pub use views::{Settings, Views};
 
 /// Number of a node; stable for one source and layout, also across mounts.
@@ -131,6 +135,9 @@ pub enum TreeError {
     /// What a tree has only words for.
     #[error("{0}")]
     Io(String),
+    /// A node of something that is gone, or that something else is in the place of. Why was said when that was noticed.
+    #[error("it is gone, or another is in its place")]
+    Stale,
 }
 
 impl From<ViewError> for TreeError {
@@ -168,6 +175,7 @@ impl TreeError {
             Self::NotFound => Cause::Missing,
             Self::NotDirectory => Cause::NotDirectory,
             Self::IsDirectory => Cause::IsDirectory,
+            Self::Stale => Cause::Changed,
             Self::Read(ReadError::Store(error)) => match error {
                 StoreError::NotFound { .. } | StoreError::Dangling { .. } => Cause::Missing,
                 StoreError::Permission { .. } => Cause::Denied,
@@ -185,7 +193,7 @@ impl TreeError {
     /// Whether it is an answer to what was asked, and nothing that went wrong.
     #[must_use]
     pub fn is_answer(&self) -> bool {
-        matches!(self, Self::NotFound | Self::NotDirectory | Self::IsDirectory)
+        matches!(self, Self::NotFound | Self::NotDirectory | Self::IsDirectory | Self::Stale)
     }
 }
 
@@ -229,6 +237,17 @@ pub trait Tree: Send + Sync + 'static {
         false
     }
 
+    /// How long what is said of node `ino`, and that it has its name, may be taken for true; `None` for as long as it is mounted.
+    fn holds_for(&self, ino: Ino) -> Option<Duration> {
+        self.grows(ino).then_some(Duration::ZERO)
+    }
+
+    /// Whether a question about node `ino` may take as long as opening a checkpoint: others must not wait for it.
+    fn takes_long(&self, ino: Ino) -> bool {
+        let _ = ino;
+        false
+    }
+
     /// Bytes of all files, roughly and without laying anything out: what `df` shows.
     fn total_bytes(&self) -> u64;
 
@@ -245,6 +264,16 @@ pub trait Tree: Send + Sync + 'static {
     fn open(&self, ino: Ino, passes: bool) -> Result<Opened, TreeError> {
         let _ = passes;
         self.io_mode(ino).map(Opened::from)
+    }
+
+    /// Somebody has file `ino` open from now on, in whatever way: what it is made of must be kept.
+    fn hold(&self, ino: Ino) {
+        let _ = ino;
+    }
+
+    /// One of those who have it open is done with it.
+    fn let_go(&self, ino: Ino) {
+        let _ = ino;
     }
 
     /// One who opened file `ino` is done with it.

@@ -57,6 +57,7 @@ class MountOptions(ViewOptions, total=False):
     uid: int
     gid: int
     auto_unmount: bool
+    settle: int
     crc: str
     io: str
     cache_size: Union[int, str]

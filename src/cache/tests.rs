@@ -3,7 +3,7 @@
 use super::*;
 
 fn key(tile: u64) -> TileKey {
-    TileKey { stripe: [0; 32], tile }
+    TileKey { reader: 0, stripe: [0; 32], tile }
 }
 
 /// Reads tile `tile` as the reader does: looks for it and keeps it where that is wanted. Says what it found.

@@ -3,6 +3,7 @@
 mod bytes;
 mod choices;
 mod format;
+mod iterations;
 mod map;
 mod mount;
 
@@ -12,12 +13,13 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use bytes::{CatArgs, ServeArgs};
 pub(crate) use format::FormatArgs;
+pub(crate) use iterations::Iterations;
 pub(crate) use map::{Kind, MapArgs};
-pub(crate) use mount::{LogArgs, MountArgs, StatusArgs, UnmountArgs, WarmupArgs};
+pub(crate) use mount::{LogArgs, MountArgs, SETTLE, StatusArgs, UnmountArgs, WarmupArgs};
 
 use crate::layout::PipelineLayout;
 use crate::reader::CrcMode;
-use crate::source::{IterationChoice, TiedHead};
+use crate::source::TiedHead;
 use crate::view::{OptimizerChoice, RngChoice, VocabularyFill};
 
 /// A large model's checkpoint in any parallel layout and format, without rewriting it.
@@ -32,6 +34,7 @@ const EXAMPLES: &str = "\
 Examples:
   ckpt-fs mount src/ /mnt/tp8pp4                  src/ as for TP 8 and PP 4
   ckpt-fs mount src/ /mnt/hf --as hf              the same as a Hugging Face model
+  ckpt-fs mount run/ /mnt/run --iteration all     every checkpoint of a run, new ones as they are saved
   ckpt-fs materialize src/ dst/ --tp 4 --pp 1     a real copy
   ckpt-fs inspect src/                            what a checkpoint is, and what it can be shown as";
 
@@ -118,12 +121,12 @@ pub(crate) struct GenerateArgs {
 }
 
 /// Which checkpoint.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Source")]
 pub(crate) struct SourceArgs {
-    /// Iteration to use instead of the latest: a number, or 'release'
+    /// Iteration to use instead of the latest: a number, or 'release'; for mount also 'all', which shows each in a directory of its name, and for inspect, which lists them
     #[arg(long, value_name = "N")]
-    pub(crate) iteration: Option<IterationChoice>,
+    pub(crate) iteration: Option<Iterations>,
 
     /// A file that describes another model family; tried before the built-in ones
     #[arg(long, value_name = "FILE")]
@@ -152,7 +155,7 @@ pub(crate) struct SourceArgs {
 }
 
 /// Which layout.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Layout (what is left out stays as in the source)")]
 pub(crate) struct LayoutArgs {
     /// Tensor-parallel size

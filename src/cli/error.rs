@@ -100,6 +100,8 @@ pub(crate) enum CliError {
     HidesSource { point: String },
     #[error("{point}: a checkpoint lies in it and would be hidden by the mount; mount somewhere else")]
     HidesCheckpoint { point: String },
+    #[error("{point}: it lies in an iteration of the run, which would show itself; mount somewhere else")]
+    InsideSource { point: String },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     #[error("{path}: {source}")]
@@ -162,7 +164,10 @@ impl CliError {
             Self::Destination { .. } => Exit::Destination,
             Self::Control(ControlError::Io { .. }) | Self::File { .. } => Exit::Source,
             Self::Control(_) => Exit::MountPoint,
-            Self::Unmount(_) | Self::HidesSource { .. } | Self::HidesCheckpoint { .. } => Exit::MountPoint,
+            Self::Unmount(_)
+            | Self::HidesSource { .. }
+            | Self::HidesCheckpoint { .. }
+            | Self::InsideSource { .. } => Exit::MountPoint,
             Self::Output(_) | Self::System { .. } | Self::MetricsAddress { .. } => Exit::Runtime,
         }
     }

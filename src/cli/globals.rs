@@ -2,7 +2,7 @@
 
 use std::io::{Write, stdout};
 
-use super::args::InspectArgs;
+use super::args::{InspectArgs, Iterations};
 use super::error::{CliError, Exit, harmless, message};
 use super::table::table;
 use crate::inspect::{Globals, NamedGlobal, globals};
@@ -12,7 +12,8 @@ use crate::sys::limits;
 /// Lists what the pickles of the source name. It informs: what is found decides nothing about the exit code.
 pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
     limits::raise_open_files();
-    let found = globals(&args.source, &pickles(&args.source, args.from.iteration)?);
+    let iteration = args.from.iteration.map(Iterations::one).transpose()?;
+    let found = globals(&args.source, &pickles(&args.source, iteration)?);
     let text = if args.json {
         format!("{:#}\n", serde_json::to_value(&found).map_err(std::io::Error::from)?)
     } else {

@@ -1,8 +1,10 @@
 //! `ckpt-fs inspect`
 
+mod run;
+
 use std::io::{Write, stdout};
 
-use super::args::InspectArgs;
+use super::args::{InspectArgs, Iterations};
 use super::error::{CliError, Exit, harmless};
 use super::idle::Unasked;
 use super::table::{bytes, table};
@@ -11,6 +13,10 @@ use crate::inspect::{OptimizerSummary, ParameterSummary, Summary, parameters, su
 use crate::layout::Format;
 
 pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
+    if args.from.iteration == Some(Iterations::All) {
+        stdout().lock().write_all(run::text(args)?.as_bytes())?;
+        return Ok(Exit::Success);
+    }
     let spec = layout::from_flags(&args.layout)?;
     let opened = open::views(&args.source, &args.from, &args.layout, &args.format, Unasked::Every)?;
     let layout = opened.layout(&spec)?;

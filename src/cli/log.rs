@@ -34,6 +34,9 @@ enum To {
     System(Arc<Syslog>),
 }
 
+/// Something that others can warn through.
+pub(crate) type Warner = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How a message is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Form {
@@ -122,7 +125,7 @@ impl Log {
     }
 
     /// Something that others can warn through, under the name of who they are.
-    pub(crate) fn warner(&self, target: &'static str) -> Arc<dyn Fn(&str) + Send + Sync> {
+    pub(crate) fn warner(&self, target: &'static str) -> Warner {
         let log = self.clone();
         Arc::new(move |message| log.say_as(target, Level::Warn, message))
     }

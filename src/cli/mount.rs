@@ -1,5 +1,7 @@
 //! `ckpt-fs mount`: checks everything while it can still say so, then serves in the background.
 
+mod run;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,10 +11,10 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::args::MountArgs;
+use super::args::{Iterations, MountArgs};
 use super::error::{CliError, Exit};
 use super::idle::Unasked;
-use super::log::Log;
+use super::log::{Log, Warner};
 use super::log_filter;
 use super::open::Opened;
 use super::{exporter, handed, layout, notify, open, watch};
@@ -27,7 +29,7 @@ use crate::sys::memory_file::MemoryFiles;
 use crate::sys::memory_left;
 use crate::sys::process;
 use crate::sys::signals::Signals;
-use crate::vfs::{Settings, Shape, Views};
+use crate::vfs::{Ino, Settings, Shape, Tree, Usage, Views};
 
 pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     let handed = handed::connection(args, watches(args))?;
@@ -35,7 +37,11 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     let spec = layout::from_name(&args.mountpoint, &args.layout)?;
     let filter = log_filter::filter(args.log_level.as_deref())?;
     if args.dry_run {
-        plan(args, spec.as_ref(), None)?;
+        if is_of_run(args) {
+            run::plan(args, spec.as_ref(), None).map(|_| ())?
+        } else {
+            plan(args, spec.as_ref(), None).map(|_| ())?
+        }
         return Ok(Exit::Success);
     }
     let log_file = args.log_file.as_deref().map(std::path::absolute).transpose();
@@ -83,28 +89,80 @@ fn block_signals() -> Result<Signals, CliError> {
     Signals::block().map_err(|source| CliError::System { what: "handle signals", source })
 }
 
+/// Whether all iterations of a run are asked for.
+fn is_of_run(args: &MountArgs) -> bool {
+    args.from.iteration == Some(Iterations::All)
+}
+
 /// Opens the source and lays out the root.
 fn plan(
     args: &MountArgs,
     spec: Option<&LayoutSpec>,
     handed: Option<&Connection>,
 ) -> Result<(Opened, Shape), CliError> {
-    let unasked = if spec.is_some() { Unasked::Own } else { Unasked::Every };
-    let opened = open::views(&args.source, &args.from, &args.layout, &args.format, unasked)?;
+    let opened = open::views(&args.source, &args.from, &args.layout, &args.format, unasked(spec))?;
     opened.crc(args.crc, CrcMode::Zero)?;
     if handed.is_none() {
         // What another program mounted hides what it hides, and cannot be looked at before it is served.
-        refuse_to_hide_the_source(args, &opened)?;
+        refuse_to_hide(args, &opened.source.places())?;
     }
-    let shape = match spec {
+    let shape = shape(args, spec, &opened)?;
+    Ok((opened, shape))
+}
+
+/// Without a layout and a format there are all.
+fn unasked(spec: Option<&LayoutSpec>) -> Unasked {
+    if spec.is_some() { Unasked::Own } else { Unasked::Every }
+}
+
+/// What a mount of this source shows.
+fn shape(args: &MountArgs, spec: Option<&LayoutSpec>, opened: &Opened) -> Result<Shape, CliError> {
+    Ok(match spec {
         Some(spec) => Shape::One(opened.format, opened.layout(spec)?),
         // A format that is asked for and has one layout is all that is asked for.
         None if args.format.format.is_some() && opened.format.is_single() => {
             Shape::One(opened.format, opened.layout(&LayoutSpec::default())?)
         }
         None => Shape::Many(args.format.format.map(|_| opened.format)),
+    })
+}
+
+/// What all trees of one mount have in common.
+struct Shared {
+    cache: Arc<Cache>,
+    usage: Arc<Usage>,
+}
+
+impl Shared {
+    fn new(args: &MountArgs) -> Self {
+        Self { cache: cache(args.cache_size), usage: Arc::default() }
+    }
+}
+
+/// Who warns of what goes wrong in a tree.
+const TREE: &str = "ckpt_fs::vfs";
+
+/// The tree of a source.
+fn tree(
+    args: &MountArgs,
+    opened: &Opened,
+    shape: &Shape,
+    (shared, root): (&Shared, Ino),
+    (log, warn): (&Log, Warner),
+) -> Result<Views, CliError> {
+    let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&shared.cache));
+    let settings = Settings {
+        cache: Arc::clone(&shared.cache),
+        crc: opened.crc(args.crc, CrcMode::Zero)?,
+        io: args.io,
+        modified: opened.modified(),
+        log: warn,
+        messages: Arc::clone(log.kept()),
+        usage: Arc::clone(&shared.usage),
+        root,
     };
-    Ok((opened, shape))
+    let reader = reader.counting(Arc::clone(shared.usage.source_bytes()));
+    Ok(Views::new(opened.conversions.clone(), reader, shape, settings)?)
 }
 
 /// Mounts what was asked for.
@@ -114,21 +172,34 @@ fn start(
     handed: Option<Connection>,
     log: &Log,
 ) -> Result<Serving, CliError> {
+    if is_of_run(args) {
+        return run::start(args, spec, handed, log);
+    }
     let began = Instant::now();
     let (opened, shape) = plan(args, spec.as_ref(), handed.as_ref())?;
-    let cache = cache(args.cache_size);
-    let reader = Reader::with_cache(Arc::clone(opened.reader.store()), Arc::clone(&cache));
-    let settings = Settings {
-        cache,
-        crc: opened.crc(args.crc, CrcMode::Zero)?,
-        io: args.io,
-        modified: opened.modified(),
-        log: log.warner("ckpt_fs::vfs"),
-        messages: Arc::clone(log.kept()),
-    };
-    let views = Views::new(opened.conversions.clone(), reader, &shape, settings)?;
+    let shared = Shared::new(args);
+    let views = tree(args, &opened, &shape, (&shared, Ino::ROOT), (log, log.warner(TREE)))?;
+    let serving = serving(args, Arc::new(views), handed, log, what_is_served(args, &shape))?;
+    say_what_is_shown(&opened, &shape, spec.as_ref());
+    say_who_may_use_it(args, &serving.mounted);
+    if let Shape::One(_, layout) = &shape {
+        opened.say_what_to_run_with(layout)?;
+    }
+    say_what_is_mounted(args, &serving.mounted, &shape, &opened, began);
+    memory::give_back();
+    Ok(serving)
+}
+
+/// Mounts a tree, or serves it where another program mounted.
+fn serving(
+    args: &MountArgs,
+    tree: Arc<dyn Tree>,
+    handed: Option<Connection>,
+    log: &Log,
+    service: String,
+) -> Result<Serving, CliError> {
     let exporter = args.metrics_addr.as_deref().map(exporter::bind).transpose()?;
-    let (tree, options) = (Arc::new(views), options(args, log));
+    let options = options(args, log);
     let (mounted, watcher) = match handed {
         Some(connection) => (serve_handed(tree, connection, &options)?, None),
         None => {
@@ -140,20 +211,18 @@ fn start(
     if let Some(exporter) = exporter {
         exporter::answer(exporter, mounted.figures(), args.quiet, log)?;
     }
-    if let (Some(spec), Shape::One(_, layout)) = (&spec, &shape) {
+    // A mount in the background is no service: one that it is told of would be that of whoever started it.
+    Ok(Serving { mounted, watcher, service: args.foreground.then_some(service) })
+}
+
+/// What views are not what somebody might expect.
+fn say_what_is_shown(opened: &Opened, shape: &Shape, spec: Option<&LayoutSpec>) {
+    if let (Some(spec), Shape::One(_, layout)) = (spec, shape) {
         opened.say_how_experts_are_cut(spec, layout);
     }
-    let layout = if let Shape::One(_, layout) = &shape { Some(layout) } else { None };
+    let layout = if let Shape::One(_, layout) = shape { Some(layout) } else { None };
     opened.say_what_is_left_out(layout);
     opened.say_what_is_missed();
-    if !mounted.unmounter().is_handed() {
-        say_who_may_use_it(args);
-    }
-    layout.map_or(Ok(()), |layout| opened.say_what_to_run_with(layout))?;
-    say_what_is_mounted(args, &mounted, &shape, &opened, began);
-    memory::give_back();
-    // A mount in the background is no service: one that it is told of would be that of whoever started it.
-    Ok(Serving { mounted, watcher, service: args.foreground.then(|| what_is_served(args, &shape)) })
 }
 
 /// In words, for whoever runs this as a service.
@@ -194,10 +263,10 @@ fn cache(asked: u64) -> Arc<Cache> {
 }
 
 /// A mount over the source, or over a directory above it, would read itself.
-fn refuse_to_hide_the_source(args: &MountArgs, opened: &Opened) -> Result<(), CliError> {
+fn refuse_to_hide(args: &MountArgs, places: &[PathBuf]) -> Result<(), CliError> {
     // What cannot be resolved is refused elsewhere, with a better reason.
     let Ok(point) = args.mountpoint.canonicalize() else { return Ok(()) };
-    if opened.source.places().iter().any(|place| place.starts_with(&point)) {
+    if places.iter().any(|place| place.starts_with(&point)) {
         return Err(CliError::HidesSource { point: args.mountpoint.display().to_string() });
     }
     if is_checkpoint(&point) {
@@ -222,11 +291,25 @@ fn is_checkpoint(point: &Path) -> bool {
 }
 
 /// Root's mounts are root's alone, which is seldom meant; in a namespace of users its root is the user.
-fn say_who_may_use_it(args: &MountArgs) {
+fn say_who_may_use_it(args: &MountArgs, mounted: &Mounted) {
+    if mounted.unmounter().is_handed() {
+        return;
+    }
     let is_open = args.allow_other || options_of(args).any(|option| option == "allow_other");
     if !args.quiet && !is_open && process::is_root_of_all() {
         eprintln!("ckpt-fs: note: only root can use this mount (--allow-other lets everybody in)");
     }
+}
+
+/// Where the mount is, and how it goes away.
+fn way_out(args: &MountArgs, mounted: &Mounted) -> (String, String) {
+    if mounted.unmounter().is_handed() {
+        let way = "the program that mounted it takes it away".to_owned();
+        return (mounted.point().display().to_string(), way);
+    }
+    let point = args.mountpoint.display().to_string();
+    let way = format!("ckpt-fs unmount {point} takes it away");
+    (point, way)
 }
 
 /// What was mounted, as what and where, and how to go on.
@@ -234,15 +317,9 @@ fn say_what_is_mounted(args: &MountArgs, mounted: &Mounted, shape: &Shape, opene
     if args.quiet {
         return;
     }
-    let is_handed = mounted.unmounter().is_handed();
-    let point = if is_handed { mounted.point() } else { &args.mountpoint };
-    let (point, source) = (point.display(), args.source.display());
+    let (point, way_out) = way_out(args, mounted);
+    let source = args.source.display();
     let took = began.elapsed().as_secs_f64();
-    let way_out = if is_handed {
-        "the program that mounted it takes it away".to_owned()
-    } else {
-        format!("ckpt-fs unmount {point} takes it away")
-    };
     eprintln!("ckpt-fs: {source} is at {point} as {shape} ({took:.2} s); {way_out}");
     let Shape::Many(_) = shape else { return };
     let Ok(basis) = opened.conversions.basis(opened.format) else { return };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::args::{FormatArgs, LayoutArgs, SourceArgs};
+use super::args::{FormatArgs, Iterations, LayoutArgs, SourceArgs};
 use super::error::{CliError, harmless};
 use super::idle::{self, Unasked};
 use crate::catalog::AuxFile;
@@ -177,7 +177,7 @@ impl Opened {
 
 /// Opens `path`, to be looked at in itself. Whether every option does something is for `idle::refuse_for_sources`.
 pub(super) fn source(path: &Path, args: &SourceArgs) -> Result<Opened, CliError> {
-    opened(path, args, None, None, Unasked::Own)
+    opened(path, args, None, None, (Unasked::Own, true))
 }
 
 /// Opens `path`, to make views of it; an option that does nothing for those is refused.
@@ -188,10 +188,21 @@ pub(super) fn views(
     format: &FormatArgs,
     unasked: Unasked,
 ) -> Result<Opened, CliError> {
-    let opened = opened(path, args, Some(layout), Some(format), unasked)?;
+    let opened = opened(path, args, Some(layout), Some(format), (unasked, true))?;
     idle::refuse(format, layout, args, &opened.source, &opened.shown)?;
     idle::refuse_root(args, &[&opened.source])?;
     Ok(opened)
+}
+
+/// The same for another one of several with one template, of which everything was said, and of whose options everything was found good.
+pub(super) fn another(
+    path: &Path,
+    args: &SourceArgs,
+    layout: &LayoutArgs,
+    format: &FormatArgs,
+    unasked: Unasked,
+) -> Result<Opened, CliError> {
+    opened(path, args, Some(layout), Some(format), (unasked, false))
 }
 
 fn opened(
@@ -199,15 +210,16 @@ fn opened(
     args: &SourceArgs,
     layout: Option<&LayoutArgs>,
     format: Option<&FormatArgs>,
-    unasked: Unasked,
+    (unasked, says): (Unasked, bool),
 ) -> Result<Opened, CliError> {
     // Thousands of rank files stay open at a time.
     limits::raise_open_files();
     let store = Arc::new(FileStore::new());
     let families = families(args)?;
-    let template = args.template.as_deref().map(|template| template_files(template, &store)).transpose()?;
+    let template =
+        args.template.as_deref().map(|template| template_files(template, &store, says)).transpose()?;
     let options = Options {
-        iteration: args.iteration,
+        iteration: args.iteration.map(Iterations::one).transpose()?,
         families: families.clone(),
         without_optimizer: args.optimizer == OptimizerChoice::Nothing,
         model_type: format.and_then(|format| format.hf_model_type.clone()),
@@ -244,7 +256,9 @@ fn opened(
     let (asked, usual) = (format.and_then(|format| format.format), conversions.usual_format());
     let format = asked.unwrap_or(usual);
     let shown = idle::shown(asked, usual, unasked);
-    say_which_families_fit_nothing(args, &conversions, &shown)?;
+    if says {
+        say_which_families_fit_nothing(args, &conversions, &shown)?;
+    }
     Ok(Opened {
         source,
         shown,
@@ -268,7 +282,12 @@ fn note(text: &str) {
     eprintln!("ckpt-fs: note: {}", harmless(text));
 }
 
-fn template_files(path: &Path, store: &FileStore) -> Result<ModelFiles, CliError> {
+fn template_files(path: &Path, store: &FileStore, says: bool) -> Result<ModelFiles, CliError> {
+    let note = |text: &str| {
+        if says {
+            note(text)
+        }
+    };
     let Template { config, aux_files, escaping_links, unfetched, left_out } = template(path, store)?;
     if !left_out.is_empty() {
         let names = some_of(&left_out);

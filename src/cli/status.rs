@@ -11,7 +11,7 @@ use super::table::{bytes, table};
 use crate::fuse::mounts::{self, MountEntry};
 use crate::fuse::{ControlError, messages, status};
 use crate::metrics::{self, Mount};
-use crate::vfs::Status;
+use crate::vfs::{NotShown, RunStatus, Status};
 
 /// A mount and what it says, or why it says nothing.
 struct Row {
@@ -121,10 +121,12 @@ fn verbose(rows: &[Row]) -> String {
 const LATEST: usize = 10;
 
 fn details(status: &Status, point: &Path) -> Vec<String> {
-    let Status { version, pid, view, seconds, errors, source_problem, reads, read_bytes, cache, .. } = status;
-    let health = match source_problem {
-        Some(problem) => format!("NOT AS IT WAS: {problem}"),
-        None => "as it was when mounted".to_owned(),
+    let Status { version, pid, view, seconds, errors, source_problem, reads, read_bytes, cache, run, .. } =
+        status;
+    let health = match (source_problem, run) {
+        (Some(problem), _) => format!("NOT AS IT WAS: {problem}"),
+        (None, Some(run)) => shown(run),
+        (None, None) => "as it was when mounted".to_owned(),
     };
     let since = humantime::format_duration(Duration::from_secs(*seconds));
     let mut lines = vec![
@@ -141,10 +143,29 @@ fn details(status: &Status, point: &Path) -> Vec<String> {
         ),
         format!("  errors    {errors}"),
     ];
+    lines.extend(run.iter().flat_map(not_shown));
     // A mount that answers one question and not the next has just gone.
     let messages = messages(point).unwrap_or_default();
     let latest = messages.iter().skip(messages.len().saturating_sub(LATEST));
     lines.extend(latest.map(|message| format!("            {}", line(message))));
+    lines
+}
+
+/// `12 iterations, 2 of them open; the newest is iter_0001000`
+fn shown(run: &RunStatus) -> String {
+    let RunStatus { shown, open, latest, .. } = run;
+    let newest = latest.as_ref().map_or_else(String::new, |latest| format!("; the newest is {latest}"));
+    format!("{shown} iterations, {open} of them open{newest}")
+}
+
+/// A line for each iteration that is not shown, as far as the mount names them.
+fn not_shown(run: &RunStatus) -> Vec<String> {
+    let mut lines: Vec<String> =
+        run.not_shown.iter().map(|NotShown { name, why }| format!("  not shown {name}: {why}")).collect();
+    let more = run.hidden.saturating_sub(run.not_shown.len() as u64);
+    if more > 0 {
+        lines.push(format!("  not shown {more} more"));
+    }
     lines
 }
 

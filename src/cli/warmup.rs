@@ -14,7 +14,7 @@ use super::args::WarmupArgs;
 use super::error::{CliError, Exit};
 use super::{progress, table};
 use crate::fuse::{status, warm};
-use crate::vfs::Warmed;
+use crate::vfs::{Status, Warmed};
 
 /// How often the bar moves.
 const TICK: Duration = Duration::from_millis(100);
@@ -22,6 +22,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) fn run(args: &WarmupArgs) -> Result<Exit, CliError> {
     let stop = progress::stop_on_signal()?;
     let before = status(&args.mountpoint)?;
+    refuse_whole_run(args, &before)?;
     let files = files(args)?;
     let bar = progress::bar(args.quiet);
     bar.set_length(files.iter().map(|file| file.bytes).sum());
@@ -51,6 +52,21 @@ pub(super) fn run(args: &WarmupArgs) -> Result<Exit, CliError> {
         );
     }
     Ok(Exit::Success)
+}
+
+/// Number of the root of a mount.
+const ROOT: u64 = 1;
+
+/// Every layout of every iteration is nothing that anybody wants in memory.
+fn refuse_whole_run(args: &WarmupArgs, status: &Status) -> Result<(), CliError> {
+    let is_root = || fs::metadata(&args.mountpoint).is_ok_and(|metadata| metadata.ino() == ROOT);
+    if status.run.is_none() || !args.files.is_empty() || !is_root() {
+        return Ok(());
+    }
+    let point = args.mountpoint.display();
+    Err(CliError::Usage(format!(
+        "{point}: it shows every iteration of a run; say what to warm, such as: ckpt-fs warmup {point} latest/hf"
+    )))
 }
 
 struct Warming {

@@ -24,15 +24,12 @@ use super::attr::{Owner, file_type};
 use super::control::{self, Control};
 use super::dispatch::Dispatch;
 use super::errno::Warn;
+use super::kept::{FORGET, grows, keep};
 use super::limits::MAX_REQUEST;
 use super::listing::{Listing, OpenDirectories, dot};
 use super::requests::{Counted, Operation, Waiting};
 use crate::vfs::{Attr, DirEntry, Ino, IoMode, Tree, TreeError};
 
-/// How long the kernel may keep names and attributes: they never change while mounted, but for directories that grow.
-const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
-/// For attributes that could not be had: ask again.
-const FORGET: Duration = Duration::ZERO;
 /// Numbers are never given to another node.
 const GENERATION: Generation = Generation(0);
 /// Longest name in bytes, as everywhere on Linux; FUSE itself would let longer ones through.
@@ -62,7 +59,7 @@ const FIRST_DIRECT: u64 = 16;
 pub(super) struct Adapter {
     dispatch: Arc<Dispatch>,
     owner: Owner,
-    directories: OpenDirectories,
+    directories: Arc<OpenDirectories>,
     ahead: Ahead<Waiting>,
     /// The last number given to a handle whose reads come here.
     handles: AtomicU64,
@@ -72,7 +69,7 @@ pub(super) struct Adapter {
 
 impl Adapter {
     pub(super) fn new(tree: Arc<dyn Tree>, owner: Owner, warn: Warn, over: Arc<AtomicBool>) -> Self {
-        let directories = OpenDirectories::default();
+        let directories = Arc::new(OpenDirectories::default());
         let (ahead, handles) = (Ahead::default(), AtomicU64::new(FIRST_DIRECT - 1));
         Self { dispatch: Arc::new(Dispatch::new(tree, warn)), owner, directories, ahead, handles, over }
     }
@@ -89,14 +86,9 @@ impl Adapter {
         self.dispatch.ask(question)
     }
 
-    /// Whether a directory may get entries; where that cannot be had, nothing of it is kept.
-    fn grows(&self, ino: Ino) -> bool {
-        !matches!(self.ask(|tree| Ok(tree.grows(ino))), Ok(false))
-    }
-
     /// How long the kernel may keep the attributes of a node.
     fn keep(&self, attr: &Attr) -> Duration {
-        if self.grows(attr.ino) { FORGET } else { KEEP }
+        keep(&self.dispatch, attr)
     }
 
     /// Attributes for a listing and how long they hold: one file that cannot be laid out must not hide the others.
@@ -144,23 +136,26 @@ impl Filesystem for Adapter {
         if name.len() > NAME_MAX {
             return request.refuse(Errno::ENAMETOOLONG, reply);
         }
-        let parent = Ino(parent.0);
-        let found = self.ask(|tree| match dot(tree, parent, name) {
-            Some(ino) => tree.attr(ino?),
-            None => tree.lookup(parent, name),
+        let (parent, name, owner) = (Ino(parent.0), name.to_owned(), self.owner);
+        Dispatch::reply(&self.dispatch, parent, reply, move |dispatch, reply| {
+            let found = dispatch.ask(|tree| match dot(tree, parent, &name) {
+                Some(ino) => tree.attr(ino?),
+                None => tree.lookup(parent, &name),
+            });
+            match found {
+                Ok(attr) => reply.entry(&keep(dispatch, &attr), &owner.attributes(&attr), GENERATION),
+                Err(errno) => dispatch.requests().failed(Operation::Lookup, errno, reply),
+            }
         });
-        match found {
-            Ok(attr) => reply.entry(&self.keep(&attr), &self.owner.attributes(&attr), GENERATION),
-            Err(errno) => request.refuse(errno, reply),
-        }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let request = self.came(Operation::Getattr);
-        match self.ask(|tree| tree.attr(Ino(ino.0))) {
-            Ok(attr) => reply.attr(&self.keep(&attr), &self.owner.attributes(&attr)),
-            Err(errno) => request.refuse(errno, reply),
-        }
+        self.came(Operation::Getattr);
+        let (ino, owner) = (Ino(ino.0), self.owner);
+        Dispatch::reply(&self.dispatch, ino, reply, move |dispatch, reply| match dispatch.ask(|tree| tree.attr(ino)) {
+            Ok(attr) => reply.attr(&keep(dispatch, &attr), &owner.attributes(&attr)),
+            Err(errno) => dispatch.requests().failed(Operation::Getattr, errno, reply),
+        });
     }
 
     /// Only asked where the kernel does not check modes itself.
@@ -174,15 +169,16 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let request = self.came(Operation::Opendir);
-        match self.ask(|tree| Listing::new(tree, Ino(ino.0))) {
+        self.came(Operation::Opendir);
+        let (ino, directories) = (Ino(ino.0), Arc::clone(&self.directories));
+        Dispatch::reply(&self.dispatch, ino, reply, move |dispatch, reply| match dispatch.ask(|tree| Listing::new(tree, ino)) {
             Ok(listing) => {
                 let kept = FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE;
-                let flags = if self.grows(Ino(ino.0)) { FopenFlags::empty() } else { kept };
-                reply.opened(self.directories.add(listing), flags);
+                let flags = if grows(dispatch, ino) { FopenFlags::empty() } else { kept };
+                reply.opened(directories.add(listing), flags);
             }
-            Err(errno) => request.refuse(errno, reply),
-        }
+            Err(errno) => dispatch.requests().failed(Operation::Opendir, errno, reply),
+        });
     }
 
     fn readdir(&self, _: &Request, _: INodeNo, handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -229,6 +225,7 @@ impl Filesystem for Adapter {
         }
         match self.ask(|tree| tree.io_mode(Ino(ino.0))) {
             Ok(IoMode::Direct) => {
+                self.dispatch.hold(Ino(ino.0));
                 let handle = FileHandle(self.handles.fetch_add(1, Ordering::Relaxed) + 1);
                 self.dispatch.opened(Ino(ino.0));
                 log::debug!("node {ino} is opened for direct reads");

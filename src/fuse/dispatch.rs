@@ -60,6 +60,21 @@ impl Dispatch {
         }
     }
 
+    /// Answers a question about node `ino`, on a thread of its own where it may take long: the one that asks is needed for the reads of
+    /// others.
+    pub(super) fn reply<R: Send + 'static>(
+        dispatch: &Arc<Self>,
+        ino: Ino,
+        reply: R,
+        answer: impl FnOnce(&Arc<Self>, R) + Send + 'static,
+    ) {
+        if !matches!(dispatch.ask(|tree| Ok(tree.takes_long(ino))), Ok(true)) {
+            return answer(dispatch, reply);
+        }
+        let mine = Arc::clone(dispatch);
+        on_thread("opening", reply, move |reply| answer(&mine, reply));
+    }
+
     /// Opens a file that the kernel may keep pages of, or take whole. Assembling one takes a while, so it is not done by a thread that others
     /// need for their reads.
     pub(super) fn open_cached(dispatch: &Arc<Self>, ino: Ino, reply: ReplyOpen) {
@@ -71,9 +86,14 @@ impl Dispatch {
     }
 
     fn reply_open(&self, ino: Ino, reply: ReplyOpen) {
+        // Before it is open: how it is open must not be forgotten in between.
+        self.hold(ino);
         let opened = match self.ask(|tree| tree.open(ino, self.passthrough.is_possible())) {
             Ok(opened) => opened,
-            Err(errno) => return self.requests.failed(Operation::Open, errno, reply),
+            Err(errno) => {
+                self.let_go(ino);
+                return self.requests.failed(Operation::Open, errno, reply);
+            }
         };
         self.opened(ino);
         log::debug!("node {} is opened {}", ino.0, way(&opened));
@@ -105,6 +125,21 @@ impl Dispatch {
         });
     }
 
+    /// A file is about to be opened, in whatever way.
+    pub(super) fn hold(&self, ino: Ino) {
+        let _ = self.ask(|tree| {
+            tree.hold(ino);
+            Ok(())
+        });
+    }
+
+    fn let_go(&self, ino: Ino) {
+        let _ = self.ask(|tree| {
+            tree.let_go(ino);
+            Ok(())
+        });
+    }
+
     /// A file was closed.
     pub(super) fn closed(&self, ino: Ino, handle: FileHandle) {
         self.requests.closed();
@@ -115,6 +150,7 @@ impl Dispatch {
                 Ok(())
             });
         }
+        self.let_go(ino);
     }
 }
 

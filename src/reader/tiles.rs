@@ -35,7 +35,7 @@ pub(super) fn read(
         let tile = number * TILE..((number + 1) * TILE).min(stripe.bytes());
         let wanted = at..part.within.end.min(tile.end);
         let to = part.to + (at - part.within.start);
-        let key = TileKey { stripe: fingerprint, tile: number };
+        let key = TileKey { reader: reader.number, stripe: fingerprint, tile: number };
         let kept = match cache.tile(key, wanted.start == tile.start) {
             Lookup::Kept(bytes) => {
                 check_sources(reader, stripe)?;
@@ -72,7 +72,7 @@ pub(super) fn warm(
     // A tile belongs to the range that its first byte is in, so that ranges one after the other do it once.
     for number in within.start.div_ceil(TILE)..within.end.div_ceil(TILE) {
         let tile = number * TILE..((number + 1) * TILE).min(stripe.bytes());
-        let key = TileKey { stripe: fingerprint, tile: number };
+        let key = TileKey { reader: reader.number, stripe: fingerprint, tile: number };
         let bytes = tile.end - tile.start;
         if !matches!(cache.tile(key, false), Lookup::Kept(_)) {
             let assembled = assemble(reader, stripe, tile)?;

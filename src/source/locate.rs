@@ -15,7 +15,7 @@ use crate::format::megatron::{
     DISTRIBUTED_FILE, MODEL_FILE, RELEASE, RankDir, TRACKER, iteration_dir, parse_iteration_dir,
     parse_rank_dir, rank_dir,
 };
-use crate::layout::Rank;
+use crate::layout::{LayoutSpec, Rank};
 use crate::store::dangling_link;
 
 /// Which iteration the user wants.
@@ -217,7 +217,12 @@ fn rank_files(directory: &Path, names: &[String]) -> Result<Vec<RankPath>, Sourc
         if let Some(refusal) = kinds::refusal(directory, names, false) {
             return Err(refusal);
         }
-        let what = format!("there is no mp_rank_*/{MODEL_FILE} in it");
+        let is_mount = names.iter().any(|name| LayoutSpec::parse(name).is_ok());
+        let what = if is_mount {
+            "this looks like a mount of many layouts; pass one of the layouts in it".to_owned()
+        } else {
+            format!("there is no mp_rank_*/{MODEL_FILE} in it")
+        };
         return Err(SourceError::NotACheckpoint { path: directory.into(), what });
     }
     Ok(files)

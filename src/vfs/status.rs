@@ -65,6 +65,9 @@ pub struct Status {
     /// How long reads took.
     #[serde(default)]
     pub read_latency: Option<Latency>,
+    /// The iterations, where it shows those of a run.
+    #[serde(default)]
+    pub run: Option<RunStatus>,
 }
 
 /// How often something was said, by how bad it is.
@@ -120,6 +123,30 @@ pub struct LatencyBucket {
     pub microseconds: u64,
     /// How many.
     pub reads: u64,
+}
+
+/// The iterations of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// Those that are shown.
+    pub shown: u64,
+    /// What the link to the newest leads to.
+    pub latest: Option<String>,
+    /// Those whose metadata is in memory.
+    pub open: u64,
+    /// Those that are there and not shown: how many.
+    pub hidden: u64,
+    /// Why, of some of them.
+    pub not_shown: Vec<NotShown>,
+}
+
+/// An iteration that is not shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotShown {
+    /// Its name.
+    pub name: String,
+    /// Why not.
+    pub why: String,
 }
 
 /// What is kept of assembled tensors.

@@ -29,6 +29,8 @@ const MOST_NODES: usize = 200_000;
 /// All nodes there are so far. Nodes are only ever added.
 #[derive(Debug)]
 pub(super) struct Table {
+    /// The directory that all others are in.
+    root: Ino,
     nodes: HashMap<Ino, Arc<Node>>,
     /// Entries of each directory, sorted by name.
     children: HashMap<Ino, BTreeMap<String, Ino>>,
@@ -37,12 +39,15 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new() -> Self {
-        let mut table = Self { nodes: HashMap::new(), children: HashMap::new(), links: HashMap::new() };
-        let root = Node { ino: Ino::ROOT, parent: Ino::ROOT, kind: NodeKind::Directory };
-        table.nodes.insert(Ino::ROOT, Arc::new(root));
-        table.children.insert(Ino::ROOT, BTreeMap::new());
-        table
+    /// The directory `root` alone.
+    pub(super) fn new(root: Ino) -> Self {
+        let node = Node { ino: root, parent: root, kind: NodeKind::Directory };
+        Self {
+            root,
+            nodes: HashMap::from([(root, Arc::new(node))]),
+            children: HashMap::from([(root, BTreeMap::new())]),
+            links: HashMap::new(),
+        }
     }
 
     /// Whether there is no room for another layout.
@@ -118,7 +123,11 @@ impl Table {
     }
 
     fn insert(&mut self, parent: Ino, identity: &str, kind: NodeKind) -> Ino {
-        let mut ino = number(identity);
+        // Beside other trees no number is one of theirs.
+        let mut ino = match self.root {
+            Ino::ROOT => number(identity),
+            root => number(&format!("{}: {identity}", root.0)),
+        };
         // Two names with one number are next to impossible; if it happens the later one takes the next free number.
         while self.nodes.contains_key(&ino) {
             ino = Ino(ino.0.wrapping_add(1).max(2));
@@ -129,7 +138,7 @@ impl Table {
 }
 
 /// A number for a name: 63 bits, so that no tool takes it for a negative one.
-fn number(identity: &str) -> Ino {
+pub(super) fn number(identity: &str) -> Ino {
     let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(identity.as_bytes()).as_bytes();
     Ino((u64::from_le_bytes([a, b, c, d, e, f, g, h]) >> 1).max(2))
 }
@@ -140,7 +149,7 @@ mod tests {
 
     #[test]
     fn layouts_have_a_bound() {
-        let mut table = Table::new();
+        let mut table = Table::new(Ino::ROOT);
         for number in 1..MOST_NODES {
             assert!(!table.is_full());
             table.directory(Ino::ROOT, &number.to_string(), &number.to_string());

@@ -35,14 +35,21 @@ pub(super) struct ViewUse {
     read_bytes: AtomicU64,
 }
 
-/// How much all of them are.
+/// How much all of them are. What is counted stays, also of trees that are no longer there.
 #[derive(Debug, Default)]
-pub(super) struct Usage {
+pub struct Usage {
     views: Mutex<BTreeMap<String, Arc<ViewUse>>>,
     opened: AtomicU64,
+    source_bytes: Arc<AtomicU64>,
 }
 
 impl Usage {
+    /// Bytes that were read from the source's files.
+    #[must_use]
+    pub fn source_bytes(&self) -> &Arc<AtomicU64> {
+        &self.source_bytes
+    }
+
     /// The counters of the view of this name: the same wherever in the tree it is.
     pub(super) fn of(&self, name: String) -> Arc<ViewUse> {
         Arc::clone(self.views.lock().entry(name).or_default())

@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime};
 use parking_lot::RwLock;
 
 use super::file::ViewFile;
+use super::figures::of_mount;
 use super::open_files::OpenFiles;
 use super::shape::Shape;
 use super::spelling;
@@ -20,7 +21,7 @@ use super::table::{Node, NodeKind, Table};
 use super::usage::{Usage, Use};
 use super::backing::Promised;
 use super::work::Work;
-use super::{Attr, DirEntry, Ino, IoMode, Kind, Message, Messages, Opened, Status, Tree, TreeError, Warmed};
+use super::{Assembling, Attr, DirEntry, Ino, IoMode, Kind, Message, Messages, Opened, Status, Tree, TreeError, Warmed};
 use crate::cache::Cache;
 use crate::extent::ObjectId;
 use crate::layout::{Format, Layout};
@@ -42,6 +43,10 @@ pub struct Settings {
     pub log: Arc<dyn Fn(&str) + Send + Sync>,
     /// What was said so far, by whoever says something of this mount.
     pub messages: Arc<Messages>,
+    /// Counts how much each view is used; one for all trees of a mount.
+    pub usage: Arc<Usage>,
+    /// Number of the directory that all is in: that of the mount, or of one tree among several in it.
+    pub root: Ino,
 }
 
 /// The tree of a mount.
@@ -56,7 +61,6 @@ pub struct Views {
     open_files: OpenFiles,
     work: Work,
     promised: Promised,
-    usage: Usage,
     /// What is shown, in words.
     words: String,
     since: Instant,
@@ -75,16 +79,15 @@ impl Views {
         settings: Settings,
     ) -> Result<Self, ViewError> {
         let mut views = Self {
+            table: RwLock::new(Table::new(settings.root)),
             conversions,
             reader,
             settings,
             growing: BTreeMap::new(),
-            table: RwLock::new(Table::new()),
             plans: Plans::new(),
             open_files: OpenFiles::default(),
             work: Work::default(),
             promised: Promised::default(),
-            usage: Usage::default(),
             words: shape.to_string(),
             since: Instant::now(),
             started: SystemTime::now(),
@@ -111,7 +114,7 @@ impl Views {
                 continue;
             }
             // Laid out when somebody looks into it.
-            let directory = self.table.write().directory(Ino::ROOT, format.name(), format.name());
+            let directory = self.table.write().directory(self.settings.root, format.name(), format.name());
             self.growing.insert(directory, format);
         }
         Ok(())
@@ -119,7 +122,7 @@ impl Views {
 
     /// Makes `root` the directory of all layouts of a format, with the one that the source has in it.
     fn add_layouts(&mut self, format: Format) -> Result<(), ViewError> {
-        self.growing.insert(Ino::ROOT, format);
+        self.growing.insert(self.settings.root, format);
         self.add_first(format, &[])
     }
 
@@ -135,7 +138,7 @@ impl Views {
 
     /// What stands in the directory of a format, before anybody is told: its files, or a first layout as an example.
     fn fill(&self, ino: Ino) -> Result<(), TreeError> {
-        let Some(format) = self.growing.get(&ino).filter(|_| ino != Ino::ROOT) else { return Ok(()) };
+        let Some(format) = self.growing.get(&ino).filter(|_| ino != self.settings.root) else { return Ok(()) };
         let is_empty = self.table.read().list(ino).is_some_and(|entries| entries.is_empty());
         if !is_empty {
             return Ok(());
@@ -156,12 +159,12 @@ impl Views {
             view.plan(number)?;
         }
         let mut table = self.table.write();
-        let (mut root, mut identity) = (Ino::ROOT, String::new());
+        let (mut root, mut identity) = (self.settings.root, String::new());
         for name in names {
             identity = if identity.is_empty() { (*name).to_owned() } else { format!("{identity}/{name}") };
             root = table.directory(root, name, &identity);
         }
-        let used = self.usage.of(Shape::One(format, layout.clone()).to_string());
+        let used = self.settings.usage.of(Shape::One(format, layout.clone()).to_string());
         let within = if names.is_empty() { identity_of(format, layout) } else { identity };
         for (number, file) in view.files().iter().enumerate() {
             let node = ViewFile {
@@ -196,7 +199,7 @@ impl Views {
         if canonical != name {
             return Ok(self.table.write().link(parent, name, &canonical));
         }
-        let names: &[&str] = if parent == Ino::ROOT { &[name] } else { &[format.name(), name] };
+        let names: &[&str] = if parent == self.settings.root { &[name] } else { &[format.name(), name] };
         self.add(format, &layout, names).map_err(|error| {
             (self.settings.log)(&format!("{name}: {error}"));
             TreeError::from(error)
@@ -205,11 +208,11 @@ impl Views {
 
     /// The link called `name` at the root to the directory of a format, for another spelling of that.
     fn format_link(&self, parent: Ino, name: &str) -> Option<Ino> {
-        let format = spelling::format(name).filter(|format| parent == Ino::ROOT && format.name() != name)?;
+        let format = spelling::format(name).filter(|format| parent == self.settings.root && format.name() != name)?;
         let mut table = self.table.write();
         // What cannot be shown is not there.
-        table.child(Ino::ROOT, format.name()).filter(|ino| self.growing.contains_key(ino))?;
-        Some(table.link(Ino::ROOT, name, format.name()))
+        table.child(self.settings.root, format.name()).filter(|ino| self.growing.contains_key(ino))?;
+        Some(table.link(self.settings.root, name, format.name()))
     }
 
     fn plan(&self, ino: Ino, file: &ViewFile) -> Result<Arc<FilePlan>, TreeError> {
@@ -222,8 +225,18 @@ impl Views {
         Ok(plan)
     }
 
+    /// Long work under way.
+    pub(super) fn assembling(&self) -> Vec<Assembling> {
+        self.work.list()
+    }
+
+    /// Whether it has a node of this number so far.
+    pub(super) fn has(&self, ino: Ino) -> bool {
+        self.table.read().get(ino).is_some()
+    }
+
     /// What is wrong with the first file of the source that is not as it was.
-    fn source_problem(&self) -> Option<String> {
+    pub(super) fn source_problem(&self) -> Option<String> {
         let catalog = &self.conversions.own().catalog;
         let buffers = catalog.ranks.iter().flat_map(|file| &file.buffers).map(|file| file.object);
         let files = catalog.ranks.iter().flat_map(|file| file.files.keys().copied().chain([file.object])).chain(buffers);
@@ -340,32 +353,17 @@ impl Tree for Views {
         if let Ok(node) = self.node(ino)
             && let NodeKind::File(file) = &node.kind
         {
-            self.usage.add(&file.used, what);
+            self.settings.usage.add(&file.used, what);
         }
     }
 
     fn status(&self) -> Status {
-        let messages = self.settings.messages.counts();
-        let views = self.usage.list();
         Status {
             view: self.words.clone(),
-            seconds: self.since.elapsed().as_secs(),
-            errors: messages.error + messages.warning,
             source_problem: self.source_problem(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            pid_namespace: crate::sys::process::namespace(),
-            reads: views.iter().map(|view| view.reads).sum(),
-            read_bytes: views.iter().map(|view| view.read_bytes).sum(),
             cache: self.settings.cache.stats().into(),
-            assembling: self.work.list(),
-            build: env!("CKPT_FS_BUILD").to_owned(),
-            started: self.started.duration_since(SystemTime::UNIX_EPOCH).ok().map(|time| time.as_secs()),
-            source_read_bytes: self.reader.source_bytes(),
-            messages,
-            views,
-            // Known to those who put the questions.
-            ..Status::default()
+            assembling: self.assembling(),
+            ..of_mount((self.since, self.started), &self.settings.messages, &self.settings.usage)
         }
     }
 

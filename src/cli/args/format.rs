@@ -6,7 +6,7 @@ use crate::layout::Format;
 use crate::view::{DcpLayout, DcpNames};
 
 /// Which format. Options without a default here have it where it is used: only what was typed can be refused for doing nothing (`idle`).
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Format")]
 pub(crate) struct FormatArgs {
     /// Format of the view; by default the source's own

@@ -11,7 +11,10 @@ use crate::cli::options::OptionList;
 use crate::reader::CrcMode;
 use crate::vfs::IoMode;
 
-#[derive(Debug, Args)]
+/// Seconds for which files must not have changed. A rank that waits for others while it saves waits less.
+pub(crate) const SETTLE: u64 = 30;
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct MountArgs {
     /// The checkpoint: the directory of a run, of one iteration, or of a Hugging Face model
     pub(crate) source: PathBuf,
@@ -33,6 +36,11 @@ pub(crate) struct MountArgs {
     /// mount, and taking it away, is the business of that program
     #[arg(long, value_name = "N", help_heading = "Mount")]
     pub(crate) fuse_fd: Option<u32>,
+
+    /// With --iteration all: seconds for which the files of an iteration must not have changed before it is shown, where no tracker
+    /// (latest_checkpointed_iteration.txt) says that it is saved
+    #[arg(long, value_name = "SECONDS", default_value_t = SETTLE, help_heading = "Mount")]
+    pub(crate) settle: u64,
 
     /// Stay in the foreground
     #[arg(short, long, help_heading = "Mount")]

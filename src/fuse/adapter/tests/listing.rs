@@ -2,7 +2,7 @@
 
 use fuser::FopenFlags;
 
-use super::super::KEEP;
+use crate::fuse::kept::KEEP;
 use super::kernel::{Answer, Body, Kernel, call, part};
 use super::tree::{CACHED, DIRECT, Fake, GROWS, NODES, Outcome, SIZE, WHOLE};
 

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use fuser::FopenFlags;
 
 use super::kernel::{Body, Kernel, call};
-use super::tree::{CACHED, DIRECT, Fake, Outcome, WHOLE};
+use super::tree::{CACHED, DIRECT, Fake, GROWS, Outcome, WHOLE};
 use crate::fuse::dispatch::on_thread;
 
 fn open(kernel: &mut Kernel, node: u64, flags: i32) -> Result<(u64, FopenFlags), i32> {
@@ -73,6 +73,40 @@ fn others_are_answered_while_a_file_is_opened() {
     assert_eq!(open(&mut kernel, CACHED, 0), Err(libc::EIO), "a panic on that thread is an answer too");
 }
 
+#[test]
+fn the_tree_is_told_of_every_file_that_is_open() {
+    let tree = Fake::new();
+    let mut kernel = Kernel::new(&tree);
+    for node in [DIRECT, CACHED] {
+        let (handle, _) = open(&mut kernel, node, 0).unwrap();
+        let (held, free) = (format!("hold {node}"), format!("let_go {node}"));
+        assert_eq!((tree.asked(&held).len(), tree.asked(&free).len()), (1, 0));
+        kernel.release(node, handle);
+        assert_eq!((tree.asked(&held).len(), tree.asked(&free).len()), (1, 1));
+    }
+    tree.make("open 4 false", Outcome::Io);
+    assert_eq!(open(&mut kernel, CACHED, 0), Err(libc::EIO));
+    assert_eq!((tree.asked("hold 4").len(), tree.asked("let_go 4").len()), (2, 2), "what was not opened is not held");
+}
+
+/// Opening a checkpoint takes seconds.
+#[test]
+fn others_are_answered_while_a_directory_is_entered() {
+    for (call, question, body) in
+        [(call::OPENDIR, "list 2", Body::default().zeros(8)), (call::LOOKUP, "lookup 2 x", Body::default().name("x"))]
+    {
+        let tree = Fake::new();
+        let mut kernel = Kernel::new(&tree);
+        tree.hold(question);
+        let waiting = kernel.send(call, GROWS, body);
+        tree.wait_for(question);
+        let handle = kernel.open(DIRECT);
+        assert_eq!(kernel.read(DIRECT, handle, 0, 4096).unwrap().len(), 4096);
+        tree.let_go(question);
+        assert_eq!(kernel.receive().0, waiting);
+    }
+}
+
 /// The socket is no device that takes files, so this is a kernel that refuses.
 #[test]
 fn a_kernel_that_takes_no_files_is_not_asked_again() {
@@ -85,7 +119,8 @@ fn a_kernel_that_takes_no_files_is_not_asked_again() {
     let asked = || {
         tree.asked("")
             .into_iter()
-            .filter(|asked| asked.contains(" 5") && !asked.starts_with("io_mode"))
+            .filter(|asked| asked.ends_with(" 5") || asked.starts_with("open 5"))
+            .filter(|asked| ["open", "close"].iter().any(|method| asked.starts_with(method)))
             .collect::<Vec<_>>()
     };
     assert_eq!(asked(), opened, "opened one way for all");

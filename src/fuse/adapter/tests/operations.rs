@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use fuser::InitFlags;
 
-use super::super::{CAPABILITIES, KEEP};
+use super::super::CAPABILITIES;
+use crate::fuse::kept::KEEP;
 use super::kernel::{Answer, Body, Kernel, OWNER, Setup, call, part};
 use super::tree::{CACHED, DIRECT, Fake, GROWS, MODIFIED, Outcome, SIZE};
 

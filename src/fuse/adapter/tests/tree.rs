@@ -205,6 +205,18 @@ impl Tree for Fake {
         let _ = self.answer(format!("close {}", ino.0));
     }
 
+    fn takes_long(&self, ino: Ino) -> bool {
+        ino.0 == GROWS
+    }
+
+    fn hold(&self, ino: Ino) {
+        let _ = self.answer(format!("hold {}", ino.0));
+    }
+
+    fn let_go(&self, ino: Ino) {
+        let _ = self.answer(format!("let_go {}", ino.0));
+    }
+
     fn warm(&self, ino: Ino, passes: bool) -> Result<Warmed, TreeError> {
         self.answer(format!("warm {} {passes}", ino.0))?;
         Ok(Warmed::Source)
