@@ -107,6 +107,7 @@ fn run(command: &Command) -> Result<Exit, CliError> {
         Command::Verify(args) => verify::run(args),
         Command::Digest(args) => digest::run(args),
         Command::Watch(args) => watch::run(args),
+        Command::Read(args) => doctor::read(args),
         Command::Generate(args) => generate::run(args),
     }
 }

@@ -15,7 +15,7 @@ pub(crate) use bytes::{CatArgs, ServeArgs};
 pub(crate) use format::FormatArgs;
 pub(crate) use iterations::Iterations;
 pub(crate) use map::{Kind, MapArgs};
-pub(crate) use mount::{LogArgs, MountArgs, SETTLE, StatusArgs, UnmountArgs, WarmupArgs};
+pub(crate) use mount::{LogArgs, MountArgs, SETTLE, StatusArgs, UNGUARDED, UnmountArgs, WarmupArgs};
 
 use crate::layout::PipelineLayout;
 use crate::reader::CrcMode;
@@ -78,6 +78,9 @@ pub(crate) enum Command {
     /// Take a mount away when standard input ends and its process is gone: what `mount --auto-unmount` starts
     #[command(name = WATCH, hide = true)]
     Watch(WatchArgs),
+    /// Write a file to standard output: how `doctor` reads its trial
+    #[command(name = READ, hide = true)]
+    Read(ReadArgs),
     /// Write man pages and completions of shells into a directory that is laid out like /usr/share
     #[command(hide = true)]
     Generate(GenerateArgs),
@@ -91,6 +94,15 @@ const CACHE_SIZE: &str = "1GiB";
 
 /// Name of the command that watches a mount.
 pub(crate) const WATCH: &str = "watch-mount";
+
+/// Name of the command that reads a file.
+pub(crate) const READ: &str = "read-file";
+
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// Which
+    pub(crate) path: PathBuf,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct WatchArgs {

@@ -4,10 +4,12 @@ use std::io::{Write, stdout};
 
 use super::args::LogArgs;
 use super::error::{CliError, Exit, harmless};
+use super::served::answering;
 use crate::fuse::messages;
 use crate::vfs::{Message, Severity};
 
 pub(super) fn run(args: &LogArgs) -> Result<Exit, CliError> {
+    answering(&args.mountpoint)?;
     let all = messages(&args.mountpoint)?;
     let text = if args.json {
         let values: Vec<_> = all.iter().map(json).collect();

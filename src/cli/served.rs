@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::fuse::mounts;
+use super::args::UNGUARDED;
+use crate::fuse::{ControlError, mounts};
 use crate::sys::process::{self, Process};
 use crate::vfs::Status;
 
@@ -53,11 +54,20 @@ impl Served {
     }
 }
 
+/// Whether the mount that `path` is in answers. One that does not is left alone, so that nobody waits for it for ever.
+pub(super) fn answering(path: &Path) -> Result<(), ControlError> {
+    match ask(path) {
+        Ok((false, _)) => Err(ControlError::Silent(path.to_owned())),
+        // Where nobody can be sent to ask, it is asked all the same.
+        Ok((true, _)) | Err(_) => Ok(()),
+    }
+}
+
 /// What `ckpt-fs status` says of it, and whether it ended in time.
 fn ask(point: &Path) -> io::Result<(bool, String)> {
     // The program that runs now, whatever became of its file.
     let mut command = Command::new("/proc/self/exe");
-    command.args(["status", "--json", "--"]).arg(point);
+    command.args(["status", "--json", UNGUARDED, "--"]).arg(point);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let process = Process::open(child.id())?;
     if !process.wait(ANSWER)? {

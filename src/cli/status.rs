@@ -1,5 +1,6 @@
 //! `ckpt-fs status`
 
+use std::convert::Infallible;
 use std::io::{ErrorKind, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,10 +8,12 @@ use std::time::Duration;
 use super::args::StatusArgs;
 use super::error::{CliError, Exit, harmless};
 use super::messages::line;
+use super::served::answering;
 use super::table::{bytes, table};
 use crate::fuse::mounts::{self, MountEntry};
 use crate::fuse::{ControlError, messages, status};
 use crate::metrics::{self, Mount};
+use crate::parallel::Pool;
 use crate::vfs::{NotShown, RunStatus, Status};
 
 /// A mount and what it says, or why it says nothing.
@@ -24,12 +27,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     let all = mounts::all().map_err(|source| CliError::System { what: "list the mounts", source })?;
     let rows = match &args.mountpoint {
         // One that another program mounted may have any type.
-        Some(path) => vec![one(path, &all)?],
-        None => all
-            .iter()
-            .filter(|entry| entry.is_ours())
-            .map(|entry| row(entry, status(&entry.point).map_err(|error| no_answer(&error))))
-            .collect(),
+        Some(path) => vec![one(path, &all, args.unguarded)?],
+        None => every(&all.iter().filter(|entry| entry.is_ours()).collect::<Vec<_>>())?,
     };
     let text = match (args.json, args.verbose) {
         _ if args.prometheus => prometheus(rows),
@@ -41,7 +40,23 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, CliError> {
     Ok(Exit::Success)
 }
 
-fn one(path: &Path, mounts: &[MountEntry]) -> Result<Row, CliError> {
+/// Mounts that are asked at a time.
+const AT_A_TIME: usize = 16;
+
+/// All of them. Some may not answer, which the others do not wait for.
+fn every(mounts: &[&MountEntry]) -> Result<Vec<Row>, CliError> {
+    let asked = Pool::new(AT_A_TIME).map(mounts, |entry| {
+        let answer = answering(&entry.point).and_then(|()| status(&entry.point));
+        Ok::<_, Infallible>(row(entry, answer.map_err(|error| no_answer(&error))))
+    });
+    let failed = || CliError::System { what: "ask the mounts", source: ErrorKind::Other.into() };
+    asked.map_err(|_| failed())
+}
+
+fn one(path: &Path, mounts: &[MountEntry], unguarded: bool) -> Result<Row, CliError> {
+    if !unguarded {
+        answering(path)?;
+    }
     let found = status(path)?;
     // It answered, so it is there; which one it is, is the innermost that the path lies in.
     let absolute = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -64,6 +79,7 @@ fn no_answer(error: &ControlError) -> String {
             "not yours".to_owned()
         }
         ControlError::Io { source, .. } => format!("does not answer: {source}"),
+        ControlError::Silent(_) => "does not answer".to_owned(),
         ControlError::NotOurs(_) | ControlError::Answer(_) => {
             "does not answer in words of this version".to_owned()
         }

@@ -1,4 +1,7 @@
 //! A mount that is made, read and taken away: what no list of conditions can stand for.
+//!
+//! It is read by another process. One that reads its own mount and is killed meanwhile waits for an answer that only it could give, for ever,
+//! and so does whoever looks at the mount.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -34,21 +37,21 @@ const NAME: &str = "trial";
 const CONTENT: &[u8] = b"a file of a mount that ckpt-fs doctor made to see whether it can be read";
 const FILE: Ino = Ino(2);
 
-/// Mounts a file on a directory of its own, reads it and takes the mount away.
+/// Mounts a file on a directory of its own, has another process read it, and takes the mount away.
 #[must_use]
-pub fn trial() -> Trial {
+pub fn trial(read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Trial {
     let began = Instant::now();
     let point = match directory() {
         Ok(point) => point,
         Err(error) => return Trial::NoDirectory(error),
     };
-    let outcome = tried(&point, began);
+    let outcome = tried(&point, began, read);
     // Of a mount that could not be taken away the directory stays, and `ckpt-fs unmount` takes it.
     let _ = fs::remove_dir(&point);
     outcome
 }
 
-fn tried(point: &Path, began: Instant) -> Trial {
+fn tried(point: &Path, began: Instant, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Trial {
     // As a mount does: without the right to make one there are none, and nothing is handed to the kernel.
     let tree = Arc::new(OneFile { files: MemoryFiles::new(1 << 20).ok(), passes: AtomicBool::new(false) });
     let options = MountOptions { fsname: "ckpt-fs doctor".to_owned(), ..MountOptions::default() };
@@ -56,7 +59,7 @@ fn tried(point: &Path, began: Instant) -> Trial {
         Ok(mounted) => mounted,
         Err(error) => return Trial::NotMounted(error),
     };
-    let read = fs::read(point.join(NAME));
+    let read = read(&point.join(NAME));
     drop(mounted);
     match read {
         Ok(bytes) if bytes == CONTENT => Trial::Passed { took: began.elapsed(), passes: tree.passes.load(Ordering::Relaxed) },

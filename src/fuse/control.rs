@@ -36,6 +36,9 @@ pub enum ControlError {
         /// What happened.
         source: io::Error,
     },
+    /// It does not answer: whoever asked would wait with those who read it.
+    #[error("{}: the mount does not answer: its process is stopped, or its storage hangs (ckpt-fs unmount takes it away)", .0.display())]
+    Silent(PathBuf),
     /// It answered in other words.
     #[error("{}: the mount answers in a way this version does not understand; mount it again", .0.display())]
     Answer(PathBuf),

@@ -33,6 +33,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "family",
             "catalog",
             "plan",
+            "parallel",
             "sys",
         ],
     ),

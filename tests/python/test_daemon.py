@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -90,6 +91,28 @@ class Daemon(Case):
                 os.kill(pid, signal.SIGCONT)
             self.assertEqual((done.returncode, is_mounted(path)), (7, False))
             self.assertIn(f"unmounted, but the process that serves it does not answer and still holds {YUAN}", done.stderr)
+
+    def test_one_that_does_not_answer_keeps_nobody_who_asks(self):
+        with Mount(YUAN, *TP4) as live, Mount(YUAN, *TP4) as path:
+            pid = daemon_pid(path)
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                rows = {row["mount"]: row for row in json.loads(ckpt_fs("status", "--json").stdout)}
+                text = ckpt_fs("status").stdout
+                figures = ckpt_fs("status", "--prometheus").stdout
+                alone = ckpt_fs("status", path, check=False)
+                log = ckpt_fs("log", path, check=False)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            self.assertEqual(rows[str(live)]["status"]["pid"], daemon_pid(live))
+            self.assertEqual(rows[str(path)]["problem"], "does not answer")
+            self.assertRegex(text, rf"(?m)^{path} .* does not answer$")
+            self.assertRegex(figures, rf'(?m)^ckpt_fs_up{{mount="{path}",.*}} 0$')
+            for done in (alone, log):
+                self.assertEqual(done.returncode, 7)
+                self.assertIn("its process is stopped, or its storage hangs", done.stderr)
+            # Whoever asked is gone, or goes now.
+            self.assertEqual(ckpt_fs("status", path).returncode, 0)
 
     def unmounted_when_nobody_looks(self, path):
         """Other tests ask all mounts how they are, and one that does not answer is in use for as long as they wait."""

@@ -4,11 +4,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import unittest
 from pathlib import Path
 
-from support import FIXTURES, NO_FUSE, ROOT, Case, binary, ckpt_fs, need, need_program
+from support import FIXTURES, NO_FUSE, ROOT, Case, binary, ckpt_fs, detach, need, need_program, until
 
 NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 SOURCE = FIXTURES / "yuan-tiny" / "pp2b24_tp2_none"
@@ -109,6 +110,23 @@ class Doctor(Case):
         trial = json.loads(done.stdout)["findings"][-1]
         self.assertEqual((done.returncode, trial["mark"]), (NO_FUSE, "problem"), done.stderr)
         self.assertIn("TMPDIR", trial["remedy"])
+
+    def test_one_that_is_stopped_in_between_leaves_nothing_that_hangs(self):
+        """Whenever that is: whoever reads a mount that it serves itself would wait for ever."""
+        for number in range(24):
+            how = (signal.SIGINT, signal.SIGKILL)[number % 2]
+            environment = {**os.environ, "TMPDIR": str(self.scratch)}
+            with subprocess.Popen([binary(), "doctor"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as doctor:
+                # Not before it has begun, and then at any moment.
+                until(lambda: doctor.poll() is not None or list(self.scratch.iterdir()), "the trial to begin")
+                for _ in range(number * 2000):
+                    pass
+                doctor.send_signal(how)
+                doctor.wait(20)
+            for point in list(self.scratch.iterdir()):
+                self.assertEqual(how, signal.SIGKILL)
+                detach(point)
+                point.rmdir()
 
     def test_a_source_is_told_of_its_file_system(self):
         _, findings = self.examined(SOURCE)

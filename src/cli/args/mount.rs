@@ -133,6 +133,9 @@ pub(crate) struct UnmountArgs {
     pub(crate) lazy: bool,
 }
 
+/// How this program asks a mount that may not answer.
+pub(crate) const UNGUARDED: &str = "--unguarded";
+
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// A mount point, or anything in a mount; all mounts where left out
@@ -141,6 +144,10 @@ pub(crate) struct StatusArgs {
     /// Print figures as Prometheus reads them, for a file of node_exporter's textfile collector
     #[arg(long, conflicts_with_all = ["json", "verbose"])]
     pub(crate) prometheus: bool,
+
+    /// Ask at once, and wait for ever where there is no answer: what this program does for itself
+    #[arg(long, hide = true, requires = "mountpoint")]
+    pub(crate) unguarded: bool,
 
     /// Say more of each: what it shows, since when, its process, whether the source is as it was, and what it said last
     #[arg(short, long)]
