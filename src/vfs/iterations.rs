@@ -189,12 +189,8 @@ impl Iterations {
                 let refused = self.known.read().refused();
                 let now = refused.into_iter().map(|instance| (self.stamp_of_refused(&instance), instance));
                 let now = now.collect();
-                let mut known = self.known.write();
-                let gone = known.take(found, now);
-                for said in known.news() {
-                    (self.say)(said.severity, &said.text);
-                }
-                drop(known);
+                let gone = self.known.write().take(found, now);
+                self.say_news();
                 gone.iter().for_each(|instance| self.retire(instance));
                 *self.trouble.lock() = None;
             }
@@ -206,6 +202,12 @@ impl Iterations {
     /// What is in an iteration that could not be opened; `None` where it is to be tried again in any case.
     fn stamp_of_refused(&self, instance: &Instance) -> Option<u64> {
         if instance.may_be_tried_again() { None } else { self.supply.examine(&instance.name).ok() }
+    }
+
+    /// Says what is known and was not said.
+    fn say_news(&self) {
+        let news = self.known.write().news();
+        news.iter().for_each(|said| (self.say)(said.severity, &said.text));
     }
 
     /// Says it unless that was what was said last.

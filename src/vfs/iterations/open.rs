@@ -44,6 +44,7 @@ impl Iterations {
         match opened {
             Ok(opened) => {
                 self.known.write().prove(instance);
+                self.say_news();
                 self.open.lock().push(Arc::clone(instance));
                 self.close_others(instance);
                 // It went away meanwhile, and nobody will close it.
@@ -92,8 +93,7 @@ impl Iterations {
                 self.known.write().refuse(instance, stamp, why);
             }
         }
-        let said = self.known.write().news();
-        said.iter().for_each(|said| (self.say)(said.severity, &said.text));
+        self.say_news();
         TreeError::NotFound
     }
 
