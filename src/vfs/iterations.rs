@@ -52,6 +52,9 @@ const MOST_LISTED: usize = 20;
 /// And in a message.
 const MOST_NAMED: usize = 8;
 
+/// Characters of a reason in an answer, which has bounds. The log has more of it.
+const LONGEST_REASON: usize = 500;
+
 /// The name of the link to the newest.
 const LATEST: &str = "latest";
 
@@ -282,7 +285,9 @@ impl Iterations {
         let known = self.known.read();
         let hidden: Vec<(&String, String)> = known.hidden().collect();
         let not_shown = hidden.iter().take(MOST_LISTED);
-        let not_shown = not_shown.map(|(name, why)| NotShown { name: (*name).clone(), why: why.clone() });
+        let not_shown = not_shown.map(|(name, why)| {
+            NotShown { name: (*name).clone(), why: why.chars().take(LONGEST_REASON).collect() }
+        });
         RunStatus {
             shown: known.shown().count() as u64,
             latest,

@@ -257,6 +257,19 @@ fn storage_that_does_not_answer_takes_nothing_away() {
     assert_eq!(said, 1);
 }
 
+/// The kernel has room for 60 KiB of an answer.
+#[test]
+fn a_status_has_bounds() {
+    let all: Vec<String> = (1..=100).map(|number| format!("iter_{number}")).collect();
+    let (fake, tree) = run(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    for found in fake.found.lock().values_mut() {
+        found.state = Saved::Waiting("\u{1f980}".repeat(10_000));
+    }
+    let status = tree.status();
+    assert!(serde_json::to_vec(&status).unwrap().len() < 60 << 10);
+    assert_eq!(status.run.map(|run| (run.hidden, run.shown, run.latest)), Some((100, 0, None)));
+}
+
 /// An iteration may be a link that leads through this very mount.
 #[test]
 fn looking_may_come_back_here() {
