@@ -11,6 +11,7 @@ mod instance;
 mod known;
 mod open;
 mod records;
+mod slots;
 
 use std::io;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::cache::Cache;
 use instance::Instance;
 use known::Known;
 use records::Records;
+use slots::Slots;
 
 /// How often it is looked at what there is. What takes long is done less often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -36,6 +38,9 @@ const SHARE: u32 = 10;
 /// model of a hundred thousand tensors, and a descriptor for each of its files; few are entered at a time: the one that is served, the
 /// newest, those that are compared.
 const MOST_OPEN: usize = 8;
+
+/// Iterations that are opened at the same time: whoever enters hundreds at once must not have all of them in memory.
+const MOST_OPENING: usize = 4;
 
 /// Time after which what could not be opened is tried once more: too few descriptors, or storage that did not answer, are no damage.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
@@ -129,6 +134,8 @@ pub struct Iterations {
     trouble: Mutex<Option<String>>,
     /// Those that are open, and were when somebody last looked.
     open: Mutex<Vec<Arc<Instance>>>,
+    /// For those who open one.
+    opening: Slots,
     /// Counts uses, to tell which was used last.
     uses: AtomicU64,
     /// Time that went into opening what was only to be listed.
@@ -159,6 +166,7 @@ impl Iterations {
             next: Mutex::new(None),
             trouble: Mutex::default(),
             open: Mutex::default(),
+            opening: Slots::new(MOST_OPENING),
             uses: AtomicU64::new(0),
             proving: Mutex::new(Duration::ZERO),
             reads: AtomicU64::new(0),

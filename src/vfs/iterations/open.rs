@@ -36,11 +36,12 @@ impl Iterations {
         if instance.is_retired() {
             return Err(TreeError::Stale);
         }
+        let slot = self.opening.take();
         let opened = self.try_open(instance);
         if let Ok(opened) = &opened {
             instance.set(Some(Arc::clone(opened)));
         }
-        drop(opening);
+        drop((opening, slot));
         match opened {
             Ok(opened) => {
                 self.known.write().prove(instance);
