@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::{IterationChoice, SourceError, dcp, hf, locate, nowhere, ranks};
+use super::{IterationChoice, SourceError, dcp, hf, kinds, locate, nowhere, ranks};
 use crate::format::megatron::parse_rank_dir;
 use crate::store::dangling_link;
 use names::Named;
@@ -111,14 +111,19 @@ impl Run {
     /// [`SourceError`] where that is no directory, or a checkpoint itself.
     pub fn open(directory: &Path, settle: Duration) -> Result<Self, SourceError> {
         let names = nowhere::names(directory)?;
-        let is_run = locate::is_run(&names) || names.iter().any(|name| Named::parse(name).is_some());
+        let has_iterations = names.iter().any(|name| Named::parse(name).is_some());
+        let is_run = locate::is_run(&names) || has_iterations;
         let is_iteration = names.iter().any(|name| parse_rank_dir(name).is_some());
         let is_checkpoint = ranks::is_checkpoint(&names) || hf::has_weights(&names) || dcp::is_checkpoint(&names);
         if is_iteration || (is_checkpoint && !is_run) {
             let what = "this is one checkpoint, not a run of several; leave --iteration all out, or pass the directory above it";
             return Err(SourceError::NotACheckpoint { path: directory.into(), what: what.into() });
         }
-        Ok(Self { directory: directory.to_owned(), settle, state: Mutex::default() })
+        // One that has saved nothing yet has nothing of any kind.
+        match kinds::refusal(directory, &names, false).filter(|_| !has_iterations) {
+            Some(refusal) => Err(refusal),
+            None => Ok(Self { directory: directory.to_owned(), settle, state: Mutex::default() }),
+        }
     }
 
     /// Where the iteration called `name` is opened, and what is asked for there: a run of Megatron as a whole, steps of others by their

@@ -11,6 +11,7 @@ mod instance;
 mod known;
 mod open;
 mod records;
+mod slots;
 
 use std::io;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::cache::Cache;
 use instance::Instance;
 use known::Known;
 use records::Records;
+use slots::Slots;
 
 /// How often it is looked at what there is. What takes long is done less often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -36,6 +38,9 @@ const SHARE: u32 = 10;
 /// model of a hundred thousand tensors, and a descriptor for each of its files; few are entered at a time: the one that is served, the
 /// newest, those that are compared.
 const MOST_OPEN: usize = 8;
+
+/// Iterations that are opened at the same time: whoever enters hundreds at once must not have all of them in memory.
+const MOST_OPENING: usize = 4;
 
 /// Time after which what could not be opened is tried once more: too few descriptors, or storage that did not answer, are no damage.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
@@ -51,6 +56,9 @@ const MOST_LISTED: usize = 20;
 
 /// And in a message.
 const MOST_NAMED: usize = 8;
+
+/// Characters of a reason in an answer, which has bounds. The log has more of it.
+const LONGEST_REASON: usize = 500;
 
 /// The name of the link to the newest.
 const LATEST: &str = "latest";
@@ -127,6 +135,8 @@ pub struct Iterations {
     trouble: Mutex<Option<String>>,
     /// Those that are open, and were when somebody last looked.
     open: Mutex<Vec<Arc<Instance>>>,
+    /// For those who open one.
+    opening: Slots,
     /// Counts uses, to tell which was used last.
     uses: AtomicU64,
     /// Time that went into opening what was only to be listed.
@@ -157,6 +167,7 @@ impl Iterations {
             next: Mutex::new(None),
             trouble: Mutex::default(),
             open: Mutex::default(),
+            opening: Slots::new(MOST_OPENING),
             uses: AtomicU64::new(0),
             proving: Mutex::new(Duration::ZERO),
             since: Instant::now(),
@@ -189,12 +200,8 @@ impl Iterations {
                 let refused = self.known.read().refused();
                 let now = refused.into_iter().map(|instance| (self.stamp_of_refused(&instance), instance));
                 let now = now.collect();
-                let mut known = self.known.write();
-                let gone = known.take(found, now);
-                for said in known.news() {
-                    (self.say)(said.severity, &said.text);
-                }
-                drop(known);
+                let gone = self.known.write().take(found, now);
+                self.say_news();
                 gone.iter().for_each(|instance| self.retire(instance));
                 *self.trouble.lock() = None;
             }
@@ -206,6 +213,12 @@ impl Iterations {
     /// What is in an iteration that could not be opened; `None` where it is to be tried again in any case.
     fn stamp_of_refused(&self, instance: &Instance) -> Option<u64> {
         if instance.may_be_tried_again() { None } else { self.supply.examine(&instance.name).ok() }
+    }
+
+    /// Says what is known and was not said.
+    fn say_news(&self) {
+        let news = self.known.write().news();
+        news.iter().for_each(|said| (self.say)(said.severity, &said.text));
     }
 
     /// Says it unless that was what was said last.
@@ -280,7 +293,9 @@ impl Iterations {
         let known = self.known.read();
         let hidden: Vec<(&String, String)> = known.hidden().collect();
         let not_shown = hidden.iter().take(MOST_LISTED);
-        let not_shown = not_shown.map(|(name, why)| NotShown { name: (*name).clone(), why: why.clone() });
+        let not_shown = not_shown.map(|(name, why)| {
+            NotShown { name: (*name).clone(), why: why.chars().take(LONGEST_REASON).collect() }
+        });
         RunStatus {
             shown: known.shown().count() as u64,
             latest,

@@ -200,7 +200,7 @@ class Changing(Run):
                 first = opened.read(4096)
                 shutil.rmtree(self.directory / self.name(100))
                 self.until_shown(path, 200)
-                until(lambda: not (path / self.name(100)).exists(), "the kernel to forget the name", seconds=3)
+                until(lambda: not (path / self.name(100)).exists(), "the kernel to forget the name")
                 with self.assertRaises(OSError) as caught:
                     os.pread(opened.fileno(), 4096, 0)
                 self.assertEqual(caught.exception.errno, errno.ESTALE)
@@ -221,7 +221,7 @@ class Changing(Run):
                 self.train(first)
                 until(lambda: self.shown(path) == [self.name(100)], "the iteration to go")
                 self.assertIn("newer than the tracker", self.why(path, self.name(200)))
-                until(lambda: not (path / self.name(200)).exists(), "the kernel to forget the name", seconds=3)
+                until(lambda: not (path / self.name(200)).exists(), "the kernel to forget the name")
                 for file in others:
                     self.train(file)
                 self.assertEqual(self.shown(path), [self.name(100)])

@@ -180,6 +180,18 @@ fn a_checkpoint_is_no_run() {
 }
 
 #[test]
+fn a_run_of_another_kind_is_told_from_one_that_has_saved_nothing() {
+    let mut fake = Fake::new();
+    fake.write("tensorboard/events", "");
+    assert_eq!(Fake::seen(&fake.open(NEVER)), []);
+    fake.write("global_step100/mp_rank_00_model_states.pt", "");
+    let error = Run::open(fake.run.path(), NEVER).unwrap_err().to_string();
+    assert!(error.contains("DeepSpeed"), "{error}");
+    fake.write(TRACKER, "100");
+    assert!(Run::open(fake.run.path(), NEVER).unwrap_err().to_string().contains("Megatron-DeepSpeed"));
+}
+
+#[test]
 fn a_run_that_is_gone_has_no_iterations() {
     let mut fake = Fake::new();
     fake.write("iter_0000010/mp_rank_00/model_optim_rng.pt", "");

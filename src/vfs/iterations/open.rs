@@ -36,14 +36,16 @@ impl Iterations {
         if instance.is_retired() {
             return Err(TreeError::Stale);
         }
+        let slot = self.opening.take();
         let opened = self.try_open(instance);
         if let Ok(opened) = &opened {
             instance.set(Some(Arc::clone(opened)));
         }
-        drop(opening);
+        drop((opening, slot));
         match opened {
             Ok(opened) => {
                 self.known.write().prove(instance);
+                self.say_news();
                 self.open.lock().push(Arc::clone(instance));
                 self.close_others(instance);
                 // It went away meanwhile, and nobody will close it.
@@ -92,8 +94,7 @@ impl Iterations {
                 self.known.write().refuse(instance, stamp, why);
             }
         }
-        let said = self.known.write().news();
-        said.iter().for_each(|said| (self.say)(said.severity, &said.text));
+        self.say_news();
         TreeError::NotFound
     }
 

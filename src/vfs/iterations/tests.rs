@@ -21,6 +21,9 @@ struct Fake {
     /// What is in each, and whether it can be opened.
     inside: Mutex<BTreeMap<String, (u64, Option<String>)>>,
     opened: Mutex<Vec<String>>,
+    /// How many are being opened, and were at most.
+    opening: AtomicU64,
+    most_opening: AtomicU64,
     doubted: Mutex<Vec<String>>,
     said: Mutex<Vec<String>>,
     /// Its storage does not answer.
@@ -53,11 +56,15 @@ impl Supply for Shared {
 
     fn open(&self, name: &str, root: Ino) -> Result<Views, String> {
         self.0.opened.lock().push(name.to_owned());
+        let now = self.0.opening.fetch_add(1, Relaxed) + 1;
+        self.0.most_opening.fetch_max(now, Relaxed);
         let why = self.0.inside.lock().get(name).and_then(|(_, why)| why.clone());
-        match why {
+        let opened = match why {
             Some(why) => Err(why),
             None => Ok(views(root)),
-        }
+        };
+        self.0.opening.fetch_sub(1, Relaxed);
+        opened
     }
 }
 
@@ -256,6 +263,41 @@ fn storage_that_does_not_answer_takes_nothing_away() {
     assert!(tree.read(known, 0, &mut [0; 16]).is_ok());
     let said = fake.said.lock().iter().filter(|said| said.contains("cannot be looked at: no answer")).count();
     assert_eq!(said, 1);
+}
+
+#[test]
+fn many_who_enter_at_once_take_turns() {
+    let all: Vec<String> = (1..=24).map(|number| format!("iter_{number}")).collect();
+    let (fake, tree) = run(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    std::thread::scope(|scope| {
+        for name in &all {
+            let tree = &tree;
+            scope.spawn(move || assert!(tree.read(file(tree, name), 0, &mut [0; 16]).is_ok()));
+        }
+    });
+    assert!(fake.most_opening.load(Relaxed) <= MOST_OPENING as u64);
+    assert!(tree.open.lock().len() <= MOST_OPEN);
+    // Two who enter the same one open it once.
+    let last = fake.opened.lock().len();
+    tree.open.lock().drain(..).for_each(|instance| instance.set(None));
+    let one = at(&tree, "iter_1").unwrap();
+    std::thread::scope(|scope| {
+        (0..4).for_each(|_| drop(scope.spawn(|| assert!(tree.list(one).is_ok()))));
+    });
+    assert_eq!(fake.opened.lock().len(), last + 1);
+}
+
+/// The kernel has room for 60 KiB of an answer.
+#[test]
+fn a_status_has_bounds() {
+    let all: Vec<String> = (1..=100).map(|number| format!("iter_{number}")).collect();
+    let (fake, tree) = run(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    for found in fake.found.lock().values_mut() {
+        found.state = Saved::Waiting("\u{1f980}".repeat(10_000));
+    }
+    let status = tree.status();
+    assert!(serde_json::to_vec(&status).unwrap().len() < 60 << 10);
+    assert_eq!(status.run.map(|run| (run.hidden, run.shown, run.latest)), Some((100, 0, None)));
 }
 
 /// An iteration may be a link that leads through this very mount.
