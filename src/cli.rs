@@ -61,6 +61,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             let message = error::message(&error);
+            let message = format!("{message}{}", error::way_out(&message));
             if wants_json() {
                 eprintln!("{}", error::json(error.exit(), &message));
             } else {

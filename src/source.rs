@@ -108,6 +108,8 @@ pub struct Source {
     pub format: Format,
     /// Its `config.json`, where it has one.
     pub config: Option<Config>,
+    /// Whether the config of a template says what it is, for it has none of its own, or is not to be believed.
+    pub by_template: bool,
     /// What its config says and args cannot.
     pub inexpressible: Vec<ConfigError>,
     /// What lies beside its weights.
@@ -276,6 +278,7 @@ fn open_any(path: &Path, options: &Options, store: &FileStore) -> Result<Source,
         model,
         format: Format::Megatron,
         config: None,
+        by_template: false,
         inexpressible: Vec::new(),
         aux_files: Vec::new(),
         escaping_links: Vec::new(),

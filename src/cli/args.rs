@@ -207,6 +207,19 @@ pub(crate) struct LayoutArgs {
     pub(crate) rng: Option<RngChoice>,
 }
 
+impl SourceArgs {
+    /// Whether any of them was typed that says how a source is read, not which it is.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { iteration: _, family, vocab_size, tied_head, optimizer, template, root } = self;
+        !family.is_empty()
+            || vocab_size.is_some()
+            || *tied_head != TiedHead::default()
+            || *optimizer != OptimizerChoice::default()
+            || template.is_some()
+            || root.is_some()
+    }
+}
+
 impl LayoutArgs {
     /// Whether any of them was typed.
     pub(crate) fn is_given(&self) -> bool {
@@ -293,7 +306,7 @@ pub(crate) struct InspectArgs {
 
     /// List every class and function that its pickles name instead, and mark those not known to be plain data. Nothing is run; also for
     /// checkpoints that are otherwise refused, and for single files
-    #[arg(long, conflicts_with_all = ["tensors", "format", "tp", "pp", "vpp", "ep", "etp", "pp_layers", "pp_layout", "optimizer", "template", "family", "vocab_size", "tied_head", "root", "vocab_fill", "rng"])]
+    #[arg(long, conflicts_with = "tensors")]
     pub(crate) globals: bool,
 
     /// Print JSON

@@ -53,7 +53,7 @@ fn json(copies: &Copies, shape: &Shape) -> String {
             let (at, tensor, index) = match &difference.what {
                 CopyProblem::Bytes { at, tensor: Some((name, index)) } => (Some(at), Some(name), Some(index)),
                 CopyProblem::Bytes { at, tensor: None } => (Some(at), None, None),
-                CopyProblem::NotOfView | CopyProblem::Size { .. } => (None, None, None),
+                CopyProblem::NotOfView | CopyProblem::Size { .. } | CopyProblem::Unreadable(_) => (None, None, None),
             };
             let message = difference.to_string();
             serde_json::json!({ "file": difference.file, "message": message, "byte": at, "tensor": tensor, "index": index })

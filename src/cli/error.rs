@@ -123,7 +123,7 @@ impl CliError {
             Self::Source(error) => source_exit(error),
             Self::View(error) => view_exit(error),
             Self::Copies(error) => match error {
-                CopyError::NoneOfView { .. } => Exit::Usage,
+                CopyError::NoneOfView { .. } | CopyError::NoTensors(_) => Exit::Usage,
                 CopyError::View(error) => view_exit(error),
                 CopyError::Read(_) | CopyError::Io { .. } => Exit::Source,
                 CopyError::Stopped => Exit::Interrupted,
@@ -159,9 +159,19 @@ impl CliError {
                 | MountError::NotADirectory { .. }
                 | MountError::AlreadyMounted { .. }
                 | MountError::Descriptor { .. }
+                | MountError::NotYours { .. }
                 | MountError::Io { .. } => Exit::MountPoint,
             },
             Self::Destination { .. } => Exit::Destination,
+            // The mount point itself; else what is mounted there.
+            Self::Control(ControlError::Io { source, .. })
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotConnected
+                ) =>
+            {
+                Exit::MountPoint
+            }
             Self::Control(ControlError::Io { .. }) | Self::File { .. } => Exit::Source,
             Self::Control(_) => Exit::MountPoint,
             Self::Unmount(_)
@@ -285,6 +295,23 @@ pub(super) fn message(error: &impl std::fmt::Display) -> String {
 pub(super) fn harmless(text: &str) -> String {
     let is_plain = |c: char| !c.is_control() || c == '\n';
     text.chars().map(|c| if is_plain(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
+/// The same in one line: what is one entry of a log or one cell of a table stays one.
+pub(super) fn in_one_line(text: &str) -> String {
+    harmless(text).replace('\n', "\\n")
+}
+
+/// What to do about errors of the system that say nothing of it. They are told by the words in which every one of them ends.
+pub(super) fn way_out(message: &str) -> &'static str {
+    let ends = |number: i32| message.contains(&format!("(os error {number})"));
+    if ends(libc::ENOTCONN) {
+        "; it is a mount whose process is gone: ckpt-fs unmount takes it away, and a new mount on it replaces it"
+    } else if ends(libc::ESTALE) {
+        "; where it is a ckpt-fs mount, its source changed, and ckpt-fs log says what"
+    } else {
+        ""
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,11 @@ use crate::sys::limits;
 
 /// Lists what the pickles of the source name. It informs: what is found decides nothing about the exit code.
 pub(super) fn run(args: &InspectArgs) -> Result<Exit, CliError> {
+    if args.layout.is_given() || args.format.is_given() || args.from.is_given() {
+        return Err(CliError::Usage(
+            "--globals lists what pickles name, whatever a view would be: of the other options --iteration alone has an effect".into(),
+        ));
+    }
     limits::raise_open_files();
     let iteration = args.from.iteration.map(Iterations::one).transpose()?;
     let found = globals(&args.source, &pickles(&args.source, iteration)?);

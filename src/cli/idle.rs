@@ -46,7 +46,7 @@ pub(super) fn refuse(
     shown: &[Format],
 ) -> Result<(), CliError> {
     use Format::{Dcp, Hf, Megatron, Safetensors, Sglang, TorchDist, Vllm};
-    let of_config = matches!(source.format, Hf | Dcp);
+    let of_config = matches!(source.format, Hf | Dcp) || source.by_template;
     // A run has its own names and its own padding.
     let made_for_training = source.model.family().format() != Megatron;
     let rules = [
@@ -72,7 +72,7 @@ pub(super) fn refuse(
             flag: "--make-vocab-size-divisible-by",
             given: format.make_vocab_size_divisible_by.is_some(),
             views: if made_for_training { &[Megatron, TorchDist, Safetensors] } else { &[] },
-            for_source: source.format == TorchDist && from.template.is_some(),
+            for_source: source.format == TorchDist && source.by_template,
         },
         Rule { flag: "--dcp-layout", given: format.dcp_layout.is_some(), views: &[Dcp], for_source: false },
         Rule { flag: "--dcp-names", given: format.dcp_names.is_some(), views: &[Dcp], for_source: false },
@@ -85,7 +85,7 @@ pub(super) fn refuse(
         Rule {
             flag: "--vocab-fill",
             given: layout.vocab_fill.is_some(),
-            views: &[Megatron, TorchDist, Safetensors, Vllm, Sglang, Dcp],
+            views: &[Megatron, TorchDist, Safetensors, Vllm, Sglang],
             for_source: false,
         },
         Rule { flag: "--rng", given: layout.rng.is_some(), views: &[Megatron], for_source: false },
@@ -94,7 +94,7 @@ pub(super) fn refuse(
             given: from.template.is_some(),
             // A dcp view has the names of the architecture, which a template's config may say.
             views: &[Hf, Vllm, Sglang, Dcp],
-            for_source: takes_template(source),
+            for_source: source.by_template,
         },
     ];
     for Rule { flag, given, views, for_source } in rules {
@@ -123,22 +123,29 @@ pub(super) fn refuse_ranks(flag: &str, given: bool, format: Format) -> Result<()
 
 /// Refuses options of sources that do nothing for any of these, which are looked at in themselves.
 pub(super) fn refuse_for_sources(from: &SourceArgs, sources: &[&Source]) -> Result<(), CliError> {
-    if from.template.is_some() && !sources.iter().any(|source| takes_template(source)) {
-        return Err(nothing_for_source("--template", sources, "says what a distributed checkpoint holds"));
+    if from.template.is_some() && !sources.iter().any(|source| source.by_template) {
+        return Err(nothing_for_source(
+            "--template",
+            sources,
+            "says what tensors are, where nothing else does",
+        ));
     }
-    refuse_root(from, sources)
+    refuse_of_source(from, sources)
 }
 
-pub(super) fn refuse_root(from: &SourceArgs, sources: &[&Source]) -> Result<(), CliError> {
+/// The same of those that do nothing whatever is made of the source.
+pub(super) fn refuse_of_source(from: &SourceArgs, sources: &[&Source]) -> Result<(), CliError> {
+    let of_models = sources.iter().all(|source| source.format == Format::Hf);
+    if from.iteration.is_some() && of_models {
+        return Err(nothing_for_source("--iteration", sources, "chooses an iteration of a run"));
+    }
+    if from.vocab_size.is_some() && of_models {
+        return Err(nothing_for_source("--vocab-size", sources, "says what a run does not record"));
+    }
     if from.root.is_some() && !sources.iter().any(|source| source.format == Format::Dcp) {
         return Err(nothing_for_source("--root", sources, "chooses a model in a distributed checkpoint"));
     }
     Ok(())
-}
-
-/// Whether the config of another directory says something of a source: of one that has names and shapes only.
-fn takes_template(source: &Source) -> bool {
-    matches!(source.format, Format::Dcp | Format::TorchDist)
 }
 
 /// Refuses an option where nothing that is shown is among the formats that it does something for.

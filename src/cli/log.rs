@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use env_filter::Filter;
 use log::{Level, Metadata, Record};
 
+use super::error::in_one_line;
 use super::syslog::Syslog;
 use crate::vfs::{Messages, Severity};
 
@@ -106,7 +107,10 @@ impl Log {
         // Whoever asks for details asks where they come from.
         let text = if level > Level::Info { format!("{target}: {message}") } else { message.to_owned() };
         let (line, alone) = match self.form {
-            Form::Text => (format!("{now} ckpt-fs: {word}: {text}\n"), text),
+            Form::Text => {
+                let text = in_one_line(&text);
+                (format!("{now} ckpt-fs: {word}: {text}\n"), text)
+            }
             Form::Json => {
                 let value =
                     serde_json::json!({ "time": now, "level": word, "target": target, "message": message });

@@ -3,7 +3,7 @@
 use std::io::{Write, stdout};
 
 use super::args::LogArgs;
-use super::error::{CliError, Exit, harmless};
+use super::error::{CliError, Exit, in_one_line};
 use super::served::answering;
 use crate::fuse::messages;
 use crate::vfs::{Message, Severity};
@@ -25,7 +25,7 @@ pub(super) fn run(args: &LogArgs) -> Result<Exit, CliError> {
 pub(super) fn line(message: &Message) -> String {
     let Message { time, severity, text, times } = message;
     let again = if *times > 1 { format!(" ({times} times)") } else { String::new() };
-    harmless(&format!("{} {}: {text}{again}", humantime::format_rfc3339_seconds(*time), word(*severity)))
+    in_one_line(&format!("{} {}: {text}{again}", humantime::format_rfc3339_seconds(*time), word(*severity)))
 }
 
 /// The same for programs.

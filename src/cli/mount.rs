@@ -21,7 +21,7 @@ use super::{exporter, handed, layout, notify, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
 use crate::fuse::{Access, Connection, Modes, MountOptions, Mounted, Warn, mount, serve_handed};
-use crate::layout::LayoutSpec;
+use crate::layout::{Format, LayoutSpec};
 use crate::reader::{CrcMode, Reader};
 use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
@@ -35,6 +35,10 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     let handed = handed::connection(args, watches(args))?;
     // Before the process goes to the background: what is wrong with the command line is said at once.
     let spec = layout::from_name(&args.mountpoint, &args.layout)?;
+    if args.settle.is_some() && !is_of_run(args) {
+        let what = "--settle has no effect here: it is for mounts of a run that saves (--iteration all); leave it out";
+        return Err(CliError::Usage(what.into()));
+    }
     let filter = log_filter::filter(args.log_level.as_deref())?;
     if args.dry_run {
         if is_of_run(args) {
@@ -322,6 +326,22 @@ fn say_what_is_mounted(args: &MountArgs, mounted: &Mounted, shape: &Shape, opene
     let took = began.elapsed().as_secs_f64();
     eprintln!("ckpt-fs: {source} is at {point} as {shape} ({took:.2} s); {way_out}");
     let Shape::Many(_) = shape else { return };
+    if opened.format.is_single() {
+        let of_ranks = Format::ALL.into_iter().filter(|format| !format.is_single());
+        let mut first = of_ranks.filter_map(|format| {
+            let layout = opened.conversions.layouts(format).ok()?.into_iter().next()?;
+            Some(format!(
+                ", and every layout one in it, such as {point}/{format}/{}",
+                format.layout_name(&layout)
+            ))
+        });
+        let inner = first.next().unwrap_or_default();
+        eprintln!(
+            "ckpt-fs: every format is a directory of its name, such as {point}/{}{inner}",
+            opened.format
+        );
+        return;
+    }
     let Ok(basis) = opened.conversions.basis(opened.format) else { return };
     let possible: Vec<_> = basis.possible_tp().iter().map(u64::to_string).collect();
     let layout = opened.format.layout_name(&basis.catalog.layout);

@@ -190,7 +190,7 @@ pub(super) fn views(
 ) -> Result<Opened, CliError> {
     let opened = opened(path, args, Some(layout), Some(format), (unasked, true))?;
     idle::refuse(format, layout, args, &opened.source, &opened.shown)?;
-    idle::refuse_root(args, &[&opened.source])?;
+    idle::refuse_of_source(args, &[&opened.source])?;
     Ok(opened)
 }
 
@@ -304,7 +304,7 @@ fn template_files(path: &Path, store: &FileStore, says: bool) -> Result<ModelFil
     if !unfetched.is_empty() {
         note(&format!("left out of --template: {} ({UNFETCHED})", some_of(&unfetched)));
     }
-    if config.is_none() && aux_files.is_empty() {
+    if config.is_none() && !aux_files.iter().any(is_of_tokenizer) {
         let path = path.display();
         return Err(CliError::Usage(format!(
             "--template {path}: there is neither a config.json nor a tokenizer in it"
@@ -349,9 +349,12 @@ fn families(args: &SourceArgs) -> Result<Families, CliError> {
 }
 
 fn family(path: &Path) -> Result<Family, CliError> {
-    let text = fs::read_to_string(path).map_err(|error| {
-        CliError::Usage(format!("cannot read the family file {}: {error}", path.display()))
-    })?;
+    let failed = |error| CliError::Usage(format!("cannot read the family file {}: {error}", path.display()));
+    // Looked at before it is opened: opening a pipe waits for somebody who writes.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is no regular file")));
+    }
+    let text = fs::read_to_string(path).map_err(failed)?;
     Family::parse(&text).map_err(|source| CliError::Family { file: path.display().to_string(), source })
 }
 

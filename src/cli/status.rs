@@ -72,11 +72,14 @@ fn row(entry: &MountEntry, answer: Result<Status, String>) -> Row {
     Row { point: entry.point.clone(), source: entry.source.to_string_lossy().into_owned(), answer }
 }
 
+/// What is said of a mount that another user made, and lets nobody else in.
+const NOT_YOURS: &str = "not yours";
+
 /// Why a mount says nothing, in a few words.
 fn no_answer(error: &ControlError) -> String {
     match error {
         ControlError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-            "not yours".to_owned()
+            NOT_YOURS.to_owned()
         }
         ControlError::Io { source, .. } => format!("does not answer: {source}"),
         ControlError::Silent(_) => "does not answer".to_owned(),
@@ -90,6 +93,10 @@ fn no_answer(error: &ControlError) -> String {
 fn prometheus(rows: Vec<Row>) -> String {
     let mut mounts: Vec<Mount> = Vec::new();
     for Row { point, source, answer } in rows {
+        // Whose mount may not be looked at is well for all that is known.
+        if answer.as_ref().is_err_and(|why| why == NOT_YOURS) {
+            continue;
+        }
         let point = point.display().to_string();
         mounts.retain(|mount| mount.point != point);
         mounts.push(Mount { point, source, status: answer.ok() });
@@ -191,7 +198,8 @@ fn json(rows: &[Row], is_one: bool) -> String {
             Ok(status) => (Some(status), None),
             Err(why) => (None, Some(why)),
         };
-        serde_json::json!({ "mount": row.point, "source": row.source, "status": status, "problem": problem })
+        let point = row.point.to_string_lossy();
+        serde_json::json!({ "mount": point, "source": row.source, "status": status, "problem": problem })
     };
     let values: Vec<_> = rows.iter().map(value).collect();
     match values.as_slice() {

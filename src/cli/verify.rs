@@ -26,6 +26,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
             let second = open::source(second, &args.from).inspect_err(say_how_parts_are_compared)?;
             idle::refuse_for_sources(&args.from, &[&first.source, &second.source])?;
             second.say_what_is_not_looked_at();
+            refuse_names_alone(&first, &second)?;
             (two(&first, &second, args, &stop)?, Vec::new())
         }
         None => {
@@ -39,6 +40,21 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, CliError> {
     stdout().lock().write_all(text.as_bytes())?;
     let same = report.differences.is_empty() && missing.is_empty();
     Ok(if same { Exit::Success } else { Exit::Difference })
+}
+
+/// Where nothing says what the tensors of one are, they have the names that they are stored under, and the other's are those of a model.
+fn refuse_names_alone(first: &Opened, second: &Opened) -> Result<(), CliError> {
+    let is_known = |opened: &Opened| !opened.source.model.family().is_undescribed();
+    let unknown = match (is_known(first), is_known(second)) {
+        (true, false) => second,
+        (false, true) => first,
+        (true, true) | (false, false) => return Ok(()),
+    };
+    Err(CliError::Usage(format!(
+        "{}: nothing says what its tensors are, so they cannot be compared with those of a model that is known; --template DIR names a \
+         directory with the config.json of the model",
+        unknown.source.directory.display()
+    )))
 }
 
 /// A copy of some ranks is no checkpoint, and can be compared all the same.

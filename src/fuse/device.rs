@@ -108,6 +108,8 @@ fn refusal(point: &Path, message: &str, access: Access) -> MountError {
         let denied = message.contains("Permission denied");
         let kind = if denied { io::ErrorKind::PermissionDenied } else { io::ErrorKind::NotFound };
         MountError::NoDevice { source: kind.into() }
+    } else if message.contains("no write access to mountpoint") {
+        MountError::NotYours { path: point.to_owned() }
     } else if message.ends_with("Operation not permitted") {
         MountError::NotPermitted
     } else {

@@ -58,6 +58,12 @@ pub enum MountError {
         /// What is mounted there.
         fsname: String,
     },
+    /// Users mount on directories that they may write to.
+    #[error("{}: you may not mount there, because the directory is not yours to write to; take one that is", path.display())]
+    NotYours {
+        /// The mount point.
+        path: PathBuf,
+    },
     /// A descriptor that cannot be served.
     #[error("descriptor {number}: {why}; it must be an open /dev/fuse that is mounted, that nobody serves, and that this program inherits")]
     Descriptor {

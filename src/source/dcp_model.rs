@@ -66,6 +66,7 @@ pub(super) fn open(
         catalog: Arc::new(catalog),
         model: Arc::new(model),
         format: Format::Dcp,
+        by_template: found.as_ref().is_some_and(|found| !found.is_own),
         config: found.map(|found| found.config),
         inexpressible,
         aux_files: aux_files.files,

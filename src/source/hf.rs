@@ -78,6 +78,7 @@ pub(super) fn open(
     let aux_files::AuxFiles { files: aux_files, escaping_links, other_weights, directories, unfetched } =
         aux_files::read(path, names, &own, store)?;
     let own_config = names.iter().any(|name| name == CONFIG).then(|| path.join(CONFIG));
+    let by_template = own_config.is_none();
     let files = files.paths.iter().map(|(_, path)| path.clone()).chain(own_config).collect();
     Ok(Source {
         catalog: Arc::new(catalog),
@@ -87,6 +88,7 @@ pub(super) fn open(
         files,
         missing: Vec::new(),
         config: Some(config),
+        by_template,
         inexpressible,
         aux_files,
         escaping_links,

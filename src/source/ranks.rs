@@ -76,6 +76,7 @@ pub(super) fn open(
         model,
         format: Format::Safetensors,
         config: None,
+        by_template: false,
         inexpressible: Vec::new(),
         aux_files: Vec::new(),
         escaping_links: Vec::new(),

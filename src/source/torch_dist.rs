@@ -85,6 +85,7 @@ pub(super) fn open(
         model: Arc::new(model),
         format: Format::TorchDist,
         config: None,
+        by_template: common.described_by.is_some(),
         inexpressible: Vec::new(),
         aux_files: Vec::new(),
         escaping_links: Vec::new(),

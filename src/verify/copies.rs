@@ -49,6 +49,8 @@ pub enum CopyProblem {
         /// Bytes on disk.
         found: u64,
     },
+    /// It cannot be read.
+    Unreadable(String),
     /// A byte differs.
     Bytes {
         /// The first of them.
@@ -66,6 +68,7 @@ impl std::fmt::Display for CopyDifference {
             CopyProblem::Size { expected, found } => {
                 write!(f, "{file} has {found} bytes, and {expected} in the view")
             }
+            CopyProblem::Unreadable(why) => write!(f, "{file} cannot be read: {why}"),
             CopyProblem::Bytes { at, tensor: Some((name, index)) } => {
                 let index = Shape(index.clone());
                 write!(f, "{file} differs from byte {at} on: {name} from element {index} on")
@@ -104,6 +107,9 @@ pub enum CopyError {
         /// What the view is.
         view: String,
     },
+    /// None of the files has tensors.
+    #[error("{}: none of the files of the view that hold tensors is there, so nothing of the model was compared", .0.display())]
+    NoTensors(PathBuf),
     /// Stopped from outside.
     #[error("stopped")]
     Stopped,
@@ -147,15 +153,18 @@ pub fn compare_copies(
     let results = pool.map(&wanted, |(number, file)| {
         let planned = view.plan(*number)?;
         let problem = problem(&planned, reader, &directory.join(file), hooks)?;
-        Ok((planned.plan.len(), problem))
+        Ok((planned.plan.len(), !planned.tensors.is_empty(), problem))
     });
     let results = results.map_err(|failed| match failed {
         Failed::Work(error) => error,
         Failed::Stopped => CopyError::Stopped,
         Failed::Panicked => CopyError::Bug,
     })?;
-    let bytes = results.iter().filter(|(_, problem)| problem.is_none()).map(|(bytes, _)| bytes).sum();
-    let named = wanted.iter().zip(results).filter_map(|((_, file), (_, problem))| {
+    if !results.iter().any(|(_, has_tensors, _)| *has_tensors) {
+        return Err(CopyError::NoTensors(directory.to_owned()));
+    }
+    let bytes = results.iter().filter(|(.., problem)| problem.is_none()).map(|(bytes, ..)| bytes).sum();
+    let named = wanted.iter().zip(results).filter_map(|((_, file), (.., problem))| {
         Some(CopyDifference { file: String::clone(file), what: problem? })
     });
     let differences = named.chain(strangers).collect();
@@ -167,16 +176,15 @@ fn files_below(root: &Path) -> Result<BTreeSet<String>, CopyError> {
     let mut files = BTreeSet::new();
     let mut left = vec![String::new()];
     while let Some(folder) = left.pop() {
-        let path = root.join(&folder);
+        let path = if folder.is_empty() { root.to_owned() } else { root.join(&folder) };
         for entry in fs::read_dir(&path).map_err(io_error(&path))? {
             let entry = entry.map_err(io_error(&path))?;
             let name = entry.file_name();
-            let name = name.to_str().ok_or_else(|| {
-                io_error(&entry.path())(io::Error::other("its name is not UTF-8, so it is no file of a view"))
-            })?;
-            let inner = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+            // A name that is no text is no name of a view, whatever it is shown as.
+            let name = name.to_string_lossy();
+            let inner = if folder.is_empty() { name.into_owned() } else { format!("{folder}/{name}") };
             let kind = entry.file_type().map_err(io_error(&entry.path()))?;
-            if kind.is_dir() {
+            if kind.is_dir() && entry.file_name().to_str().is_some() {
                 left.push(inner);
             } else {
                 files.insert(inner);
@@ -207,11 +215,15 @@ fn problem(
     hooks: &Hooks<'_>,
 ) -> Result<Option<CopyProblem>, CopyError> {
     let plan = &planned.plan;
-    let file = File::open(path).map_err(io_error(path))?;
-    let about = file.metadata().map_err(io_error(path))?;
-    if !about.is_file() {
-        return Err(io_error(path)(io::Error::other("it is no file")));
-    }
+    // Looked at before it is opened: opening a pipe waits for somebody who writes.
+    let opened = fs::metadata(path).and_then(|about| match about.is_file() {
+        true => Ok((File::open(path)?, about)),
+        false => Err(io::Error::other("it is no regular file")),
+    });
+    let (file, about) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ok(Some(CopyProblem::Unreadable(error.to_string()))),
+    };
     if about.len() != plan.len() {
         return Ok(Some(CopyProblem::Size { expected: plan.len(), found: about.len() }));
     }
@@ -226,7 +238,9 @@ fn problem(
         let len = sums.fill((reader, plan), &checksums, at, &mut wanted)?;
         let short = || ReadError::Plan(at..plan.len());
         let (wanted, found) = (wanted.get(..len).ok_or_else(short)?, found.get_mut(..len).ok_or_else(short)?);
-        file.read_exact_at(found, at).map_err(io_error(path))?;
+        if let Err(error) = file.read_exact_at(found, at) {
+            return Ok(Some(CopyProblem::Unreadable(error.to_string())));
+        }
         if let Some(byte) = first_that_differs(plan, at, wanted, found) {
             return Ok(Some(CopyProblem::Bytes { at: byte, tensor: holder(&planned.tensors, byte) }));
         }

@@ -46,7 +46,11 @@ fn options_that_do_nothing_are_refused() {
         (&["ls", "--megatron-spec", "local"], &model, "--megatron-spec has no effect in hf views"),
         (&["ls", "--root", "ema"], &run, "--root has no effect on a megatron checkpoint"),
         (&["digest", "--root", "ema"], &model, "--root has no effect on a hf checkpoint"),
-        (&["digest", "--template", "."], &run, "--template has no effect on a megatron checkpoint"),
+        (
+            &["digest", "--template", model.to_str().unwrap()],
+            &run,
+            "--template has no effect on a megatron checkpoint",
+        ),
         (
             &["cat", "--as", "hf", "--crc", "exact", "config.json"],
             &run,
@@ -96,8 +100,36 @@ fn options_that_do_nothing_are_refused() {
         "keep"
     )
     .ok();
-    ckpt!("inspect", &run, "--globals", "--tp", "4").refused(2, &["cannot be used with"]);
+    ckpt!("inspect", &run, "--globals", "--tp", "4").refused(2, &["--iteration alone"]);
     // A family is for the checkpoints that are of it.
     let unused = ckpt!("ls", &run, "--as", "hf", "--family", &family).ok();
     assert!(unused.err.contains("was not needed"), "{}", unused.err);
+    // What is chosen for a mount that saves, a run or a tokenizer, where there is none of these.
+    ckpt!("mount", &run, &point, "--dry-run", "--settle", "5").refused(2, &["--settle has no effect"]);
+    ckpt!("ls", &model, "--iteration", "5").refused(2, &["--iteration has no effect on a hf checkpoint"]);
+    ckpt!("ls", &model, "--vocab-size", "25").refused(2, &["--vocab-size has no effect on a hf checkpoint"]);
+    ckpt!("ls", &run, "--as", "hf", "--template", &run)
+        .refused(2, &["neither a config.json nor a tokenizer"]);
+    ckpt!("inspect", &run, "--globals", "--shard-size", "1MB").refused(2, &["--iteration alone"]);
+    let pipe = here("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    ckpt!("ls", &run, "--family", &pipe).refused(2, &["no regular file"]);
+}
+
+/// A model without a config of its own has that of a template, whatever is made of it.
+#[test]
+fn a_template_describes_a_model_without_a_config() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, template) = (dir.path().join("model"), dir.path().join("template"));
+    let config = Config { heads: 8, groups: 8, ffn: 24, vocab: 25, ..Config::default() };
+    hf::write(&model, &hf::config(Arch::Llama, &config), &hf::tensors(Arch::Llama, &config), 1);
+    let digest = ckpt!("digest", &model, "--json").ok().json()["digest"].clone();
+    fs::create_dir(&template).unwrap();
+    fs::rename(model.join("config.json"), template.join("config.json")).unwrap();
+    let found = ckpt!("digest", &model, "--json", "--template", &template).ok().json();
+    assert_eq!(found["digest"], digest);
+    ckpt!("verify", &model, "--template", &template).ok();
+    for format in ["hf", "megatron", "torch_dist", "safetensors", "vllm"] {
+        ckpt!("ls", &model, "--as", format, "--template", &template, "--hf-model-type", "llama").ok();
+    }
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -70,10 +72,17 @@ fn copies_of_some_files_are_identical() {
         let copy = here.copy(&format!("copy{number}"), flags);
         let all = here.verify(&copy, flags).ok().json();
         assert_eq!((&all["identical"], &all["files"]), (&true.into(), &all["files_of_view"]), "{all:#}");
+        let is_weights =
+            |path: &PathBuf| path.extension().is_some_and(|ending| ending != "json" && ending != "txt");
         let mut files: Vec<PathBuf> =
             crate::common::run::snapshot(&copy).into_keys().filter(|path| path.is_file()).collect();
-        while files.len() > 1 {
-            fs::remove_file(files.pop().unwrap()).unwrap();
+        // The others stay until the last that has weights is left.
+        while let Some(place) = files
+            .iter()
+            .position(is_weights)
+            .filter(|_| files.iter().filter(|path| is_weights(path)).count() > 1)
+        {
+            fs::remove_file(files.remove(place)).unwrap();
             let some = here.verify(&copy, flags).ok().json();
             assert_eq!(some["files"], files.len(), "{some:#}");
             assert_eq!(some["files_of_view"], all["files_of_view"]);
@@ -176,6 +185,40 @@ fn an_iteration_may_have_been_copied_alone() {
     // The name of the directory is the layout.
     let found = here.verify(&ranks, &[]).ok().json();
     assert_eq!((&found["files"], &found["view"]), (&1.into(), &"megatron tp2pp1".into()));
+}
+
+/// What cannot be read is one difference among others, and nobody waits for it.
+#[test]
+fn what_cannot_be_read_is_said_with_the_rest() {
+    let here = Here::new();
+    let flags = ["--tp", "4", "--pp", "1"];
+    let copy = here.copy("copy", &flags);
+    let rank = |n: u32| copy.join(ITERATION).join(format!("mp_rank_0{n}/model_optim_rng.pt"));
+    fs::remove_file(rank(0)).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(rank(0)).status().unwrap();
+    assert!(made.success());
+    fs::remove_file(rank(1)).unwrap();
+    symlink("nowhere", rank(1)).unwrap();
+    fs::write(copy.join(OsStr::from_bytes(b"odd\xff")), "").unwrap();
+    let said = here.verify(&copy, &flags);
+    assert_eq!(said.code, 1, "{}", said.err);
+    let found = said.json();
+    let messages: Vec<&str> =
+        found["differences"].as_array().unwrap().iter().map(|one| one["message"].as_str().unwrap()).collect();
+    assert_eq!(messages.len(), 3, "{messages:?}");
+    assert!(messages[0].ends_with("cannot be read: it is no regular file"), "{messages:?}");
+    assert!(messages[1].contains("cannot be read: No such file"), "{messages:?}");
+    assert_eq!(messages[2], "odd\u{fffd} is no file of the view");
+}
+
+/// A copy that lost every rank is none.
+#[test]
+fn a_copy_without_tensors_is_refused() {
+    let here = Here::new();
+    let flags = ["--tp", "4", "--pp", "1"];
+    let copy = here.copy("copy", &flags);
+    fs::remove_dir_all(copy.join(ITERATION)).unwrap();
+    here.verify(&copy, &flags).refused(2, &["nothing of the model was compared"]);
 }
 
 #[test]

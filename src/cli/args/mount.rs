@@ -39,8 +39,9 @@ pub(crate) struct MountArgs {
 
     /// With --iteration all: seconds for which the files of an iteration must not have changed before it is shown, where no tracker
     /// (latest_checkpointed_iteration.txt) says that it is saved
-    #[arg(long, value_name = "SECONDS", default_value_t = SETTLE, help_heading = "Mount")]
-    pub(crate) settle: u64,
+    /// [default: 30]
+    #[arg(long, value_name = "SECONDS", help_heading = "Mount")]
+    pub(crate) settle: Option<u64>,
 
     /// Stay in the foreground
     #[arg(short, long, help_heading = "Mount")]
@@ -99,8 +100,8 @@ pub(crate) struct MountArgs {
     #[arg(long, value_name = "SIZE", default_value = super::CACHE_SIZE, value_parser = format::size_or_none, help_heading = "Mount")]
     pub(crate) cache_size: u64,
 
-    /// Threads that answer the kernel
-    #[arg(long, value_name = "N", default_value_t = 2, help_heading = "Mount")]
+    /// Threads that answer the kernel, 256 at most
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=256), help_heading = "Mount")]
     pub(crate) threads: usize,
 
     /// Where messages go instead of the system's log, or of standard error in the foreground; `ckpt-fs log` shows the last of them in any case

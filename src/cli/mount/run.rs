@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::super::args::{Iterations as Asked, MountArgs};
+use super::super::args::{Iterations as Asked, MountArgs, SETTLE};
 use super::super::error::{CliError, message};
 use super::super::log::Log;
 use super::super::open::{self, Opened};
@@ -38,7 +38,7 @@ pub(super) fn plan(
     handed: Option<&Connection>,
 ) -> Result<Planned, CliError> {
     let args = absolute(args)?;
-    let run = Run::open(&args.source, Duration::from_secs(args.settle))?;
+    let run = Run::open(&args.source, Duration::from_secs(args.settle.unwrap_or(SETTLE)))?;
     let found =
         run.look().map_err(|source| CliError::File { path: args.source.display().to_string(), source })?;
     if handed.is_none() {
