@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::args::MountArgs;
-use super::error::CliError;
+use super::error::{CliError, harmless};
 use crate::fuse::{Connection, descriptor_number};
 
 /// The connection that was handed over, if one was. To be taken before this program opens anything.
@@ -40,11 +40,25 @@ fn refuse_source_within(source: &Path, point: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
+/// What mounts of this program are, whoever makes them, and what is said above in other words.
+const OF_EVERY_MOUNT: [&str; 5] = ["ro", "nosuid", "nodev", "noatime", "auto_unmount"];
+
 /// Options of a mount that was made without them.
 fn say_what_is_not_ours(args: &MountArgs, is_watched: bool) {
-    for (is_given, option) in [(args.allow_other, "--allow-other"), (is_watched, "--auto-unmount")] {
-        if is_given && !args.quiet {
-            eprintln!("ckpt-fs: note: {option} is the business of whoever made the mount; it is left out");
-        }
+    if args.quiet {
+        return;
+    }
+    let flags = [(args.allow_other, "--allow-other"), (is_watched, "--auto-unmount")];
+    let flags = flags.into_iter().filter(|(is_given, _)| *is_given).map(|(_, option)| option.to_owned());
+    let words = args
+        .options
+        .iter()
+        .flat_map(|list| &list.0)
+        .filter(|option| !OF_EVERY_MOUNT.contains(&option.as_str()));
+    for option in flags.chain(words.map(|option| format!("-o {option}"))) {
+        eprintln!(
+            "ckpt-fs: note: {} is the business of whoever made the mount; it is left out",
+            harmless(&option)
+        );
     }
 }

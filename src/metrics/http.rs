@@ -1,7 +1,7 @@
 //! `GET /metrics` and nothing else, over plain HTTP.
 //!
 //! Whoever asks gets a thread for a few seconds at most, a few at a time do, and their requests are short. So nobody can hold up readers of the
-//! mount, or this. Not here: what is answered.
+//! mount. Who keeps all connections busy keeps others from the figures; that is for the address to prevent. Not here: what is answered.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

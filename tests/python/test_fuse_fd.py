@@ -148,8 +148,10 @@ class Descriptors(Privileged):
 
     def test_who_may_use_it_is_for_the_other_to_say(self):
         with self.device(options="default_permissions") as device:
-            code, said = self.mount_says(device, "--fuse-fd", device, self.view, *TP4, "--allow-other", "--auto-unmount")
+            code, said = self.mount_says(device, "--fuse-fd", device, self.view, *TP4, "--allow-other", "--auto-unmount", "-o", "ro,max_read=4096")
             self.assertEqual(code, 0, said)
+            self.assertIn("-o max_read=4096 is the business of whoever made the mount", said)
+            self.assertNotIn("-o ro ", said)
             self.assertIn("--allow-other is the business of whoever made the mount", said)
             self.assertIn("--auto-unmount is the business of whoever made the mount", said)
         # The kernel keeps root out of a mount of nobody's that lets nobody else in.
