@@ -104,6 +104,10 @@ pub(crate) enum CliError {
     InsideSource { point: String },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
+    #[error("{path}: it lies in what is read, which is never written; write it somewhere else")]
+    OverSource { path: String },
+    #[error("{path}: {what}; name a file, or - for standard output")]
+    NoFile { path: String, what: &'static str },
     #[error("{path}: {source}")]
     File { path: String, source: io::Error },
     #[error("cannot write {path}: {source}")]
@@ -161,7 +165,7 @@ impl CliError {
                 | MountError::Descriptor { .. }
                 | MountError::Io { .. } => Exit::MountPoint,
             },
-            Self::Destination { .. } => Exit::Destination,
+            Self::Destination { .. } | Self::OverSource { .. } | Self::NoFile { .. } => Exit::Destination,
             Self::Control(ControlError::Io { .. }) | Self::File { .. } => Exit::Source,
             Self::Control(_) => Exit::MountPoint,
             Self::Unmount(_)
