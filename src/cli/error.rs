@@ -155,7 +155,10 @@ impl CliError {
             Self::Mount(error) => match error {
                 MountError::NoDevice { .. }
                 | MountError::NotPermitted
+                | MountError::ForeignMounts
+                | MountError::NoProc
                 | MountError::HelperMissing { .. }
+                | MountError::HelperSilent { .. }
                 | MountError::AllowOther
                 | MountError::Helper { .. } => Exit::Fuse,
                 MountError::Option { .. } => Exit::Usage,
