@@ -13,13 +13,15 @@ use serde::Serialize;
 pub use facts::Facts;
 pub use findings::{Finding, Mark, examine};
 pub use file_system::FileSystem;
-pub use trial::{Trial, trial};
+pub use trial::{PATIENCE, Trial, trial};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Whether a mount was made, read and taken away.
+    /// Whether a mount was made, read and taken away; of one that was not tried, whether nothing is in its way.
     pub mount_possible: bool,
+    /// Whether it was tried.
+    pub tried: bool,
     /// What was looked at, one by one.
     pub findings: Vec<Finding>,
 }

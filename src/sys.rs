@@ -11,6 +11,7 @@ pub mod mapping;
 pub mod memory;
 pub mod memory_file;
 pub mod memory_left;
+pub mod namespaces;
 pub mod process;
 pub mod residency;
 pub mod signals;

@@ -5,11 +5,10 @@ use std::io::{self, Write, stdout};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use super::args::{DoctorArgs, READ, ReadArgs};
 use super::error::{CliError, Exit, harmless};
-use crate::doctor::{Facts, FileSystem, Mark, Report, examine, trial};
+use crate::doctor::{Facts, FileSystem, Mark, PATIENCE, Report, examine, trial};
 use crate::sys::limits;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
@@ -25,7 +24,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
         .as_deref()
         .map(|path| FileSystem::of(path).map_err(|error| failed(path, error)))
         .transpose()?;
-    let report = examine(&Facts::gather(args.cache_size, source, trial(&read_apart)));
+    let report = examine(&Facts::gather(args.cache_size, source, trial(args.source.as_deref(), &read_apart)));
     let text = if args.json {
         format!("{:#}\n", serde_json::to_value(&report).map_err(std::io::Error::from)?)
     } else {
@@ -34,9 +33,6 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, CliError> {
     stdout().lock().write_all(text.as_bytes())?;
     Ok(if report.mount_possible { Exit::Success } else { Exit::Fuse })
 }
-
-/// How long the trial's file may take to be read. It takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads a file as another process does, which is this program once more, and left alone where it hangs.
 fn read_apart(path: &Path) -> io::Result<Vec<u8>> {
@@ -76,10 +72,10 @@ fn text(report: &Report) -> String {
             out.push_str(&format!("{:width$}to do: {remedy}\n", "", width = width + 11));
         }
     }
-    out.push_str(if report.mount_possible {
-        "\nA mount is possible.\n"
-    } else {
-        "\nNo mount is possible here.\n"
+    out.push_str(match (report.mount_possible, report.tried) {
+        (true, true) => "\nA mount is possible.\n",
+        (true, false) => "\nNothing is in the way of a mount; none was tried.\n",
+        (false, _) => "\nNo mount is possible here.\n",
     });
     harmless(&out)
 }

@@ -104,6 +104,10 @@ pub(crate) enum CliError {
     InsideSource { point: String },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
+    #[error("{path}: it lies in what is read, which is never written; write it somewhere else")]
+    OverSource { path: String },
+    #[error("{path}: {what}; name a file, or - for standard output")]
+    NoFile { path: String, what: &'static str },
     #[error("{path}: {source}")]
     File { path: String, source: io::Error },
     #[error("cannot write {path}: {source}")]
@@ -151,7 +155,10 @@ impl CliError {
             Self::Mount(error) => match error {
                 MountError::NoDevice { .. }
                 | MountError::NotPermitted
+                | MountError::ForeignMounts
+                | MountError::NoProc
                 | MountError::HelperMissing { .. }
+                | MountError::HelperSilent { .. }
                 | MountError::AllowOther
                 | MountError::Helper { .. } => Exit::Fuse,
                 MountError::Option { .. } => Exit::Usage,
@@ -162,7 +169,7 @@ impl CliError {
                 | MountError::NotYours { .. }
                 | MountError::Io { .. } => Exit::MountPoint,
             },
-            Self::Destination { .. } => Exit::Destination,
+            Self::Destination { .. } | Self::OverSource { .. } | Self::NoFile { .. } => Exit::Destination,
             // The mount point itself; else what is mounted there.
             Self::Control(ControlError::Io { source, .. })
                 if matches!(

@@ -1,9 +1,11 @@
 //! `ckpt-fs map`
 
+mod output;
+
+use std::env;
 use std::ffi::OsStr;
-use std::io::{IsTerminal, Write, stdout};
-use std::path::Path;
-use std::{env, fs};
+use std::io::{IsTerminal, stdout};
+use std::path::PathBuf;
 
 use rustix::termios::tcgetwinsize;
 
@@ -13,6 +15,7 @@ use super::idle::Unasked;
 use super::{layout, open};
 use crate::inspect::Map;
 use crate::picture::{self, Style};
+use output::Output;
 
 /// Characters of a line that is for no terminal.
 const WIDTH: usize = 100;
@@ -20,32 +23,31 @@ const WIDTH: usize = 100;
 pub(super) fn run(args: &MapArgs) -> Result<Exit, CliError> {
     let spec = layout::from_flags(&args.layout)?;
     // A wish that cannot be met is said before the source is read.
-    let kind = kind(args)?;
+    let output = Output::of(args.output.as_deref());
+    let kind = kind(args, &output)?;
     let opened = open::views(&args.source, &args.from, &args.layout, &args.format, Unasked::Own)?;
+    let output = output.checked(&sources(args, opened.source.places()))?;
     let layout = opened.layout(&spec)?;
     let view = opened.conversions.view(opened.format, &layout)?;
     let map = Map::of(&opened.source, &*view, opened.reader.store().as_ref())?;
     let drawn = match kind {
         None => format!("{:#}\n", serde_json::to_value(&map).map_err(std::io::Error::from)?),
-        Some(Kind::Text) => picture::text(&map, style(args.output.is_none())),
+        Some(Kind::Text) => picture::text(&map, style(output.is_stdout())),
         Some(Kind::Svg) => picture::svg(&map),
         Some(Kind::Html) => picture::html(&map),
     };
-    match &args.output {
-        Some(path) => write(path, drawn.as_bytes())?,
-        None => stdout().lock().write_all(drawn.as_bytes())?,
-    }
+    output.write(drawn.as_bytes())?;
     opened.say_what_is_left_out(Some(&layout));
     Ok(Exit::Success)
 }
 
 /// What to draw; `None` for JSON.
-fn kind(args: &MapArgs) -> Result<Option<Kind>, CliError> {
+fn kind(args: &MapArgs, output: &Output<'_>) -> Result<Option<Kind>, CliError> {
     if args.json || args.kind.is_some() {
         return Ok(args.kind);
     }
-    let Some(path) = &args.output else { return Ok(Some(Kind::Text)) };
-    match path.extension().and_then(OsStr::to_str) {
+    let Output::Path(path) = output else { return Ok(Some(Kind::Text)) };
+    match path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase).as_deref() {
         Some("svg") => Ok(Some(Kind::Svg)),
         Some("html" | "htm") => Ok(Some(Kind::Html)),
         Some("txt") => Ok(Some(Kind::Text)),
@@ -59,10 +61,12 @@ fn kind(args: &MapArgs) -> Result<Option<Kind>, CliError> {
     }
 }
 
-/// A file that is there is replaced by a whole one.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let failed = |source| CliError::Destination { path: path.display().to_string(), source };
-    fs::write(path, bytes).map_err(failed)
+/// Everything that is read, `places` of the source among it: nothing of it is written over.
+fn sources(args: &MapArgs, mut places: Vec<PathBuf>) -> Vec<PathBuf> {
+    let named = [&args.source].into_iter().chain(&args.from.template).chain(&args.from.family);
+    // One that is not there was not read.
+    places.extend(named.filter_map(|path| path.canonicalize().ok()));
+    places
 }
 
 /// What standard output shows, if it is written to.

@@ -20,7 +20,7 @@ use super::open::Opened;
 use super::{exporter, handed, layout, notify, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::Detach;
-use crate::fuse::{Access, Connection, Modes, MountOptions, Mounted, Warn, mount, serve_handed};
+use crate::fuse::{Access, Connection, Modes, MountError, MountOptions, Mounted, Warn, mount, serve_handed};
 use crate::layout::{Format, LayoutSpec};
 use crate::reader::{CrcMode, Reader};
 use crate::sys::daemon::{self, Role};
@@ -47,6 +47,9 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
             plan(args, spec.as_ref(), None).map(|_| ())?
         }
         return Ok(Exit::Success);
+    }
+    if !process::has_proc() {
+        return Err(MountError::NoProc.into());
     }
     let log_file = args.log_file.as_deref().map(std::path::absolute).transpose();
     let log_file = log_file.map_err(|source| CliError::System { what: "find the log file", source })?;

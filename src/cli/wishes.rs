@@ -125,6 +125,18 @@ const OPTIONS: &[(&[&str], &str)] = &[
     (&["--umount"], "ckpt-fs unmount MNT takes a mount away"),
 ];
 
+/// Options that `map` has another answer to.
+const OF_MAP: &[(&[&str], &str)] = &[
+    (
+        &["--format", "--output-format", "--type", "--kind", "--out-type"],
+        "what is drawn is --format text, svg or html, or --json; the format of the view is --as FORMAT",
+    ),
+    (
+        &["--out", "--out-path", "--dst", "--target", "--save", "--output-dir", "--save-dir", "--target-dir"],
+        "the file that is written is -o FILE",
+    ),
+];
+
 /// What the command line was meant to say, where it is something that others call so.
 pub(super) fn meant(error: &clap::Error, words: &[String]) -> Option<&'static str> {
     let said = |kind| match error.get(kind) {
@@ -142,7 +154,8 @@ pub(super) fn meant(error: &clap::Error, words: &[String]) -> Option<&'static st
             // A flag of one dash and several letters is taken apart before it is refused: as typed it is among the words.
             let typed = words.iter().map(|word| before_value(word)).find(|word| is_long_with_one_dash(word));
             let word = typed.or_else(|| said(ContextKind::InvalidArg).map(before_value))?;
-            find(OPTIONS, word)
+            let is_map = words.iter().find(|word| !word.starts_with('-')).is_some_and(|word| word == "map");
+            find(OF_MAP, word).filter(|_| is_map).or_else(|| find(OPTIONS, word))
         }
         _ => None,
     }
@@ -193,6 +206,10 @@ mod tests {
             ("materialize a b --dry-run", "ls SRC"),
             ("mount a b --dtype bf16", "no value is computed"),
             ("materialize a --output b", "second argument"),
+            ("map a --format png", "text, svg or html"),
+            ("map a --format hf", "--as FORMAT"),
+            ("map a --to hf", "--as FORMAT"),
+            ("map a --out b", "-o FILE"),
         ] {
             assert!(wish(line).is_some_and(|meant| meant.contains(words)), "{line}: {:?}", wish(line));
         }

@@ -6,16 +6,21 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::process::geteuid;
+use rustix::system::uname;
+use rustix::thread::{CapabilitySet, capabilities, no_new_privs};
 
 use super::{FileSystem, Trial};
 use crate::fuse::{DEVICE, helper_program};
 use crate::sys::limits::open_files;
 use crate::sys::memory_left::{Memory, memory};
-use crate::sys::process::is_root_of_all;
+use crate::sys::namespaces::owns_mounts;
+use crate::sys::process::{has_proc, is_root_of_all};
 
 /// What is so.
 #[derive(Debug)]
 pub struct Facts {
+    /// Whether `/proc` is there. Without it nobody knows whose root this is, whose the mounts are, and what memory there is.
+    pub has_proc: bool,
     /// Who asks.
     pub user: User,
     /// What kind of container this is in, if it says so.
@@ -49,6 +54,8 @@ pub struct User {
     pub is_root_of_all: bool,
     /// Whether the right to mount (`CAP_SYS_ADMIN`) is there.
     pub may_mount: bool,
+    /// Whether the mounts that it sees are those of another namespace of users, over which that right has no power.
+    pub sees_foreign_mounts: bool,
     /// Whether programs that are started get no rights of their own: set-user-ID has no effect then.
     pub no_new_privileges: bool,
 }
@@ -68,7 +75,6 @@ impl Facts {
     /// All of them. What the system does not say counts as not so.
     #[must_use]
     pub fn gather(cache_size: u64, source: Option<FileSystem>, trial: Trial) -> Self {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let conf = fs::read_to_string("/etc/fuse.conf").unwrap_or_default();
         let program = helper_program();
         let path = find(&program);
@@ -76,7 +82,8 @@ impl Facts {
             fs::metadata(path).is_ok_and(|file| file.uid() == 0 && file.permissions().mode() & 0o4000 != 0)
         };
         Self {
-            user: user(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
+            has_proc: has_proc(),
+            user: user(),
             container: container(),
             device: fs::OpenOptions::new().read(true).write(true).open(DEVICE).map(|_| ()),
             helper: Helper {
@@ -85,7 +92,7 @@ impl Facts {
                 path,
             },
             allows_others: allows_others(&conf),
-            kernel: kernel.trim().to_owned(),
+            kernel: uname().release().to_string_lossy().into_owned(),
             memory: memory(),
             cache_size,
             open_files: open_files(),
@@ -95,18 +102,15 @@ impl Facts {
     }
 }
 
-/// Number of `CAP_SYS_ADMIN` among the rights of a process.
-const SYS_ADMIN: u32 = 21;
-
-/// From `/proc/self/status`.
-fn user(status: &str) -> User {
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    let rights = field("CapEff").and_then(|rights| u64::from_str_radix(rights, 16).ok()).unwrap_or(0);
+/// By system calls: they are there where `/proc` is not.
+fn user() -> User {
+    let rights = capabilities(None).map(|sets| sets.effective);
     User {
         is_root: geteuid().is_root(),
         is_root_of_all: is_root_of_all(),
-        may_mount: rights >> SYS_ADMIN & 1 == 1,
-        no_new_privileges: field("NoNewPrivs") == Some("1"),
+        may_mount: rights.is_ok_and(|rights| rights.contains(CapabilitySet::SYS_ADMIN)),
+        sees_foreign_mounts: owns_mounts() == Some(false),
+        no_new_privileges: no_new_privs().unwrap_or(false),
     }
 }
 
@@ -134,6 +138,9 @@ fn container() -> Option<&'static str> {
     }
 }
 
+/// Where the C library looks for programs where no `PATH` is set.
+const UNSAID_PATH: &str = if cfg!(target_env = "musl") { "/usr/local/bin:/bin:/usr/bin" } else { "/bin:/usr/bin" };
+
 /// Where a program is that is started by this name.
 fn find(program: &Path) -> Option<PathBuf> {
     let is_program = |path: &PathBuf| {
@@ -142,21 +149,13 @@ fn find(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return Some(program.to_owned()).filter(is_program);
     }
-    let path = std::env::var_os("PATH")?;
+    let path = std::env::var_os("PATH").unwrap_or_else(|| UNSAID_PATH.into());
     std::env::split_paths(&path).map(|directory| directory.join(program)).find(is_program)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rights_are_read_from_the_status_of_the_process() {
-        let rights = |text: &str| (user(text).may_mount, user(text).no_new_privileges);
-        assert_eq!(rights("CapPrm:\t0\nCapEff:\t000001ffffffffff\nNoNewPrivs:\t0\n"), (true, false));
-        assert_eq!(rights("CapEff:\t00000000a80425fb\nNoNewPrivs:\t1\n"), (false, true));
-        assert_eq!(rights("CapEff:\tmany\n"), (false, false));
-    }
 
     #[test]
     fn a_comment_allows_nothing() {

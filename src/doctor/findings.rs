@@ -42,11 +42,17 @@ const WITHOUT: &str = "without a mount: `ckpt-fs materialize` writes the same fi
 /// What all of it means.
 #[must_use]
 pub fn examine(facts: &Facts) -> Report {
-    let mount_possible = matches!(facts.trial, Trial::Passed { .. });
     let mut findings = vec![device(facts), helper(facts), user(facts), others(facts), kernel(facts)];
+    findings.extend(proc(facts));
     findings.extend(memory(facts));
     findings.push(open_files(facts));
     findings.extend(facts.source.as_ref().map(file_systems::source));
+    let tried = !matches!(facts.trial, Trial::NoDirectory(_));
+    let mount_possible = match facts.trial {
+        Trial::Passed { .. } => true,
+        Trial::NoDirectory(_) => findings.iter().all(|finding| finding.mark != Mark::Problem),
+        Trial::NotMounted(_) | Trial::NotRead(_) => false,
+    };
     if mount_possible {
         // What would be in the way for others is not in the way here.
         for finding in findings.iter_mut().filter(|finding| finding.mark == Mark::Problem) {
@@ -54,7 +60,7 @@ pub fn examine(facts: &Facts) -> Report {
         }
     }
     findings.push(trial(facts));
-    Report { mount_possible, findings }
+    Report { mount_possible, tried, findings }
 }
 
 fn finding(check: &'static str, mark: Mark, said: impl Into<String>) -> Finding {
@@ -115,6 +121,13 @@ fn user(facts: &Facts) -> Finding {
     const CHECK: &str = "user";
     let inside = facts.container.map(|container| format!(", in {container}")).unwrap_or_default();
     match facts.user {
+        User { is_root: true, may_mount: true, sees_foreign_mounts: true, .. } => {
+            let said = format!("root of a namespace of users{inside}, which may mount, but not here: the mounts that it sees are of another namespace");
+            finding(CHECK, Mark::Problem, said).with("start it with mounts of its own: unshare -Urm instead of unshare -Ur")
+        }
+        User { is_root: true, may_mount: true, .. } if !facts.has_proc => {
+            finding(CHECK, Mark::Note, format!("root with the right to mount (CAP_SYS_ADMIN){inside}; in which namespace of users is not known without /proc"))
+        }
         User { is_root_of_all: true, may_mount: true, .. } => finding(CHECK, Mark::Ok, format!("root, which may mount{inside}")),
         User { is_root: true, may_mount: true, .. } => {
             let said = format!(
@@ -127,6 +140,13 @@ fn user(facts: &Facts) -> Finding {
         }
         User { is_root: false, .. } => finding(CHECK, Mark::Ok, format!("not root, so fusermount3 mounts{inside}")),
     }
+}
+
+/// Said where it is missing.
+fn proc(facts: &Facts) -> Option<Finding> {
+    let said = "is not there, and a mount needs it; the memory, and whose root and whose mounts these are, are not known without it";
+    let missing = finding("/proc", Mark::Problem, said).with("as root: mount -t proc proc /proc");
+    (!facts.has_proc).then_some(missing)
 }
 
 fn others(facts: &Facts) -> Finding {
@@ -155,6 +175,9 @@ fn kernel(facts: &Facts) -> Finding {
     if passes {
         let said = format!("{release}: takes files that loaders map whole (passthrough), and then reads them by itself");
         return finding(CHECK, Mark::Ok, said);
+    }
+    if !facts.has_proc {
+        return finding(CHECK, Mark::Note, format!("{release}: whether it takes files whole (passthrough: {major}.{minor}, root of the machine) is not known without /proc"));
     }
     let requests = "every read of a mount is a request, which is slower for loaders that map files";
     match version(&facts.kernel) {
@@ -211,7 +234,7 @@ fn trial(facts: &Facts) -> Finding {
         Trial::Passed { took, .. } => finding(CHECK, Mark::Ok, format!("made, read and taken away in {:.0} ms", took.as_secs_f64() * 1e3)),
         Trial::NotMounted(error) => finding(CHECK, Mark::Problem, error.to_string()).with(WITHOUT),
         Trial::NotRead(what) => finding(CHECK, Mark::Problem, format!("made, but its file was not read: {what}")).with(WITHOUT),
-        Trial::NoDirectory(error) => finding(CHECK, Mark::Problem, format!("there is no directory to make one on: {error}"))
+        Trial::NoDirectory(error) => finding(CHECK, Mark::Note, format!("not tried, because no directory for it can be made anywhere ({error}); the other lines decide"))
             .with("set TMPDIR to a directory that can be written to"),
     }
 }

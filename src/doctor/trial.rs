@@ -37,11 +37,15 @@ const NAME: &str = "trial";
 const CONTENT: &[u8] = b"a file of a mount that ckpt-fs doctor made to see whether it can be read";
 const FILE: Ino = Ino(2);
 
-/// Mounts a file on a directory of its own, has another process read it, and takes the mount away.
+/// How long another process may take to make the trial's mount, and how long to read its file. It takes milliseconds.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Mounts a file on a directory of its own, has another process read it, and takes the mount away. The directory is not in `source`, which is
+/// never written.
 #[must_use]
-pub fn trial(read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Trial {
+pub fn trial(source: Option<&Path>, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Trial {
     let began = Instant::now();
-    let point = match directory() {
+    let point = match directory(source) {
         Ok(point) => point,
         Err(error) => return Trial::NoDirectory(error),
     };
@@ -54,7 +58,7 @@ pub fn trial(read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Trial {
 fn tried(point: &Path, began: Instant, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>) -> Trial {
     // As a mount does: without the right to make one there are none, and nothing is handed to the kernel.
     let tree = Arc::new(OneFile { files: MemoryFiles::new(1 << 20).ok(), passes: AtomicBool::new(false) });
-    let options = MountOptions { fsname: "ckpt-fs doctor".to_owned(), ..MountOptions::default() };
+    let options = MountOptions { fsname: "ckpt-fs doctor".to_owned(), helper_patience: Some(PATIENCE), ..MountOptions::default() };
     let mounted = match mount(Arc::clone(&tree) as Arc<dyn Tree>, point, &options) {
         Ok(mounted) => mounted,
         Err(error) => return Trial::NotMounted(error),
@@ -68,21 +72,29 @@ fn tried(point: &Path, began: Instant, read: &dyn Fn(&Path) -> io::Result<Vec<u8
     }
 }
 
-/// A new directory where temporary files are, or where this user's own are.
-fn directory() -> io::Result<PathBuf> {
+/// A new directory where temporary files are, or wherever one can be made, but for `source`.
+fn directory(source: Option<&Path>) -> io::Result<PathBuf> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("ckpt-fs-doctor-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let make = |directory: PathBuf| {
-        let point = directory.join(&name);
-        fs::create_dir(&point).map(|()| point)
-    };
-    let said = ["TMPDIR", "XDG_RUNTIME_DIR", "HOME"].into_iter().filter_map(std::env::var_os).filter(|said| !said.is_empty());
-    let all = said.map(PathBuf::from).chain([PathBuf::from("/tmp")]);
+    let source = source.and_then(|source| source.canonicalize().ok());
+    let said = |name: &str| std::env::var_os(name).filter(|said| !said.is_empty()).map(PathBuf::from);
+    let own = ["TMPDIR", "XDG_RUNTIME_DIR"].into_iter().filter_map(said).chain([PathBuf::from("/tmp")]);
+    let others = ["/dev/shm", "/run", "/var/tmp"].map(PathBuf::from);
+    let all = own.chain(said("HOME")).chain(others).chain(std::env::current_dir());
     let mut first = None;
-    for made in all.map(make) {
+    for directory in all {
+        let made = directory.canonicalize().and_then(|directory| {
+            if source.as_ref().is_some_and(|source| directory.starts_with(source)) {
+                return Err(io::Error::other("it is in the source"));
+            }
+            let point = directory.join(&name);
+            fs::create_dir(&point).map(|()| point)
+        });
         match made {
             Ok(point) => return Ok(point),
-            Err(error) => first = first.or(Some(error)),
+            Err(error) => {
+                first = first.or_else(|| Some(io::Error::new(error.kind(), format!("{}: {error}", directory.display()))));
+            }
         }
     }
     Err(first.unwrap_or_else(|| io::ErrorKind::NotFound.into()))

@@ -14,7 +14,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -23,6 +24,8 @@ use rustix::process::{geteuid, getgid, getuid};
 use super::FILE_SYSTEM_TYPE;
 use super::error::MountError;
 use super::options::{Access, Resolved};
+use crate::sys::namespaces::owns_mounts;
+use crate::sys::process::Process;
 
 /// The kernel's door.
 pub const DEVICE: &str = "/dev/fuse";
@@ -42,10 +45,19 @@ pub(super) fn open(point: &Path, options: &Resolved) -> Result<OwnedFd, MountErr
         Err(error @ (MountError::NotPermitted | MountError::NoDevice { .. })) => {
             match through_helper(point, options) {
                 Ok(connection) => Ok(connection),
-                Err(_) => Err(error),
+                Err(slow @ MountError::HelperSilent { .. }) => Err(slow),
+                Err(_) => Err(explained(error)),
             }
         }
         result => result,
+    }
+}
+
+/// Rights in a namespace of users are none over mounts of another.
+fn explained(error: MountError) -> MountError {
+    match error {
+        MountError::NotPermitted if owns_mounts() == Some(false) => MountError::ForeignMounts,
+        error => error,
     }
 }
 
@@ -87,7 +99,21 @@ fn through_helper(point: &Path, options: &Resolved) -> Result<OwnedFd, MountErro
         })?
         // Leaving scope, the command lets go of the helper's end: were it kept, its death would go unnoticed.
     };
+    let patience = options.base.helper_patience;
+    let silent = |child: &mut Child, seconds: Duration| {
+        // It runs as root: it may be left alone, but not always ended. Nobody waits for it.
+        let _ = child.kill();
+        MountError::HelperSilent { program: program.display().to_string(), seconds: seconds.as_secs() }
+    };
+    ours.set_read_timeout(patience).map_err(|source| failed("set up a socket for", source))?;
     let connection = receive(&ours);
+    if let Some(patience) = patience {
+        let is_late = connection.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let ends = |child: &Child| Process::open(child.id())?.wait(patience);
+        if is_late || !ends(&child).map_err(|source| failed("wait for fusermount3 for", source))? {
+            return Err(silent(&mut child, patience));
+        }
+    }
     let mut message = String::new();
     if let Some(mut stderr) = child.stderr.take() {
         // Whatever could be read of it: only shown.

@@ -23,6 +23,15 @@ pub enum MountError {
          (for containers: --device /dev/fuse --cap-add SYS_ADMIN)"
     )]
     NotPermitted,
+    /// Root of a namespace of users sees mounts that are not that namespace's.
+    #[error(
+        "not permitted to mount: this is root of a namespace of users, and the mounts that it sees are of another one; \
+         start it with mounts of its own (unshare -Urm instead of unshare -Ur), or use `ckpt-fs materialize`"
+    )]
+    ForeignMounts,
+    /// What is mounted cannot be looked up.
+    #[error("/proc is not there, which a mount needs; as root: mount -t proc proc /proc")]
+    NoProc,
     /// Mounting as a user other than root needs a program that is not installed.
     #[error(
         "{program} not found, which mounts for users other than root; install it (package fuse3), mount as root, or \
@@ -31,6 +40,14 @@ pub enum MountError {
     HelperMissing {
         /// The program.
         program: String,
+    },
+    /// The mount helper said nothing for too long.
+    #[error("{program} did not answer within {seconds} seconds, which mounts for users other than root; mount as root, or use `ckpt-fs materialize`")]
+    HelperSilent {
+        /// The program.
+        program: String,
+        /// How long it was given.
+        seconds: u64,
     },
     /// `allow_other` and `allow_root` must be permitted to users other than root.
     #[error(

@@ -26,6 +26,7 @@ use super::figures::Figures;
 use super::handed::{self, Connection};
 use super::mounts::{self, Detach, MountEntry};
 use super::options::{Access, MountOptions, Resolved};
+use crate::sys::process;
 use crate::vfs::Tree;
 
 /// Mounts `tree` at `point` and serves it from threads of its own. A dead mount of ours at `point` is replaced.
@@ -90,6 +91,9 @@ fn prepare(point: &Path, options: &Resolved) -> Result<PathBuf, MountError> {
         _ => failed(point, "examine", source),
     };
     let absolute = mounts::absolute(point).map_err(examine)?;
+    if !process::has_proc() {
+        return Err(MountError::NoProc);
+    }
     let there = mounts::at(&absolute).map_err(examine)?.filter(MountEntry::is_ours);
     if let Some(entry) = there {
         if !mounts::is_dead(&absolute) {

@@ -7,6 +7,8 @@
     reason = "nothing here is on the way of a read; what is not said has a default"
 )]
 
+use std::time::Duration;
+
 use rustix::mount::MountFlags;
 
 use super::attr::Modes;
@@ -44,6 +46,8 @@ pub struct MountOptions {
     pub extra: Vec<String>,
     /// How far the kernel reads ahead for mapped files; only root can raise it, for others it stays at 128.
     pub read_ahead_kib: u32,
+    /// How long the program that mounts for users other than root may take; `None` for as long as it likes.
+    pub helper_patience: Option<Duration>,
     /// Where warnings go.
     pub warn: Warn,
 }
@@ -59,6 +63,7 @@ impl Default for MountOptions {
             threads: 2,
             extra: Vec::new(),
             read_ahead_kib: 1024,
+            helper_patience: None,
             warn: Warn::none(),
         }
     }

@@ -126,7 +126,9 @@ impl Map {
         let listing = Listing::of(view, store, true)?;
         let ranks: Vec<Option<Rank>> = view.files().iter().map(|file| file.rank).collect();
         let directory = source.directory.display().to_string();
-        let stored = Stored::of(&source.catalog, store, &directory);
+        let mut stored = Stored::of(&source.catalog, store, &directory);
+        let tensors = listing.files.iter().flat_map(|file| file.tensors.iter().flatten());
+        stored.add_files_of(tensors.flat_map(|tensor| &tensor.from));
         let catalog = &source.catalog;
         let mut to = Side {
             format: listing.format,

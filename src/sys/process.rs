@@ -49,6 +49,12 @@ pub fn namespace() -> Option<u64> {
     std::fs::metadata("/proc/self/ns/pid").ok().map(|namespace| namespace.ino())
 }
 
+/// Whether `/proc` is there, which says of this process what no system call does.
+#[must_use]
+pub fn has_proc() -> bool {
+    std::path::Path::new("/proc/self/mountinfo").exists()
+}
+
 /// Whether this process is root, and that of the machine: in a namespace of users root is whoever made that.
 #[must_use]
 pub fn is_root_of_all() -> bool {

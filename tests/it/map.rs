@@ -11,6 +11,8 @@ use serde_json::{Value as Json, json};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/");
 const YUAN: &str = "yuan-tiny/pp2b24_tp2_none";
+/// One whose optimizer's steps are in a file that is of no piece.
+const STEPS_IN_COMMON: &str = "dist-tiny/megatron/optim/mcore0161_plain_tp2pp2";
 
 /// Sources of every kind, and flags of views.
 const CASES: &[(&str, &str)] = &[
@@ -36,6 +38,7 @@ const CASES: &[(&str, &str)] = &[
     ("dist-tiny/megatron/moe/mcore0161_dpzero_tp2pp2ep2_etp1", "--tp 2 --pp 2 --ep 2"),
     ("dist-tiny/megatron/optim/mcore0161_fullre_tp1dp2", "--as torch_dist"),
     ("dist-tiny/megatron/optim/legacy_plain_tp2pp2", "--tp 4 --pp 1"),
+    (STEPS_IN_COMMON, "--as megatron"),
 ];
 
 fn said(command: &str, source: &str, flags: &str) -> Json {
@@ -156,6 +159,21 @@ fn portions_are_of_the_units_whose_files_are_read() {
             assert_eq!(said, expected, "{source} {flags}");
         }
     }
+}
+
+/// What is in a file of the source is not said to be in none, and is there once however many tensors have it.
+#[test]
+fn what_no_piece_holds_is_of_the_file_that_it_is_in() {
+    let map = said("map", STEPS_IN_COMMON, "--as megatron");
+    let common = list(&map["from"]["units"]).iter().position(|unit| unit["name"] == "common.pt").unwrap();
+    let unit = &map["from"]["units"][common];
+    assert_eq!(
+        (&unit["files"], &unit["bytes"], &unit["rank"]),
+        (&json!(["common.pt"]), &json!(4), &Json::Null)
+    );
+    let (_, cell) = cells(&map).find(|(_, cell)| cell["section"] == "other").unwrap();
+    assert_eq!(cell["from"], json!([{ "unit": common, "bytes": 60, "shared": 0 }]));
+    assert_eq!((number(&cell["bytes"]), number(&cell["fill"])), (60, 0));
 }
 
 /// Names count layers from 0 on each stage, or through the model: either says in which layer a tensor is.

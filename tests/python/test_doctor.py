@@ -100,16 +100,101 @@ class Doctor(Case):
         self.assertEqual((code, findings["fusermount3"]["mark"]), (NO_FUSE, "problem"))
         self.assertIn("no_new_privs", findings["fusermount3"]["said"])
 
-    def test_a_directory_that_cannot_be_mounted_on_is_no_fault_of_fuse(self):
+    def untried(self, setup):
+        """What it says where the root directory and `setup` leave no place for a directory, and what mount does there on one that is."""
         need(is_root(), "root")
         need_program("unshare")
-        closed = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o ro none /tmp && exec "$0" "$@"']
+        point = self.mountpoint()
         program = Path(binary()).resolve()
-        need(not str(program).startswith("/tmp/"), "a binary outside /tmp")
-        done = subprocess.run([*closed, program, "doctor", "--json"], env={"PATH": os.environ["PATH"], "HOME": "/proc"}, capture_output=True, text=True, timeout=60)
-        trial = json.loads(done.stdout)["findings"][-1]
-        self.assertEqual((done.returncode, trial["mark"]), (NO_FUSE, "problem"), done.stderr)
+        script = f"""mount -o remount,ro,bind / || exit 99
+{setup}
+"$0" doctor; echo "doctor: $?"
+"$0" mount -q "$1" "$2"; echo "mount: $?"; "$0" unmount "$2"
+"$0" doctor --json"""
+        environment = {"PATH": os.environ["PATH"], "HOME": "/proc"}
+        words = ["unshare", "-m", "sh", "-c", script, program, SOURCE, point]
+        done = subprocess.run(words, cwd="/", env=environment, capture_output=True, text=True, timeout=60)
+        self.assertNotEqual(done.returncode, 99, done.stderr)
+        text, brace, report = done.stdout.partition("\n{")
+        text, report = text + "\n", json.loads(brace + report)
+        return text, report
+
+    def test_a_root_directory_that_cannot_be_written_is_no_fault_of_fuse(self):
+        text, report = self.untried("mount -t tmpfs none /dev/shm")
+        mounted = int(re.search(r"^mount: (\d+)$", text, re.M)[1])
+        self.assertIn(f"doctor: {mounted}\n", text)
+        self.assertTrue(report["tried"], report)
+
+    def test_where_nothing_can_be_tried_facts_decide(self):
+        # They stay what they are: what the test made lies in one of them.
+        text, report = self.untried("for at in /tmp /run /var/tmp /dev/shm; do mount --bind $at $at && mount -o remount,ro,bind $at; done")
+        mounted = int(re.search(r"^mount: (\d+)$", text, re.M)[1])
+        self.assertIn(f"doctor: {mounted}\n", text)
+        trial = report["findings"][-1]
+        self.assertEqual((report["tried"], trial["mark"]), (False, "note"), trial)
+        self.assertIn("not tried", trial["said"])
         self.assertIn("TMPDIR", trial["remedy"])
+        if mounted == 0:
+            self.assertIn("Nothing is in the way of a mount; none was tried.", text)
+
+    def test_the_trial_is_not_made_in_the_source(self):
+        model = self.scratch / "model"
+        shutil.copytree(SOURCE, model)
+        before = model.stat().st_mtime_ns
+        subprocess.run([binary(), "doctor", model], cwd=model, env={**os.environ, "TMPDIR": str(model)}, capture_output=True, timeout=60)
+        self.assertEqual(model.stat().st_mtime_ns, before)
+
+    def test_root_of_a_namespace_of_users_needs_mounts_of_its_own(self):
+        need_program("unshare")
+        need(subprocess.run(["unshare", "-Ur", "true"], capture_output=True).returncode == 0, "a namespace of users")
+        code, findings = self.examined(wrapped=["unshare", "-Ur"])
+        self.assertEqual((code, findings["user"]["mark"]), (NO_FUSE, "problem"), findings)
+        self.assertIn("unshare -Urm", findings["user"]["remedy"])
+        mounted = subprocess.run(["unshare", "-Ur", binary(), "mount", SOURCE, self.mountpoint()], capture_output=True, text=True, timeout=60)
+        self.assertEqual(mounted.returncode, NO_FUSE)
+        self.assertIn("unshare -Urm", mounted.stderr)
+        self.assertNotIn("--cap-add", mounted.stderr)
+
+        # With mounts of its own it is as both say.
+        code, findings = self.examined(wrapped=["unshare", "-Urm"])
+        words = ["unshare", "-Urm", binary(), "mount", SOURCE, self.mountpoint(), "-q"]
+        mounted = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+        self.assertEqual((mounted.returncode, findings["user"]["mark"]), (code, "note" if code == 0 else findings["user"]["mark"]))
+
+    def test_without_proc(self):
+        need(is_root(), "root")
+        need_program("unshare")
+        bare = ["unshare", "-m", "sh", "-c", 'umount -l /proc && exec "$0" "$@"']
+        code, findings = self.examined(wrapped=bare)
+        self.assertEqual((code, findings["/proc"]["mark"]), (NO_FUSE, "problem"))
+        self.assertNotIn("without the right", findings["user"]["said"])
+        self.assertNotIn("too old", findings["kernel"]["said"])
+        self.assertIn(os.uname().release, findings["kernel"]["said"])
+        self.assertIn("/proc is not there", findings["trial mount"]["said"])
+        for more in ((), ("--foreground",)):
+            mounted = subprocess.run([*bare, binary(), "mount", SOURCE, self.mountpoint(), *more], capture_output=True, text=True, timeout=60)
+            self.assertEqual(mounted.returncode, NO_FUSE, mounted.stderr)
+            self.assertIn("/proc is not there", mounted.stderr)
+
+    def test_the_helper_is_looked_for_where_mount_finds_it(self):
+        need(is_root(), "root")
+        need_program("setpriv")
+        need(os.path.exists("/usr/bin/fusermount3"), "/usr/bin/fusermount3")
+        bare = [shutil.which("setpriv"), *NOBODY[1:], shutil.which("env"), "-u", "PATH"]
+        _, findings = self.examined(wrapped=bare)
+        self.assertIn("fusermount3, set-user-ID root", findings["fusermount3"]["said"])
+
+    def test_a_helper_that_hangs_is_not_waited_for(self):
+        need(is_root(), "root")
+        need_program("setpriv")
+        helpers = self.scratch / "helpers"
+        helpers.mkdir()
+        program = helpers / "fusermount3"
+        program.write_text(f"#!/bin/sh\nexec {shutil.which('sleep')} 1000\n")
+        program.chmod(0o755)
+        code, findings = self.examined(wrapped=[shutil.which("setpriv"), *NOBODY[1:]], PATH=str(helpers))
+        self.assertEqual(code, NO_FUSE)
+        self.assertIn("did not answer within 10 seconds", findings["trial mount"]["said"])
 
     def test_one_that_is_stopped_in_between_leaves_nothing_that_hangs(self):
         """Whenever that is: whoever reads a mount that it serves itself would wait for ever."""

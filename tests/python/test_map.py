@@ -6,9 +6,11 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import subprocess
 import unittest
 import xml.etree.ElementTree as xml
+from pathlib import Path
 
 from support import FIXTURES, ROOT, Case, binary, ckpt_fs
 
@@ -179,6 +181,104 @@ class Terminals(Case):
             said = on_terminal(self.WORDS, COLUMNS=str(columns), NO_COLOR="1").split("\nrank ")[0]
             longest = max(map(len, said.splitlines()[2:]))
             self.assertLessEqual(longest, columns, said)
+
+
+def content(directory):
+    return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+class Written(Case):
+    """Where it is written: never over what is read, whole, and to files alone."""
+
+    def refused(self, words, *said):
+        done = ckpt_fs("map", *words, check=False)
+        self.assertEqual((done.returncode, done.stdout), (6, ""), done.stderr)
+        for word in said:
+            self.assertIn(word, done.stderr)
+
+    def test_the_source_is_never_written(self):
+        model, run, template = (self.scratch / name for name in ("model", "run", "template"))
+        shutil.copytree(LLAMA, model)
+        shutil.copytree(LLAMA, template)
+        shutil.copytree(YUAN, run)
+        before = content(self.scratch)
+        (self.scratch / "link.json").symlink_to(model / "config.json")
+        (self.scratch / "other").symlink_to(model)
+        rank = next(run.rglob("*.pt"))
+        for words in (
+            (model, "-o", model / "config.json"),
+            (model, "-o", model / "new.html"),
+            (model, "-o", self.scratch / "link.json"),
+            (model, "-o", self.scratch / "other" / "new.svg"),
+            (self.scratch / "other", "-o", model / "config.json"),
+            (run, "--format", "svg", "-o", rank),
+            (run, "-o", rank.parent / "map.svg"),
+            (run, "-o", run / "map.svg"),
+            (model, "--template", template, "--as", "hf", "-o", template / "config.json"),
+        ):
+            with self.subTest(words=words):
+                self.refused(words, "never written")
+        (self.scratch / "link.json").unlink()
+        (self.scratch / "other").unlink()
+        self.assertEqual(content(self.scratch), before)
+
+    def test_rank_files_that_are_links_are_the_source_where_they_lead(self):
+        run, away = self.scratch / "run", self.scratch / "away"
+        shutil.copytree(YUAN, run)
+        rank = next(run.rglob("*.pt"))
+        away.mkdir()
+        rank.rename(away / "rank.pt")
+        rank.symlink_to(away / "rank.pt")
+        before = (away / "rank.pt").read_bytes()
+        self.refused((run, "--format", "svg", "-o", away / "rank.pt"), "never written")
+        self.assertEqual((away / "rank.pt").read_bytes(), before)
+
+    def test_a_file_is_replaced_by_a_whole_one_or_stays(self):
+        target = self.scratch / "map.svg"
+        target.write_text("former")
+        other = self.scratch / "hard.svg"
+        os.link(target, other)
+        target.chmod(0o640)
+        link = self.scratch / "link.svg"
+        link.symlink_to("map.svg")
+        ckpt_fs("map", YUAN, "-o", link)
+        self.assertEqual(target.read_text(), drawn("svg", YUAN))
+        # It was put in place of the former one, whose content another name still has; a link stays one.
+        self.assertEqual((other.read_text(), target.stat().st_mode & 0o777, link.is_symlink()), ("former", 0o640, True))
+
+        limited = ["bash", "-c", 'ulimit -f 1; trap "" XFSZ; exec "$0" "$@"', binary(), "map", YUAN, "-o", target]
+        before = target.read_bytes()
+        done = subprocess.run(limited, capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, target.read_bytes()), (6, before), done.stderr)
+        self.assertEqual({path.name for path in self.scratch.iterdir()}, {"map.svg", "hard.svg", "link.svg"})
+
+    def test_what_is_no_file_is_refused(self):
+        os.mkfifo(self.scratch / "pipe.svg")
+        (self.scratch / "dir.svg").mkdir()
+        (self.scratch / "dangling.svg").symlink_to("nowhere/x.svg")
+        for name, said in (("pipe.svg", "not a regular file"), ("dir.svg", "a directory"), ("dangling.svg", "No such file"), ("no/map.svg", "No such file")):
+            self.refused((YUAN, "-o", self.scratch / name), name, said)
+
+    def test_standard_output_has_names(self):
+        svg = drawn("svg", YUAN)
+        self.assertEqual(ckpt_fs("map", YUAN, "-o", "-").stdout, ckpt_fs("map", YUAN).stdout)
+        for name in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+            self.assertEqual(ckpt_fs("map", YUAN, "--format", "svg", "-o", name).stdout, svg, name)
+        ckpt_fs("map", YUAN, "--format", "svg", "-o", "/dev/null")
+        # What a shell appends to is appended to.
+        log = self.scratch / "log"
+        log.write_text("before\n")
+        for name in ("/dev/stdout", "/dev/fd/1"):
+            with log.open("a") as out:
+                subprocess.run([binary(), "map", YUAN, "--format", "svg", "-o", name], stdout=out, check=True, timeout=60)
+        self.assertEqual(log.read_text(), "before\n" + svg * 2)
+        self.assertFalse((Path.cwd() / "-").exists())
+
+    def test_suffixes_are_of_any_case(self):
+        for name, kind in (("x.HTML", "html"), ("x.Svg", "svg"), ("x.TXT", "text")):
+            ckpt_fs("map", YUAN, "-o", self.scratch / name)
+            self.assertEqual((self.scratch / name).read_text(), drawn(kind, YUAN))
+        self.assertEqual(ckpt_fs("map", YUAN, "-o", self.scratch / "x.png", check=False).returncode, 2)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ pub(crate) struct MapArgs {
     #[arg(long = "format", value_name = "KIND", value_enum, ignore_case = true, help_heading = "Output")]
     pub(crate) kind: Option<Kind>,
 
-    /// Write it there instead of to standard output
+    /// Write it there instead of to standard output (-); a file that is there is replaced, none of the source
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,
 

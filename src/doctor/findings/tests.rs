@@ -9,8 +9,8 @@ use crate::doctor::FileSystem;
 use crate::doctor::facts::Helper;
 use crate::sys::memory_left::Memory;
 
-const ROOT: User = User { is_root: true, is_root_of_all: true, may_mount: true, no_new_privileges: false };
-const NOBODY: User = User { is_root: false, is_root_of_all: false, may_mount: false, no_new_privileges: false };
+const ROOT: User = User { is_root: true, is_root_of_all: true, may_mount: true, sees_foreign_mounts: false, no_new_privileges: false };
+const NOBODY: User = User { is_root: false, is_root_of_all: false, may_mount: false, sees_foreign_mounts: false, no_new_privileges: false };
 
 fn helper(path: Option<&str>, is_setuid_root: bool) -> Helper {
     Helper { program: "fusermount3".into(), path: path.map(PathBuf::from), is_setuid_root }
@@ -19,6 +19,7 @@ fn helper(path: Option<&str>, is_setuid_root: bool) -> Helper {
 /// A machine where everything is as it should be, and nobody has root's rights.
 fn facts() -> Facts {
     Facts {
+        has_proc: true,
         user: NOBODY,
         container: None,
         device: Ok(()),
@@ -70,8 +71,31 @@ fn a_trial_that_passed_leaves_no_problems_and_one_that_did_not_decides() {
     says(&refused(facts()), "trial mount", Mark::Problem, &["not permitted", "materialize", "ckpt-fs cat", "ckpt_fs.open"]);
     let unread = Facts { trial: Trial::NotRead("3 bytes".into()), ..facts() };
     assert!(!examine(&unread).mount_possible);
-    let nowhere = Facts { trial: Trial::NoDirectory(Error::other("full")), ..facts() };
-    says(&nowhere, "trial mount", Mark::Problem, &["full", "TMPDIR"]);
+}
+
+#[test]
+fn facts_decide_where_no_trial_could_be_made() {
+    let untried = |facts: Facts| Facts { trial: Trial::NoDirectory(Error::other("full")), ..facts };
+    let verdict = |facts: Facts| (examine(&facts).mount_possible, examine(&facts).tried);
+    says(&untried(facts()), "trial mount", Mark::Note, &["not tried", "full", "TMPDIR"]);
+    assert_eq!(verdict(untried(facts())), (true, false));
+    let closed = || Facts { device: Err(ErrorKind::NotFound.into()), ..facts() };
+    assert_eq!(verdict(untried(closed())), (false, false));
+    says(&untried(closed()), "/dev/fuse", Mark::Problem, &[]);
+    assert_eq!(verdict(untried(Facts { user: User { may_mount: false, ..ROOT }, ..facts() })), (false, false));
+    assert_eq!((verdict(facts()), verdict(refused(facts()))), ((true, true), (false, true)));
+}
+
+#[test]
+fn without_proc_nothing_is_said_that_is_not_known() {
+    let bare = |user| refused(Facts { has_proc: false, user, memory: None, kernel: "6.18.1".into(), ..facts() });
+    // In which namespace it is root is told by a file that is not there.
+    let root = bare(User { is_root_of_all: false, ..ROOT });
+    says(&root, "/proc", Mark::Problem, &["is not there", "mount -t proc proc /proc"]);
+    says(&root, "user", Mark::Note, &["CAP_SYS_ADMIN", "not known"]);
+    says(&root, "kernel", Mark::Note, &["6.18.1", "not known"]);
+    says(&bare(User { may_mount: false, ..ROOT }), "user", Mark::Problem, &["without the right to mount"]);
+    assert!(examine(&facts()).findings.iter().all(|finding| finding.check != "/proc"));
 }
 
 #[test]
@@ -105,6 +129,8 @@ fn root_is_not_always_root() {
     says(&with(ROOT, None), "user", Mark::Ok, &["root, which may mount"]);
     says(&with(User { may_mount: false, ..ROOT }, Some("Kubernetes")), "user", Mark::Problem, &["CAP_SYS_ADMIN", "in Kubernetes", "SYS_ADMIN"]);
     says(&with(User { is_root_of_all: false, ..ROOT }, None), "user", Mark::Note, &["namespace of users"]);
+    let foreign = User { is_root_of_all: false, sees_foreign_mounts: true, ..ROOT };
+    says(&with(foreign, None), "user", Mark::Problem, &["of another namespace", "unshare -Urm"]);
     says(&with(NOBODY, None), "user", Mark::Ok, &["fusermount3"]);
     says(&Facts { allows_others: false, ..facts() }, "allow_other", Mark::Note, &["user_allow_other"]);
     says(&Facts { allows_others: false, user: ROOT, ..facts() }, "allow_other", Mark::Ok, &["--allow-other"]);

@@ -64,6 +64,27 @@ impl Stored {
         Self { units: Vec::new(), unit_of: HashMap::new(), begins, directory: String::new() }
     }
 
+    /// Gives files that `pieces` are read from and that no rank's tensors are in (what a run saved once for all) a unit of their own each.
+    pub(super) fn add_files_of<'a>(&mut self, pieces: impl Iterator<Item = &'a Piece>) {
+        let mut others: BTreeMap<&str, BTreeMap<(u64, u64), u64>> = BTreeMap::new();
+        for piece in pieces {
+            if let Some(file) = piece.file.as_deref().filter(|file| !self.unit_of.contains_key(*file)) {
+                // Many tensors may be the same bytes, which are there once.
+                let read = others.entry(file).or_default().entry((piece.offset, extent(piece))).or_default();
+                *read = piece.bytes();
+            }
+        }
+        for (file, read) in others {
+            let (unit, bytes) = (self.units.len(), read.values().sum());
+            let name = shorter(file.to_owned(), &self.directory);
+            let from = vec![Portion { unit, bytes, shared: 0 }];
+            let section = Section::Other;
+            let cell = Cell { section, bytes, from, fill: 0, cut: 0, shared: 0, tensors: Vec::new() };
+            self.units.push(Unit { files: vec![name.clone()], name, rank: None, bytes, cells: vec![cell] });
+            self.unit_of.insert(file.to_owned(), unit);
+        }
+    }
+
     /// The unit that a file is of.
     pub(super) fn unit_of(&self, file: &str) -> Option<usize> {
         self.unit_of.get(file).copied()
