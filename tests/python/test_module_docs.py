@@ -22,9 +22,6 @@ class Document(Case):
         need_torch()
         for name in ("safetensors", "fsspec", "pandas"):
             need(importlib.util.find_spec(name), f"the Python package {name}")
-        import fsspec
-
-        fsspec.register_implementation("ckpt", "ckpt_fs.filesystem.CkptFileSystem", clobber=True)
         (self.scratch / "run").symlink_to(SOURCE)
         os.symlink(binary(), self.scratch / "ckpt-fs")
         environment = {**os.environ, "PATH": f"{self.scratch}:{os.environ['PATH']}"}

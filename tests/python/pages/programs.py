@@ -124,7 +124,7 @@ def megatron(directory, given):
 LAUNCH = "--nproc-per-node --nnodes --rdzv-backend --rdzv-endpoint"
 MEGATRON = """--load --save --tensor-model-parallel-size --pipeline-model-parallel-size --ckpt-format --transformer-impl --norm-epsilon
     --decoder-first-pipeline-num-layers"""
-MEGATRON_FLAGS = "--use-checkpoint-args --no-load-optim --no-load-rng --finetune --bf16 --use-distributed-optimizer"
+MEGATRON_FLAGS = "--use-checkpoint-args --no-load-optim --no-load-rng --finetune --bf16 --use-distributed-optimizer --exit-on-missing-checkpoint"
 
 
 def torchrun(words):
@@ -240,10 +240,11 @@ def job():
 def srun(words):
     """One task, as on one node."""
     while words and words[0].startswith("--"):
-        if not re.fullmatch(r"--(overlap|label|(ntasks|ntasks-per-node|nodes|gpus-per-node|cpus-per-task)=\d+)", words[0]):
+        if not re.fullmatch(r"--(overlap|label|kill-on-bad-exit=1|(ntasks|ntasks-per-node|nodes|gpus-per-node|cpus-per-task)=\d+)", words[0]):
             fail(f"no test knows the option {words[0]}")
         words = words[1:]
-    sys.exit(subprocess.run(words, env={**os.environ, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}).returncode)
+    # In its place, so that a signal reaches the task, as Slurm hands it on.
+    os.execvpe(words[0], words, {**os.environ, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"})
 
 
 def sbatch(words):
