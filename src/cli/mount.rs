@@ -17,9 +17,10 @@ use super::idle::Unasked;
 use super::log::{Log, Warner};
 use super::log_filter;
 use super::open::Opened;
+use super::served::answering;
 use super::{exporter, handed, layout, notify, open, watch};
 use crate::cache::Cache;
-use crate::fuse::mounts::Detach;
+use crate::fuse::mounts::{self, Detach};
 use crate::fuse::{Access, Connection, Modes, MountError, MountOptions, Mounted, Warn, mount, serve_handed};
 use crate::layout::{Format, LayoutSpec};
 use crate::reader::{CrcMode, Reader};
@@ -33,6 +34,10 @@ use crate::vfs::{Ino, Settings, Shape, Tree, Usage, Views};
 
 pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
     let handed = handed::connection(args, watches(args))?;
+    if handed.is_none() && args.fuse_fd.is_none() {
+        // One that is handed over is silent until it is served.
+        refuse_one_that_is_silent(args)?;
+    }
     // Before the process goes to the background: what is wrong with the command line is said at once.
     let spec = layout::from_name(&args.mountpoint, &args.layout)?;
     if args.settle.is_some() && !is_of_run(args) {
@@ -90,6 +95,14 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
             serve(serving, signals, log)
         }
     }
+}
+
+/// Whoever looks at a mount that does not answer waits with its readers, and it is looked at more than once before it is found to be in the way.
+fn refuse_one_that_is_silent(args: &MountArgs) -> Result<(), CliError> {
+    let failed = |source| CliError::System { what: "list the mounts", source };
+    let point = std::path::absolute(&args.mountpoint).map_err(failed)?;
+    let is_there = mounts::all().map_err(failed)?.iter().any(|entry| entry.is_ours() && entry.point == point);
+    if is_there { Ok(answering(&point)?) } else { Ok(()) }
 }
 
 fn block_signals() -> Result<Signals, CliError> {

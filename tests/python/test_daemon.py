@@ -102,13 +102,14 @@ class Daemon(Case):
                 figures = ckpt_fs("status", "--prometheus").stdout
                 alone = ckpt_fs("status", path, check=False)
                 log = ckpt_fs("log", path, check=False)
+                over = ckpt_fs("mount", YUAN, path, *TP4, check=False)
             finally:
                 os.kill(pid, signal.SIGCONT)
             self.assertEqual(rows[str(live)]["status"]["pid"], daemon_pid(live))
             self.assertEqual(rows[str(path)]["problem"], "does not answer")
             self.assertRegex(text, rf"(?m)^{path} .* does not answer$")
             self.assertRegex(figures, rf'(?m)^ckpt_fs_up{{mount="{path}",.*}} 0$')
-            for done in (alone, log):
+            for done in (alone, log, over):
                 self.assertEqual(done.returncode, 7)
                 self.assertIn("its process is stopped, or its storage hangs", done.stderr)
             # Whoever asked is gone, or goes now.
