@@ -52,7 +52,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, CliError> {
     }
     opened.say_how_experts_are_cut(&spec, view.layout());
     opened.say_what_is_left_out(Some(view.layout()));
-    opened.say_what_is_missed();
+    opened.say_what_is_missed(args.quiet);
     opened.say_what_to_run_with(view.layout())?;
     Ok(Exit::Success)
 }

@@ -200,7 +200,7 @@ fn start(
     let shared = Shared::new(args);
     let views = tree(args, &opened, &shape, (&shared, Ino::ROOT), (log, log.warner(TREE)))?;
     let serving = serving(args, Arc::new(views), handed, log, what_is_served(args, &shape))?;
-    say_what_is_shown(&opened, &shape, spec.as_ref());
+    say_what_is_shown(&opened, &shape, spec.as_ref(), args.quiet);
     say_who_may_use_it(args, &serving.mounted);
     if let Shape::One(_, layout) = &shape {
         opened.say_what_to_run_with(layout)?;
@@ -236,13 +236,13 @@ fn serving(
 }
 
 /// What views are not what somebody might expect.
-fn say_what_is_shown(opened: &Opened, shape: &Shape, spec: Option<&LayoutSpec>) {
+fn say_what_is_shown(opened: &Opened, shape: &Shape, spec: Option<&LayoutSpec>, is_quiet: bool) {
     if let (Some(spec), Shape::One(_, layout)) = (spec, shape) {
         opened.say_how_experts_are_cut(spec, layout);
     }
     let layout = if let Shape::One(_, layout) = shape { Some(layout) } else { None };
     opened.say_what_is_left_out(layout);
-    opened.say_what_is_missed();
+    opened.say_what_is_missed(is_quiet);
 }
 
 /// In words, for whoever runs this as a service.

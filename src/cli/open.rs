@@ -110,7 +110,13 @@ impl Opened {
     }
 
     /// What whoever loads such a view looks for and does not find.
-    pub(super) fn say_what_is_missed(&self) {
+    pub(super) fn say_what_is_missed(&self, is_quiet: bool) {
+        // Megatron does so by itself; others have read since torch 2.6 that a file which is not of tensors alone is not loaded.
+        if self.format == Format::Megatron && !is_quiet {
+            note(
+                "torch.load takes weights_only=False for these files, as for those of training (inspect --globals)",
+            );
+        }
         let is_model = matches!(self.format, Format::Hf | Format::Vllm | Format::Sglang);
         if is_model && !self.has_tokenizer {
             note(

@@ -50,6 +50,13 @@ class Notes(Case):
         self.assertTrue((self.scratch / "with" / "tokenizer.json").is_file())
 
     @unittest.skipUnless(os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"], "needs root")
+    def test_who_loads_rank_files_is_told_how(self):
+        words = "torch.load takes weights_only=False for these files"
+        said = ckpt_fs("materialize", YUAN, self.scratch / "ranks", "--tp", 1, "--pp", 1)
+        self.assertIn(words, said.stderr)
+        said = ckpt_fs("materialize", YUAN, self.scratch / "model", "--as", "hf")
+        self.assertNotIn(words, said.stderr)
+
     def test_root_is_told_that_nobody_else_can_use_its_mount(self):
         for flags, is_said in (((), True), (("--allow-other",), False), (("-o", "allow_other"), False), (("--quiet",), False)):
             point = self.scratch / "view"

@@ -92,7 +92,7 @@ pub(super) fn start(
     let service = format!("every iteration of {source} at {point}, each as {words}");
     let serving = super::serving(&args, tree, handed, log, service)?;
     if let Some((opened, shape)) = &newest {
-        super::say_what_is_shown(opened, shape, spec.as_ref());
+        super::say_what_is_shown(opened, shape, spec.as_ref(), args.quiet);
         if let Shape::One(_, layout) = shape {
             opened.say_what_to_run_with(layout)?;
         }
