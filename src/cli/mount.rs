@@ -9,9 +9,10 @@ use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use clap::CommandFactory;
 use log::Level;
 
-use super::args::{Iterations, MountArgs};
+use super::args::{Arguments, Iterations, MOUNT, MountArgs};
 use super::error::{CliError, Exit};
 use super::idle::Unasked;
 use super::log::{Log, Warner};
@@ -224,7 +225,7 @@ fn serving(
         Some(connection) => (serve_handed(tree, connection, &options)?, None),
         None => {
             let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
-            (mount(tree, &args.mountpoint, &options)?, watcher)
+            (mount(tree, &args.mountpoint, &options).map_err(of_its_own)?, watcher)
         }
     };
     log.say(Level::Info, &format!("{}: mounted", mounted.point().display()));
@@ -233,6 +234,23 @@ fn serving(
     }
     // A mount in the background is no service: one that it is told of would be that of whoever started it.
     Ok(Serving { mounted, watcher, service: args.foreground.then_some(service) })
+}
+
+/// Options of this command are written in -o by mount(8) alone.
+fn of_its_own(error: MountError) -> CliError {
+    let MountError::Option { option, .. } = &error else { return error.into() };
+    let (name, value) = option.split_once('=').unwrap_or((option, ""));
+    let name = name.replace('_', "-");
+    let command = Arguments::command();
+    let mount = command.find_subcommand(MOUNT).map(clap::Command::get_arguments);
+    if !mount.into_iter().flatten().any(|argument| argument.get_long() == Some(&name)) {
+        return error.into();
+    }
+    let typed = format!("--{name} {value}");
+    CliError::Usage(format!(
+        "-o {option}: that is no option of mounts, but of this command: {}",
+        typed.trim_end()
+    ))
 }
 
 /// What views are not what somebody might expect.

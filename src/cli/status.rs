@@ -178,7 +178,8 @@ fn details(status: &Status, point: &Path) -> Vec<String> {
 fn shown(run: &RunStatus) -> String {
     let RunStatus { shown, open, latest, .. } = run;
     let newest = latest.as_ref().map_or_else(String::new, |latest| format!("; the newest is {latest}"));
-    format!("{shown} iterations, {open} of them open{newest}")
+    let iterations = if *shown == 1 { "iteration" } else { "iterations" };
+    format!("{shown} {iterations}, {open} of them open{newest}")
 }
 
 /// A line for each iteration that is not shown, as far as the mount names them.

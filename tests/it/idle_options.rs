@@ -111,6 +111,8 @@ fn options_that_do_nothing_are_refused() {
     ckpt!("ls", &run, "--as", "hf", "--template", &run)
         .refused(2, &["neither a config.json nor a tokenizer"]);
     ckpt!("inspect", &run, "--globals", "--shard-size", "1MB").refused(2, &["--iteration alone"]);
+    // Only mount(8) writes options of this command so.
+    ckpt!("mount", &run, &point, "-o", "tp=4").refused(2, &["-o tp=4", "--tp 4"]);
     let pipe = here("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     ckpt!("ls", &run, "--family", &pipe).refused(2, &["no regular file"]);

@@ -42,7 +42,7 @@ pub(super) fn text(args: &InspectArgs) -> Result<String, CliError> {
     let rows: Vec<Row> =
         run.look().map_err(failed)?.into_iter().map(|found| row(&run, args, found)).collect();
     if args.json {
-        let value = serde_json::json!({ "run": args.source, "iterations": rows });
+        let value = serde_json::json!({ "run": args.source.to_string_lossy(), "iterations": rows });
         return Ok(format!("{value:#}\n"));
     }
     Ok(if rows.is_empty() { empty(&args.source) } else { lines(&rows) })
