@@ -1,6 +1,7 @@
 //! `ckpt-fs mount`: checks everything while it can still say so, then serves in the background.
 
 mod run;
+mod words;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -200,13 +201,13 @@ fn start(
     let (opened, shape) = plan(args, spec.as_ref(), handed.as_ref())?;
     let shared = Shared::new(args);
     let views = tree(args, &opened, &shape, (&shared, Ino::ROOT), (log, log.warner(TREE)))?;
-    let serving = serving(args, Arc::new(views), handed, log, what_is_served(args, &shape))?;
-    say_what_is_shown(&opened, &shape, spec.as_ref(), args.quiet);
-    say_who_may_use_it(args, &serving.mounted);
+    let serving = serving(args, Arc::new(views), handed, log, words::what_is_served(args, &shape))?;
+    words::say_what_is_shown(&opened, &shape, spec.as_ref(), args.quiet);
+    words::say_who_may_use_it(args, &serving.mounted);
     if let Shape::One(_, layout) = &shape {
         opened.say_what_to_run_with(layout)?;
     }
-    say_what_is_mounted(args, &serving.mounted, &shape, &opened, began);
+    words::say_what_is_mounted(args, &serving.mounted, &shape, &opened, began);
     memory::give_back();
     Ok(serving)
 }
@@ -225,7 +226,7 @@ fn serving(
         Some(connection) => (serve_handed(tree, connection, &options)?, None),
         None => {
             let watcher = if watches(args) { watch::start(&args.mountpoint)? } else { None };
-            (mount(tree, &args.mountpoint, &options).map_err(of_its_own)?, watcher)
+            (mount(tree, &args.mountpoint, &options).map_err(words::of_its_own)?, watcher)
         }
     };
     log.say(Level::Info, &format!("{}: mounted", mounted.point().display()));
@@ -234,42 +235,6 @@ fn serving(
     }
     // A mount in the background is no service: one that it is told of would be that of whoever started it.
     Ok(Serving { mounted, watcher, service: args.foreground.then_some(service) })
-}
-
-/// Options of this command are written in -o by mount(8) alone.
-fn of_its_own(error: MountError) -> CliError {
-    let MountError::Option { option, .. } = &error else { return error.into() };
-    let (name, value) = option.split_once('=').unwrap_or((option, ""));
-    let name = name.replace('_', "-");
-    let command = Arguments::command();
-    let mount = command.find_subcommand(MOUNT).map(clap::Command::get_arguments);
-    if !mount.into_iter().flatten().any(|argument| argument.get_long() == Some(&name)) {
-        return error.into();
-    }
-    let typed = format!("--{name} {value}");
-    CliError::Usage(format!(
-        "-o {option}: that is no option of mounts, but of this command: {}",
-        typed.trim_end()
-    ))
-}
-
-/// What views are not what somebody might expect.
-fn say_what_is_shown(opened: &Opened, shape: &Shape, spec: Option<&LayoutSpec>, is_quiet: bool) {
-    if let (Some(spec), Shape::One(_, layout)) = (spec, shape) {
-        opened.say_how_experts_are_cut(spec, layout);
-    }
-    let layout = if let Shape::One(_, layout) = shape { Some(layout) } else { None };
-    opened.say_what_is_left_out(layout);
-    opened.say_what_is_missed(is_quiet);
-}
-
-/// In words, for whoever runs this as a service.
-fn what_is_served(args: &MountArgs, shape: &Shape) -> String {
-    let (source, point) = (args.source.display(), args.mountpoint.display());
-    match shape {
-        Shape::One(format, layout) => format!("{source} as {format} {layout} at {point}"),
-        Shape::Many(_) => format!("{source} in every layout at {point}"),
-    }
 }
 
 /// A mount, and the process that watches it where there is one.
@@ -326,63 +291,6 @@ fn is_checkpoint(point: &Path) -> bool {
     let has = |name: &str| point.join(name).is_file();
     let is_model = has("config.json") && MODELS.iter().any(|name| has(name));
     !is_mount && (has(TRACKER) || is_model)
-}
-
-/// Root's mounts are root's alone, which is seldom meant; in a namespace of users its root is the user.
-fn say_who_may_use_it(args: &MountArgs, mounted: &Mounted) {
-    if mounted.unmounter().is_handed() {
-        return;
-    }
-    let is_open = args.allow_other || options_of(args).any(|option| option == "allow_other");
-    if !args.quiet && !is_open && process::is_root_of_all() {
-        eprintln!("ckpt-fs: note: only root can use this mount (--allow-other lets everybody in)");
-    }
-}
-
-/// Where the mount is, and how it goes away.
-fn way_out(args: &MountArgs, mounted: &Mounted) -> (String, String) {
-    if mounted.unmounter().is_handed() {
-        let way = "the program that mounted it takes it away".to_owned();
-        return (mounted.point().display().to_string(), way);
-    }
-    let point = args.mountpoint.display().to_string();
-    let way = format!("ckpt-fs unmount {point} takes it away");
-    (point, way)
-}
-
-/// What was mounted, as what and where, and how to go on.
-fn say_what_is_mounted(args: &MountArgs, mounted: &Mounted, shape: &Shape, opened: &Opened, began: Instant) {
-    if args.quiet {
-        return;
-    }
-    let (point, way_out) = way_out(args, mounted);
-    let source = args.source.display();
-    let took = began.elapsed().as_secs_f64();
-    eprintln!("ckpt-fs: {source} is at {point} as {shape} ({took:.2} s); {way_out}");
-    let Shape::Many(_) = shape else { return };
-    if opened.format.is_single() {
-        let of_ranks = Format::ALL.into_iter().filter(|format| !format.is_single());
-        let mut first = of_ranks.filter_map(|format| {
-            let layout = opened.conversions.layouts(format).ok()?.into_iter().next()?;
-            Some(format!(
-                ", and every layout one in it, such as {point}/{format}/{}",
-                format.layout_name(&layout)
-            ))
-        });
-        let inner = first.next().unwrap_or_default();
-        eprintln!(
-            "ckpt-fs: every format is a directory of its name, such as {point}/{}{inner}",
-            opened.format
-        );
-        return;
-    }
-    let Ok(basis) = opened.conversions.basis(opened.format) else { return };
-    let possible: Vec<_> = basis.possible_tp().iter().map(u64::to_string).collect();
-    let layout = opened.format.layout_name(&basis.catalog.layout);
-    eprintln!(
-        "ckpt-fs: every layout is a directory of its name, such as {point}/{layout}; possible TP: {}",
-        possible.join(", ")
-    );
 }
 
 fn options(args: &MountArgs, log: &Log) -> MountOptions {

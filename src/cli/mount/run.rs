@@ -13,7 +13,7 @@ use super::super::args::{Iterations as Asked, MountArgs, SETTLE};
 use super::super::error::{CliError, message};
 use super::super::log::Log;
 use super::super::open::{self, Opened};
-use super::{Serving, Shared, TREE};
+use super::{Serving, Shared, TREE, words};
 use crate::fuse::{Connection, Mounted};
 use crate::layout::LayoutSpec;
 use crate::reader::CrcMode;
@@ -92,13 +92,13 @@ pub(super) fn start(
     let service = format!("every iteration of {source} at {point}, each as {words}");
     let serving = super::serving(&args, tree, handed, log, service)?;
     if let Some((opened, shape)) = &newest {
-        super::say_what_is_shown(opened, shape, spec.as_ref(), args.quiet);
+        words::say_what_is_shown(opened, shape, spec.as_ref(), args.quiet);
         if let Shape::One(_, layout) = shape {
             opened.say_what_to_run_with(layout)?;
         }
     }
     drop(newest);
-    super::say_who_may_use_it(&args, &serving.mounted);
+    words::say_who_may_use_it(&args, &serving.mounted);
     if !args.quiet {
         say_what_is_mounted(&args, &serving.mounted, shown, &words, began);
     }
@@ -114,7 +114,7 @@ fn say_what_is_mounted(
     words: &str,
     began: Instant,
 ) {
-    let (point, way_out) = super::way_out(args, mounted);
+    let (point, way_out) = words::way_out(args, mounted);
     let source = args.source.display();
     let took = began.elapsed().as_secs_f64();
     let count = match shown {
