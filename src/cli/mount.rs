@@ -10,10 +10,9 @@ use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::CommandFactory;
 use log::Level;
 
-use super::args::{Arguments, Iterations, MOUNT, MountArgs};
+use super::args::{Iterations, MountArgs};
 use super::error::{CliError, Exit};
 use super::idle::Unasked;
 use super::log::{Log, Warner};
@@ -24,7 +23,7 @@ use super::{exporter, handed, layout, notify, open, watch};
 use crate::cache::Cache;
 use crate::fuse::mounts::{self, Detach};
 use crate::fuse::{Access, Connection, Modes, MountError, MountOptions, Mounted, Warn, mount, serve_handed};
-use crate::layout::{Format, LayoutSpec};
+use crate::layout::LayoutSpec;
 use crate::reader::{CrcMode, Reader};
 use crate::sys::daemon::{self, Role};
 use crate::sys::memory;
