@@ -100,9 +100,9 @@ pub(super) fn run(args: &MountArgs) -> Result<Exit, CliError> {
 
 /// Whoever looks at a mount that does not answer waits with its readers, and it is looked at more than once before it is found to be in the way.
 fn refuse_one_that_is_silent(args: &MountArgs) -> Result<(), CliError> {
-    let failed = |source| CliError::System { what: "list the mounts", source };
-    let point = std::path::absolute(&args.mountpoint).map_err(failed)?;
-    let is_there = mounts::all().map_err(failed)?.iter().any(|entry| entry.is_ours() && entry.point == point);
+    // Why these cannot be had is said where the mount is made.
+    let (Ok(point), Ok(all)) = (std::path::absolute(&args.mountpoint), mounts::all()) else { return Ok(()) };
+    let is_there = all.iter().any(|entry| entry.is_ours() && entry.point == point);
     if is_there { Ok(answering(&point)?) } else { Ok(()) }
 }
 
