@@ -23,7 +23,8 @@ pub struct LocalTime {
 /// What clocks here show at a moment; `None` where that is not known.
 #[must_use]
 pub fn local(time: SystemTime) -> Option<LocalTime> {
-    let seconds = libc::time_t::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()?;
+    // Of the type that the call takes, which libc does not name for every C library.
+    let seconds = time.duration_since(UNIX_EPOCH).ok()?.as_secs().try_into().ok()?;
     // SAFETY: tm is plain data; localtime_r reads the first and writes the second, and keeps neither.
     let broken = unsafe {
         let mut broken: libc::tm = std::mem::zeroed();
