@@ -331,6 +331,11 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_stays_one_line() {
+        assert_eq!(in_one_line("a\nforged: b\u{1b}"), "a\\nforged: b\\u{1b}");
+    }
+
+    #[test]
     fn long_messages_lose_their_middle() {
         assert_eq!(message(&"short"), "short");
         let just = "\u{e4}".repeat(3000);

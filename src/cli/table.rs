@@ -39,6 +39,11 @@ mod tests {
     }
 
     #[test]
+    fn a_cell_stays_in_its_row() {
+        assert_eq!(table(&[vec!["a\nb".into(), "c".into()]], &[]), "a\\nb  c\n");
+    }
+
+    #[test]
     fn a_cell_may_be_longer_than_a_width_can_be() {
         let rows = [vec!["x".repeat(70_000), "1".into()], vec!["a".into(), "2".into()]];
         let text = table(&rows, &[]);

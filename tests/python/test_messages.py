@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import unittest
 from pathlib import Path
 
-from support import FIXTURES, Case, ForegroundMount, Mount, ckpt_fs, unmount
+from support import FIXTURES, Case, ForegroundMount, Mount, binary, ckpt_fs, need, need_program, unmount
 
 YUAN = FIXTURES / "yuan-tiny" / "pp2b24_tp2_none"
 RANK = "iter_0000100/mp_rank_00/model_optim_rng.pt"
@@ -105,6 +106,41 @@ class Reasons(Case):
         # Whoever finds the mount by itself may be there before it says so.
         self.assertTrue(any("mounted" in line["message"] and line["level"] == "info" for line in lines), lines)
         self.assertTrue(any("tp3pp1" in line["message"] and line["level"] == "warning" for line in lines), lines)
+
+
+class Names(Case):
+    def test_a_mount_point_may_be_no_text(self):
+        """In a namespace of its own: other tests read the names of all mounts as text."""
+        need(os.geteuid() == 0, "root")
+        need_program("unshare")
+        script = """
+            mkdir "$2"; "$0" mount "$1" "$2" --quiet --tp 4 --pp 1; "$0" status --json; "$0" unmount "$2"
+        """
+        point = os.fsencode(self.scratch) + b"/odd\xff"
+        words = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, binary(), str(YUAN), point]
+        done = subprocess.run(words, check=True, timeout=60, capture_output=True)
+        rows = json.loads(done.stdout)
+        self.assertIn(f"{self.scratch}/odd\N{REPLACEMENT CHARACTER}", [row["mount"] for row in rows])
+
+    def test_a_name_makes_no_lines_of_a_log(self):
+        source, log = self.scratch / "a\n2026-01-01T00:00:00Z ckpt-fs: error: forged", self.scratch / "log"
+        shutil.copytree(YUAN, source)
+        with Mount(source, "--tp", 4, "--pp", 1, "--log-file", log) as path:
+            os.utime(next(source.rglob("*.pt")))
+            self.assertRaises(OSError, next(path.rglob("*.pt")).read_bytes)
+            said = ckpt_fs("log", path).stdout
+        for text in (log.read_text(), said):
+            self.assertIn("error: forged", text)
+            self.assertNotRegex(text, "(?m)^2026-01-01T00:00:00Z ckpt-fs: error: forged")
+
+
+class Compared(Case):
+    def test_what_nothing_describes_is_compared_with_no_model(self):
+        saved = FIXTURES / "dist-tiny" / "dcp" / "llama_tied_bf16"
+        done = ckpt_fs("verify", saved / "fsdp2_n3", saved / "hf", "--optimizer", "none", check=False)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("nothing says what its tensors are", done.stderr)
+        ckpt_fs("verify", saved / "fsdp2_n3", saved / "hf", "--optimizer", "none", "--template", saved / "hf")
 
 
 class Modes(Case):
