@@ -1,7 +1,8 @@
 //! Options that would do nothing are refused: whoever types one expects something of it.
 //!
 //! An option does something for some formats of views, or for some kinds of sources. Not here: options whose effect depends on what is found
-//! in the checkpoint (`--tied-head`, `--optimizer`, `--family`), which say what is to be done if it is, and values that are wrong (`args`).
+//! in the checkpoint (`--tied-head`, `--optimizer`, `--family`), which say what is to be done if it is, what may choose or measure a model as well
+//! as a run (`--iteration`, where the last step of one is a model; `--vocab-size`, where an embedding is padded), and values that are wrong (`args`).
 
 use super::args::{FormatArgs, LayoutArgs, SourceArgs};
 use super::error::CliError;
@@ -135,13 +136,6 @@ pub(super) fn refuse_for_sources(from: &SourceArgs, sources: &[&Source]) -> Resu
 
 /// The same of those that do nothing whatever is made of the source.
 pub(super) fn refuse_of_source(from: &SourceArgs, sources: &[&Source]) -> Result<(), CliError> {
-    let of_models = sources.iter().all(|source| source.format == Format::Hf);
-    if from.iteration.is_some() && of_models {
-        return Err(nothing_for_source("--iteration", sources, "chooses an iteration of a run"));
-    }
-    if from.vocab_size.is_some() && of_models {
-        return Err(nothing_for_source("--vocab-size", sources, "says what a run does not record"));
-    }
     if from.root.is_some() && !sources.iter().any(|source| source.format == Format::Dcp) {
         return Err(nothing_for_source("--root", sources, "chooses a model in a distributed checkpoint"));
     }

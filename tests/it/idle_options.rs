@@ -106,8 +106,6 @@ fn options_that_do_nothing_are_refused() {
     assert!(unused.err.contains("was not needed"), "{}", unused.err);
     // What is chosen for a mount that saves, a run or a tokenizer, where there is none of these.
     ckpt!("mount", &run, &point, "--dry-run", "--settle", "5").refused(2, &["--settle has no effect"]);
-    ckpt!("ls", &model, "--iteration", "5").refused(2, &["--iteration has no effect on a hf checkpoint"]);
-    ckpt!("ls", &model, "--vocab-size", "25").refused(2, &["--vocab-size has no effect on a hf checkpoint"]);
     ckpt!("ls", &run, "--as", "hf", "--template", &run)
         .refused(2, &["neither a config.json nor a tokenizer"]);
     ckpt!("inspect", &run, "--globals", "--shard-size", "1MB").refused(2, &["--iteration alone"]);
@@ -116,6 +114,18 @@ fn options_that_do_nothing_are_refused() {
     let pipe = here("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     ckpt!("ls", &run, "--family", &pipe).refused(2, &["no regular file"]);
+}
+
+/// The embedding of a published model may be padded too.
+#[test]
+fn the_true_size_of_a_vocabulary_is_one_of_models_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { heads: 8, groups: 8, ffn: 24, vocab: 25, ..Config::default() };
+    hf::write(dir.path(), &hf::config(Arch::Llama, &config), &hf::tensors(Arch::Llama, &config), 1);
+    let digest = |size: &str| ckpt!("digest", dir.path(), "--json", "--vocab-size", size).ok().json()["digest"].clone();
+    assert_ne!(digest("24"), digest("25"));
+    let listed = ckpt!("ls", dir.path(), "--vocab-size", "24", "--tensors").ok().out;
+    assert!(listed.contains("model.embed_tokens.weight  float32 [24, "), "{listed}");
 }
 
 /// A model without a config of its own has that of a template, whatever is made of it.

@@ -442,6 +442,18 @@ class Kinds(Run):
             self.track(9)
             self.until_shown(path, 8, 9)
 
+    def test_the_last_step_may_be_a_model(self):
+        """As torchtitan leaves it; then the newest iteration, which a mount of the run opens first, is of another kind than the others."""
+        titan = DCP / "titan_mini"
+        run = self.scratch / "titan"
+        shutil.copytree(titan / "titan_head_n2", run / "step-10")
+        shutil.copytree(titan / "hf", run / "step-20")
+        with Mount(run, "--iteration", "all", "--settle", 0, "--template", titan / "hf") as path:
+            self.assertEqual(sorted(os.listdir(path)), ["latest", "step-10", "step-20"])
+            for step in ("step-10", "step-20"):
+                self.assertTrue((path / step / "hf" / "model.safetensors").read_bytes())
+        self.assertIn("model.safetensors", ckpt_fs("ls", run, "--iteration", 20).stdout)
+
     def test_steps_of_the_trainer_and_of_torchtitan(self):
         model = DCP / "llama_untied" / "hf"
         titan = DCP / "titan_mini" / "titan_head_n2"
