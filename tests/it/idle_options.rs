@@ -122,7 +122,9 @@ fn the_true_size_of_a_vocabulary_is_one_of_models_too() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { heads: 8, groups: 8, ffn: 24, vocab: 25, ..Config::default() };
     hf::write(dir.path(), &hf::config(Arch::Llama, &config), &hf::tensors(Arch::Llama, &config), 1);
-    let digest = |size: &str| ckpt!("digest", dir.path(), "--json", "--vocab-size", size).ok().json()["digest"].clone();
+    let digest = |size: &str| {
+        ckpt!("digest", dir.path(), "--json", "--vocab-size", size).ok().json()["digest"].clone()
+    };
     assert_ne!(digest("24"), digest("25"));
     let listed = ckpt!("ls", dir.path(), "--vocab-size", "24", "--tensors").ok().out;
     assert!(listed.contains("model.embed_tokens.weight  float32 [24, "), "{listed}");
